@@ -1,0 +1,50 @@
+# make demo   raw images to a registered model, on the embedded data set
+# make test   the tests
+# make check  style, types, structure
+# make params compose params.yaml from conf/; O='data=bccd optim.lr=0.01' sets what differs from conf/config.yaml
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# DVC's and Ray's usage reports, and MLflow's, are for the user to switch on.
+export DVC_NO_ANALYTICS := true
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: demo test check params format clean
+
+demo: $(READY)
+	@dvc repro
+	@python pipelines/register.py --report
+
+test: $(READY)
+	@python -m pytest
+
+check: $(READY)
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs --no-run-if-empty clang-format --dry-run --Werror
+	@python -m pytest tests/test_architecture.py
+
+params: $(READY)
+	@python -m detcore.config params.yaml $(O)
+
+format: $(READY)
+	@ruff check --fix-only .
+	@ruff format .
+	@find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs --no-run-if-empty clang-format -i
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "detcore needs Python 3.11, 3.12 or 3.13; say which: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv module; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "installing the packages of requirements.lock into $(VENV) (about 7 GB with torch)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf data runs mlflow.db mlruns mlartifacts

@@ -1,0 +1,26 @@
+"""What can be set: frozen typed sections and one door, `load`. Imports no torch."""
+
+from detcore.config.data import DataConfig
+from detcore.config.loading import compose_params, config_directory, load
+from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, OwnModel, ResNetBackbone, TimmBackbone
+from detcore.config.root import Config
+from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig, TuneConfig
+
+__all__ = [
+    "ClusterConfig",
+    "Config",
+    "DataConfig",
+    "EngineConfig",
+    "FasterRCNN",
+    "MaskRCNN",
+    "ModelConfig",
+    "OptimConfig",
+    "OwnModel",
+    "ResNetBackbone",
+    "TimmBackbone",
+    "TrackingConfig",
+    "TuneConfig",
+    "compose_params",
+    "config_directory",
+    "load",
+]

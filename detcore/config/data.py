@@ -1,0 +1,138 @@
+"""The data section: where raw images come from, how they become shards, and how shards become batches."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+
+
+class Digits(Section):
+    """Scenes composed of scikit-learn's handwritten digits; made on the spot."""
+
+    type: Literal["digits"] = "digits"
+    train: Count = 1200
+    val: Count = 200
+    test: Count = 200
+    size: Annotated[int, Field(ge=32)] = 160
+    """Height and width of a scene, in pixels."""
+    max_digits: Count = 12
+
+
+class Archive(Section):
+    url: str
+    sha256: str
+    folder: str = "."
+    """Where it is unpacked, below the root."""
+
+
+class Archives(Section):
+    """Archives fetched over HTTP, checked, then unpacked."""
+
+    type: Literal["archives"] = "archives"
+    archives: tuple[Archive, ...]
+
+
+class Files(Section):
+    """Single files below one base URL, with the SHA-256 of each in a list."""
+
+    type: Literal["files"] = "files"
+    base_url: str
+    sums: str
+    """A file as sha256sum writes it, relative to conf/: a hash and a path a line."""
+
+
+Source = Annotated[Digits | Archives | Files, Field(discriminator="type")]
+
+
+class Split(Section):
+    """Where a split's annotations and images lie, relative to the root."""
+
+    annotations: str
+    """COCO: the JSON file. VOC: the list below ImageSets/Main. YOLO: the folder of label files."""
+    images: str
+
+
+class ResizeShortestEdge(Section):
+    type: Literal["resize_shortest_edge"] = "resize_shortest_edge"
+    sizes: tuple[Count, ...]
+    """One is drawn for each image; a test pipeline has one."""
+    max_size: Count
+
+
+class ResizeFixed(Section):
+    """To an exact size; the aspect ratio is not kept."""
+
+    type: Literal["resize_fixed"] = "resize_fixed"
+    height: Count
+    width: Count
+
+
+class HorizontalFlip(Section):
+    type: Literal["horizontal_flip"] = "horizontal_flip"
+    probability: Fraction = 0.5
+
+
+class Affine(Section):
+    """Rotation, scale, shear and shift about the image's centre, uniform in ± each range."""
+
+    type: Literal["affine"] = "affine"
+    degrees: NonNegative = 0.0
+    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    shear_degrees: NonNegative = 0.0
+    translate: Fraction = 0.0
+    """As a fraction of width and height."""
+
+
+class ColorJitter(Section):
+    type: Literal["color_jitter"] = "color_jitter"
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+
+
+Transform = Annotated[
+    ResizeShortestEdge | ResizeFixed | HorizontalFlip | Affine | ColorJitter, Field(discriminator="type")
+]
+
+
+class DataConfig(Section):
+    name: str
+    format: Literal["coco", "voc", "yolo"]
+    root: str
+    """The raw folder."""
+    source: Source | None = None
+    """Where the raw folder comes from when it is not there; None means it is yours."""
+    splits: dict[Literal["train", "val", "test"], Split] | None = None
+    """None looks for the usual names below the root."""
+    val_fraction: Fraction = 0.1
+    """Taken from train where the data has no val split."""
+    test_fraction: Fraction = 0.1
+    shards: str
+    """The folder of prepared shards."""
+    samples_per_shard: Count = 1000
+    max_corrupt_fraction: Fraction = 0.01
+    """Unreadable images are skipped and counted; above this share of a split, prepare stops."""
+    min_box_size: NonNegative = 1e-3
+    """Boxes whose clipped width or height is not above it are dropped and counted, in pixels."""
+    train_transforms: tuple[Transform, ...]
+    test_transforms: tuple[Transform, ...]
+    num_buckets: Count = 6
+    """At most so many batch shapes."""
+    size_divisor: Count = 32
+    threads: CountOrZero = 0
+    """Loader threads of each worker; 0 takes the cores that the worker has."""
+
+    @model_validator(mode="after")
+    def _resizes(self) -> Self:
+        for name in ("train_transforms", "test_transforms"):
+            first = getattr(self, name)[:1]
+            if not first or first[0].type not in ("resize_shortest_edge", "resize_fixed"):
+                raise ValueError(f"{name} must begin with a resize")
+        for transform in self.test_transforms[1:]:
+            raise ValueError(f"test_transforms: only a resize is possible, got {transform.type!r}")
+        if self.test_transforms[0].type == "resize_shortest_edge" and len(self.test_transforms[0].sizes) != 1:
+            raise ValueError("test_transforms: resize_shortest_edge needs exactly one size")
+        if self.val_fraction + self.test_fraction >= 1.0:
+            raise ValueError(f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave no training images")
+        return self

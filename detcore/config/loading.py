@@ -1,0 +1,137 @@
+"""The one door to the configuration: compose `conf/` through Hydra, or read a composed file; then validate."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from detcore.config.root import Config
+
+CONF_SHA256 = "conf_sha256"
+"""The key under which a composed file records what `conf/` it came from."""
+
+
+def config_directory() -> Path:
+    """The folder of YAML files: `DETCORE_CONF`, else `conf/` of the working folder, else the one beside the package.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    stated = os.environ.get("DETCORE_CONF")
+    package = Path(__file__).resolve().parents[1]
+    candidates = [Path(stated)] if stated else [Path("conf"), package.parent / "conf", package / "conf"]
+    for candidate in candidates:
+        if (candidate / "config.yaml").is_file():
+            return candidate.resolve()
+    raise ValueError(f"no config.yaml in {' or '.join(map(str, candidates))}; set DETCORE_CONF to your conf folder")
+
+
+def conf_sha256(directory: Path | None = None) -> str:
+    """SHA-256 over the names and bytes of all YAML files below `conf/`."""
+    directory = directory or config_directory()
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*.yaml")):
+        digest.update(path.relative_to(directory).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The composed configuration as plain values, with `conf_sha256`; what `params.yaml` holds.
+
+    Args:
+        overrides: Hydra's grammar, such as `model=mask_rcnn_r50_fpn` or `optim.lr=0.01`.
+
+    Raises:
+        ValueError: naming the group, key or value that does not compose.
+    """
+    OmegaConf.register_new_resolver(CONF_SHA256, conf_sha256, replace=True)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_directory()), version_base=None):
+            composed = compose(config_name="config", overrides=list(overrides))
+        missing = sorted(OmegaConf.missing_keys(composed))
+        if missing:
+            raise ValueError(f"{missing[0]} has no value; set it, as in: {missing[0]}=…")
+        params = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"configuration: {_one_line(error)}") from error
+    assert isinstance(params, dict)
+    return {str(key): value for key, value in params.items()}
+
+
+def load(overrides: Sequence[str] = (), *, file: Path | str | None = None) -> Config:
+    """The validated configuration.
+
+    Args:
+        overrides: Hydra overrides on `conf/`. With `file` they are not possible: the file is already composed.
+        file: a composed configuration such as `params.yaml`; refused where `conf/` has changed since.
+
+    Raises:
+        ValueError: one line for each fault, with the path of the key.
+    """
+    if file is None:
+        return validate(compose_params(overrides), source="configuration")
+    if overrides:
+        raise ValueError(f"{file} is composed already; overrides such as {overrides[0]!r} go to 'make params'")
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; run 'make params' to compose it from conf/")
+    try:
+        params = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {_one_line(error)}") from error
+    if not isinstance(params, dict):
+        raise ValueError(f"{path} holds no configuration; run 'make params'")
+    recorded = params.get(CONF_SHA256)
+    if recorded is not None and recorded != conf_sha256():
+        raise ValueError(f"{path} was composed from another conf/ than the present one; run 'make params'")
+    return validate(params, source=str(path))
+
+
+def validate(params: Mapping[str, Any], *, source: str) -> Config:
+    """`params` as a `Config`.
+
+    Raises:
+        ValueError: one line for each fault: where it came from, the key's path, what is wrong.
+    """
+    values = {key: value for key, value in params.items() if key != CONF_SHA256}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_fault(source, fault, values) for fault in error.errors())) from None
+
+
+def _fault(source: str, fault: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    path = _key_path(fault["loc"], values)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "no such key"
+    given = "" if isinstance(fault["input"], dict) or fault["type"] == "missing" else f" (got {fault['input']!r})"
+    return f"{source}: {path + ': ' if path else ''}{message}{given}"
+
+
+def _key_path(location: Sequence[str | int], values: Any) -> str:
+    """The dotted key as a user writes it: pydantic's location without the tags of typed unions."""
+    keys: list[str] = []
+    for part in location:
+        if isinstance(values, Mapping) and part not in values and part == values.get("type"):
+            continue
+        keys.append(str(part))
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            values = None
+    return ".".join(keys)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,37 @@
+"""The whole configuration."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from detcore.config.data import DataConfig
+from detcore.config.model import ModelConfig
+from detcore.config.section import Section
+from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig, TuneConfig
+
+
+class Config(Section):
+    name: str
+    """The run's name; its folder and its registered model are called after it."""
+    seed: int = 0
+    run_dir: str
+    """Checkpoints, the published model, metrics and logs of this run."""
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    engine: EngineConfig
+    cluster: ClusterConfig
+    tracking: TrackingConfig
+    tune: TuneConfig = TuneConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        micro_batch = self.engine.batch_size // self.engine.accumulate
+        if micro_batch % self.cluster.num_workers:
+            raise ValueError(
+                f"engine.batch_size / engine.accumulate = {micro_batch} images a pass do not divide evenly over "
+                f"cluster.num_workers = {self.cluster.num_workers}"
+            )
+        if self.engine.monitor.startswith("mask") and self.model.type == "faster_rcnn":
+            raise ValueError(f"engine.monitor = {self.engine.monitor}, but {self.model.type} predicts no masks")
+        return self

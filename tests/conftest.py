@@ -1,0 +1,41 @@
+"""What all tests share: quiet libraries, the optional folder of reference data, and the slow switch."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch, ray, mlflow or dvc are imported by a test.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A server or a job of the developer's must not receive the tests' runs.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("RAY_ADDRESS", None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared(repository: Path) -> Path:
+    """Reference data sets and known answers, which the project does not contain; tests that need them skip."""
+    folder = Path(os.environ.get("DETCORE_SHARED", repository.parent / "shared"))
+    if not (folder / "fixtures").is_dir():
+        pytest.skip(f"no reference data at {folder} (set DETCORE_SHARED)")
+    return folder

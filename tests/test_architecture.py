@@ -1,0 +1,89 @@
+"""Imports point down (docs/architecture.md), and only one room knows each framework."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# What each room may import besides itself and `config`. Rooms beside each other do not appear in each other's lines.
+STRUCTURES: frozenset[str] = frozenset({"structures"})
+OPS = STRUCTURES | {"ops"}
+LOSSES = OPS | {"losses"}
+MODELS = LOSSES | {"models"}
+DATA = OPS | {"data"}
+EVALUATION = OPS | {"evaluation"}
+ENGINE = MODELS | DATA | EVALUATION | {"engine"}
+INFERENCE = MODELS | DATA | {"inference"}
+EXPORT = INFERENCE | {"export"}
+TRACKING = INFERENCE | {"tracking"}
+LAUNCH = ENGINE | EXPORT | TRACKING | {"launch"}
+ALLOWED: dict[str, frozenset[str]] = {
+    "config": frozenset(),
+    "structures": STRUCTURES,
+    "ops": OPS,
+    "losses": LOSSES,
+    "models": MODELS,
+    "data": DATA,
+    "evaluation": EVALUATION,
+    "engine": ENGINE,
+    "inference": INFERENCE,
+    "export": EXPORT,
+    "tracking": TRACKING,
+    "launch": LAUNCH,
+}
+ONLY_IMPORTER = {"mlflow": "tracking", "ray": "launch"}
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def faults(room: str, source: str) -> list[str]:
+    """What `source`, a file of `room`, imports and should not."""
+    found = []
+    for module in imported_modules(source):
+        parts = module.split(".")
+        if parts[0] == "detcore" and len(parts) > 1 and parts[1] in ALLOWED:
+            if parts[1] != room and parts[1] != "config" and parts[1] not in ALLOWED[room]:
+                found.append(f"{room} imports {module}")
+        elif parts[0] == "torch" and room == "config":
+            found.append(f"config imports {module}")
+        elif ONLY_IMPORTER.get(parts[0], room) != room:
+            found.append(f"{room} imports {module}, which only {ONLY_IMPORTER[parts[0]]} may")
+    return found
+
+
+def test_every_room_is_known(repository: Path) -> None:
+    rooms = {path.parent.name for path in (repository / "detcore").glob("*/__init__.py")}
+    assert rooms <= ALLOWED.keys(), f"rooms without a line in ALLOWED: {sorted(rooms - ALLOWED.keys())}"
+
+
+def test_imports_point_down(repository: Path) -> None:
+    package = repository / "detcore"
+    found = [
+        f"{path.relative_to(repository)}: {fault}"
+        for room in ALLOWED
+        for path in sorted((package / room).rglob("*.py"))
+        for fault in faults(room, path.read_text())
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("engine", "import ray"),
+        ("engine", "def f():\n    from mlflow import log_metric"),
+        ("ops", "from detcore.models import build_model"),
+        ("evaluation", "from detcore.data.shards import ShardedSplit"),
+        ("config", "import torch"),
+        ("tracking", "import detcore.export"),
+    ],
+)
+def test_a_forbidden_import_is_found(room: str, source: str) -> None:
+    assert faults(room, source)

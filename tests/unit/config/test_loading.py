@@ -1,0 +1,106 @@
+"""The configuration's door: what composes, what is refused, and in which words."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detcore.config import MaskRCNN, compose_params, config_directory, load
+
+
+@pytest.fixture
+def conf(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ that a test may edit."""
+    copy = tmp_path / "conf"
+    shutil.copytree(repository / "conf", copy)
+    monkeypatch.setenv("DETCORE_CONF", str(copy))
+    return copy
+
+
+def test_default_is_the_demo() -> None:
+    config = load()
+    assert config.name == "digits-mask-rcnn"
+    assert config.run_dir == "runs/digits-mask-rcnn"
+    assert config.tracking.registered_name == config.name
+    assert isinstance(config.model, MaskRCNN)
+
+
+def test_overrides_reach_groups_and_values() -> None:
+    config = load(["model=faster_rcnn_r50_fpn", "optim=sgd", "optim.lr=0.5", "engine.steps=3", "cluster=local"])
+    assert (config.model.type, config.optim.type, config.optim.lr) == ("faster_rcnn", "sgd", 0.5)
+    assert (config.engine.steps, config.cluster.type) == (3, "local")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lr=-1", ["optim.lr", "greater than 0", "-1"]),
+        ("optim.lr=fast", ["optim.lr", "number", "fast"]),
+        ("cluster.num_workers=0", ["cluster.num_workers", "greater than or equal to 1"]),
+        ("optim.larning_rate=1", ["larning_rate", "optim"]),
+        ("+optim.larning_rate=1", ["optim.larning_rate", "no such key"]),
+        ("model.backbone.norm=batch", ["model.backbone.norm", "frozen_bn"]),
+        ("model=resnet", ["model/resnet", "Available"]),
+        ("engine.batch_size=7", ["batch_size", "7"]),
+        ("data=coco", ["data.root"]),
+        ("model=faster_rcnn_lite0 engine.monitor=mask_ap", ["engine.monitor", "no masks"]),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(override: str, words: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        load([*override.split(), *(["cluster.num_workers=2"] if "batch_size" in override else [])])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_two_faults_are_two_lines() -> None:
+    with pytest.raises(ValueError) as caught:
+        load(["optim.lr=-1", "engine.steps=0"])
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_params_file_equals_composition(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    overrides = ["optim.lr=0.25", "seed=7"]
+    subprocess.run([sys.executable, "-m", "detcore.config", str(file), *overrides], check=True)
+    assert load(file=file) == load(overrides)
+
+
+def test_a_stale_params_file_is_noticed(tmp_path: Path, conf: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(compose_params()))
+    load(file=file)
+    (conf / "optim" / "sgd.yaml").write_text("type: sgd\nlr: 0.3\n")
+    with pytest.raises(ValueError, match="make params"):
+        load(file=file)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object/apply:os.system ['true']"])
+def test_a_broken_params_file_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"params\.yaml"):
+        load(file=file)
+
+
+def test_every_recipe_composes(conf: Path) -> None:
+    for group in ("model", "data", "optim", "engine", "cluster", "tracking", "tune"):
+        for path in sorted((conf / group).glob("*.yaml")):
+            extra = ["data.root=somewhere"] if group == "data" else []
+            monitor = [] if group != "model" else ["engine.monitor=box_ap"]
+            load([f"{group}={path.stem}", *extra, *monitor])
+
+
+def test_config_imports_no_torch() -> None:
+    code = "import sys, detcore.config; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_config_directory_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (config_directory() / "config.yaml").is_file()

@@ -4,7 +4,7 @@ from detcore.config.data import DataConfig
 from detcore.config.loading import compose_params, config_directory, load
 from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, OwnModel, ResNetBackbone, TimmBackbone
 from detcore.config.root import Config
-from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig, TuneConfig
+from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig
 
 __all__ = [
     "ClusterConfig",
@@ -19,7 +19,6 @@ __all__ = [
     "ResNetBackbone",
     "TimmBackbone",
     "TrackingConfig",
-    "TuneConfig",
     "compose_params",
     "config_directory",
     "load",

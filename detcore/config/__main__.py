@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    header = f"# Composed from conf/ by: make params{' O=' + repr(' '.join(overrides)) if overrides else ''}. Do not edit.\n"
+    header = (
+        f"# Composed from conf/ by: make params{' O=' + repr(' '.join(overrides)) if overrides else ''}. Do not edit.\n"
+    )
     target.write_text(header + yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
     print(f"{target}: {params['name']}")
     return 0

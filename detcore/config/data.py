@@ -17,6 +17,8 @@ class Digits(Section):
     size: Annotated[int, Field(ge=32)] = 160
     """Height and width of a scene, in pixels."""
     max_digits: Count = 12
+    seed: CountOrZero = 0
+    """Of the scenes; training's own seed leaves the data as it is."""
 
 
 class Archive(Section):
@@ -134,5 +136,7 @@ class DataConfig(Section):
         if self.test_transforms[0].type == "resize_shortest_edge" and len(self.test_transforms[0].sizes) != 1:
             raise ValueError("test_transforms: resize_shortest_edge needs exactly one size")
         if self.val_fraction + self.test_fraction >= 1.0:
-            raise ValueError(f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave no training images")
+            raise ValueError(
+                f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave no training images"
+            )
         return self

@@ -57,7 +57,7 @@ def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_directory()), version_base=None):
-            composed = compose(config_name="config", overrides=list(overrides))
+            composed = compose(config_name="config", overrides=[_settable(override) for override in overrides])
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
             raise ValueError(f"{missing[0]} has no value; set it, as in: {missing[0]}=…")
@@ -117,6 +117,12 @@ def _fault(source: str, fault: Mapping[str, Any], values: Mapping[str, Any]) -> 
         message = "no such key"
     given = "" if isinstance(fault["input"], dict) or fault["type"] == "missing" else f" (got {fault['input']!r})"
     return f"{source}: {path + ': ' if path else ''}{message}{given}"
+
+
+def _settable(override: str) -> str:
+    """A dotted override may also set a key that conf/ leaves at its default; a typo is then found by the types."""
+    key = override.partition("=")[0]
+    return "++" + override if "." in key and key[0] not in "+~" else override
 
 
 def _key_path(location: Sequence[str | int], values: Any) -> str:

@@ -60,7 +60,9 @@ class Anchors(Section):
     @model_validator(mode="after")
     def _same_count_per_level(self) -> Self:
         if len(self.sizes) != 5 or len({len(level) for level in self.sizes}) != 1:
-            raise ValueError(f"anchors.sizes needs five levels (P2..P6) with the same number of sizes, got {self.sizes}")
+            raise ValueError(
+                f"anchors.sizes needs five levels (P2..P6) with the same number of sizes, got {self.sizes}"
+            )
         return self
 
 

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from detcore.config.data import DataConfig
 from detcore.config.model import ModelConfig
 from detcore.config.section import Section
-from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig, TuneConfig
+from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig
 
 
 class Config(Section):
@@ -22,7 +22,6 @@ class Config(Section):
     engine: EngineConfig
     cluster: ClusterConfig
     tracking: TrackingConfig
-    tune: TuneConfig = TuneConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,4 +1,4 @@
-"""What drives training and what surrounds it: optim, engine, cluster, tracking and tune sections."""
+"""What drives training and what surrounds it: optim, engine, cluster and tracking sections."""
 
 from typing import Annotated, Literal, Self
 
@@ -95,11 +95,3 @@ class TrackingConfig(Section):
     num_pictures: CountOrZero = 8
     """Validation images logged with predictions beside truth."""
     system_metrics: bool = True
-
-
-class TuneConfig(Section):
-    num_trials: Count = 8
-    max_concurrent: Count = 1
-    metric: str = "box_ap"
-    space: dict[str, tuple[float | int | str, ...]] = {}
-    """Dotted override -> the values it may take."""

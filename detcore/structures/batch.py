@@ -1,19 +1,21 @@
 """What flows from the loader into a model: a batch of static shape."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class TensorStruct:
     """Moves a frozen dataclass of tensors (or of such dataclasses, or None) between devices, field by field."""
 
-    def map(self, function) -> Self:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same structure with `function` applied to every tensor."""
 
-        def apply(value):
+        def apply(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return function(value)
             return value.map(function) if isinstance(value, TensorStruct) else value

@@ -9,7 +9,7 @@ from detcore.structures.batch import Batch
 def boxes_to_original(boxes_xyxy: Tensor, batch: Batch) -> Tensor:
     """Boxes in pixels of the network's input -> pixels of each raw image, clipped to it.
 
-    The inverse of `batch.geometry`, in float64. Under rotation or shear the result is the envelope of the box's corners.
+    The inverse of `batch.geometry`, in float64. Under rotation or shear: the envelope of the box's corners.
 
     Args:
         boxes_xyxy: (B, D, 4), any float dtype.

@@ -1,0 +1,124 @@
+"""Faster R-CNN with a feature pyramid: arXiv:1506.01497 and arXiv:1612.03144."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detcore.models.backbone import Backbone
+from detcore.models.box_head import BoxHead
+from detcore.models.fpn import FPN
+from detcore.models.roi_sampling import RegionSampler, TrainingRegions
+from detcore.models.rpn import RPN, Proposals
+from detcore.ops import nms_padded
+from detcore.structures.batch import Batch, Detections, Targets
+from detcore.structures.boxes import clip, larger_than
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionLimits:
+    """Which detections are kept.
+
+    Attributes:
+        score_threshold: scores must be above it.
+        nms_threshold: boxes of a class that overlap a better one by more than this IoU are dropped.
+        max_detections: of an image, the best.
+    """
+
+    score_threshold: float
+    nms_threshold: float
+    max_detections: int
+
+
+class FasterRCNN(nn.Module):
+    """Proposals from a pyramid, then a class and a box for each.
+
+    Args:
+        backbone: images -> C2..C5.
+        fpn, rpn, box_head: the parts.
+        region_sampler: draws the regions that the box head trains on.
+        limits: of the detections.
+    """
+
+    size_divisor = 32
+    predicts_masks = False
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        fpn: FPN,
+        rpn: RPN,
+        box_head: BoxHead,
+        region_sampler: RegionSampler,
+        limits: DetectionLimits,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.fpn, self.rpn, self.box_head = backbone, fpn, rpn, box_head
+        self.region_sampler, self.limits = region_sampler, limits
+        self.num_classes: int = box_head.num_classes
+        self.image_mean, self.image_std = backbone.image_mean, backbone.image_std
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> P2..P6."""
+        height, width = images.shape[-2:]
+        if height % self.size_divisor or width % self.size_divisor:
+            raise ValueError(f"images of {height} x {width} pixels: pad both sides to multiples of {self.size_divisor}")
+        features: list[Tensor] = self.fpn(self.backbone(images))
+        return features
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """loss_rpn_cls, loss_rpn_loc, loss_cls, loss_box_reg: 0-dim, divided by counts over all ranks."""
+        losses, _, _ = self._first_losses(batch)
+        return losses
+
+    def _first_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
+        targets = required_targets(batch)
+        features = self.features(batch.images)
+        predictions = self.rpn(features)
+        losses = self.rpn.losses(predictions, batch, targets)
+        proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)
+        regions = self.region_sampler(proposals, batch, targets)
+        losses |= self.box_head.losses(features[:-1], regions)
+        return losses, features[:-1], regions
+
+    def detect(self, batch: Batch) -> Detections:
+        """What is seen in each image; the same whatever other images are in the batch."""
+        return self._detect_boxes(batch)[0]
+
+    def _detect_boxes(self, batch: Batch) -> tuple[Detections, list[Tensor]]:
+        features = self.features(batch.images)
+        proposals = self.rpn.propose(self.rpn(features), batch.image_sizes, self.rpn.test_limits)
+        return self._select(features[:-1], proposals, batch), features[:-1]
+
+    def _select(self, features: list[Tensor], proposals: Proposals, batch: Batch) -> Detections:
+        """Scores every proposal for every class, and keeps the best that do not overlap within a class."""
+        limits, num_classes = self.limits, self.num_classes
+        hidden = self.box_head.hidden(features, proposals.boxes_xyxy, proposals.valid)
+        scores = self.box_head.class_logits(hidden).to(proposals.boxes_xyxy.dtype).softmax(dim=-1)[..., :-1]
+        usable = proposals.valid & batch.real[:, None]
+        scores = torch.where(usable[..., None] & (scores > limits.score_threshold), scores, -1.0).flatten(1)
+        # The scores of a proposal add up to one, so no more of them than this can be above the threshold.
+        above = num_classes if limits.score_threshold == 0 else min(num_classes, int(1 / limits.score_threshold))
+        scores, index = scores.topk(proposals.valid.shape[1] * max(above, 1), dim=1)
+        region, labels = index // num_classes, index % num_classes
+        boxes = self.box_head.boxes(hidden, proposals.boxes_xyxy, region, labels)
+        finite = boxes.isfinite().all(dim=-1)
+        boxes = clip(torch.where(finite[..., None], boxes, 0.0), batch.image_sizes)
+        usable = finite & (scores > 0) & larger_than(boxes, 0.0)
+        keep, count = nms_padded(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
+        valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
+        kept = boxes.gather(1, keep[..., None].expand(-1, -1, 4))
+        return Detections(
+            boxes_xyxy=torch.where(valid[..., None], kept, 0.0).float(),
+            scores=torch.where(valid, scores.gather(1, keep), 0.0).float(),
+            labels=torch.where(valid, labels.gather(1, keep), 0),
+            valid=valid,
+        )
+
+
+def required_targets(batch: Batch) -> Targets:
+    """The ground truth; ValueError where the batch has none."""
+    if batch.targets is None:
+        raise ValueError("this batch has no targets: losses need a split with ground truth")
+    return batch.targets

@@ -1,0 +1,52 @@
+"""Mask R-CNN with a feature pyramid: arXiv:1703.06870."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from detcore.models.backbone import Backbone
+from detcore.models.box_head import BoxHead
+from detcore.models.faster_rcnn import DetectionLimits, FasterRCNN, required_targets
+from detcore.models.fpn import FPN
+from detcore.models.mask_head import MaskHead
+from detcore.models.roi_sampling import RegionSampler
+from detcore.models.rpn import RPN
+from detcore.structures.batch import Batch, Detections
+
+
+class MaskRCNN(FasterRCNN):
+    """Faster R-CNN whose detections have masks. `mask_head` is trained on the positive regions."""
+
+    predicts_masks = True
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        fpn: FPN,
+        rpn: RPN,
+        box_head: BoxHead,
+        mask_head: MaskHead,
+        region_sampler: RegionSampler,
+        limits: DetectionLimits,
+    ) -> None:
+        super().__init__(
+            backbone=backbone, fpn=fpn, rpn=rpn, box_head=box_head, region_sampler=region_sampler, limits=limits
+        )
+        self.mask_head = mask_head
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Those of Faster R-CNN and loss_mask. Raises ValueError where the targets have no outlines."""
+        polygons = required_targets(batch).polygons
+        if polygons is None:
+            raise ValueError("these targets have no outlines: train faster_rcnn, or use a data set with masks")
+        losses, features, regions = self._first_losses(batch)
+        return losses | self.mask_head.losses(features, regions, polygons)
+
+    def detect(self, batch: Batch) -> Detections:
+        """What is seen in each image, with masks; the same whatever other images are in the batch."""
+        detections, features = self._detect_boxes(batch)
+        boxes = detections.boxes_xyxy.to(torch.promote_types(features[0].dtype, torch.float32))
+        logits = self.mask_head(features, boxes, detections.valid, detections.labels)
+        return replace(detections, masks=logits.float().sigmoid() * detections.valid[..., None, None])

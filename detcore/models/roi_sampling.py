@@ -1,0 +1,81 @@
+"""Which proposals the second stage trains on: Fast R-CNN, arXiv:1504.08083, section 2.3."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detcore.models.rpn import Proposals
+from detcore.models.sampler import sample_balanced
+from detcore.ops import keyed_uniform, match_anchors
+from detcore.structures.batch import Batch, Targets, TensorStruct
+
+RANDOM_SITE = 2
+"""Keys this module's random numbers; every place that draws has its own."""
+
+
+@dataclass(frozen=True)
+class TrainingRegions(TensorStruct):
+    """Regions with what they should be told to be, positives first.
+
+    Attributes:
+        boxes_xyxy: (B, K, 4); 0 where padded.
+        labels: (B, K) int64: the class, or the number of classes for background and padding.
+        valid: (B, K) bool.
+        positive: (B, P) bool, of the first P slots, which alone may be positive.
+        objects: (B, P) int64, the targets' objects that they matched.
+        object_boxes: (B, P, 4) xyxy, of these objects.
+    """
+
+    boxes_xyxy: Tensor
+    labels: Tensor
+    valid: Tensor
+    positive: Tensor
+    objects: Tensor
+    object_boxes: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionSampler:
+    """Matches proposals with objects and draws a balanced set of them.
+
+    Attributes:
+        num_classes: without the background.
+        samples_per_image, positive_fraction: see `sample_balanced`.
+        positive_iou: a proposal at or above it is positive, below it negative.
+        append_ground_truth: the objects' own boxes join the proposals, so that there are positives from the start.
+    """
+
+    num_classes: int
+    samples_per_image: int
+    positive_fraction: float
+    positive_iou: float
+    append_ground_truth: bool
+
+    @torch.no_grad()
+    def __call__(self, proposals: Proposals, batch: Batch, targets: Targets) -> TrainingRegions:
+        boxes, valid = proposals.boxes_xyxy, proposals.valid
+        target_boxes = targets.boxes_xyxy.to(boxes.dtype)
+        if self.append_ground_truth:
+            boxes = torch.cat((boxes, target_boxes), dim=1)
+            valid = torch.cat((valid, targets.valid), dim=1)
+        thresholds = (self.positive_iou, self.positive_iou)
+        matched, status = match_anchors(boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False)
+        status = torch.where(valid & batch.real[:, None], status, -1)
+        seed, step = batch.rng_key.unbind()
+        candidates = torch.arange(boxes.shape[1], device=boxes.device)
+        keys = keyed_uniform(seed, step, batch.sample_ids, RANDOM_SITE, candidates)
+        samples = sample_balanced(
+            status, keys, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
+        )
+        objects = matched.gather(1, samples.indices)
+        drawn = boxes.gather(1, samples.indices[..., None].expand(-1, -1, 4))
+        slots = samples.num_positive_slots
+        return TrainingRegions(
+            boxes_xyxy=torch.where(samples.valid[..., None], drawn, 0.0),
+            labels=torch.where(samples.positive, targets.labels.gather(1, objects), self.num_classes),
+            valid=samples.valid,
+            positive=samples.positive[:, :slots],
+            objects=objects[:, :slots],
+            object_boxes=target_boxes.gather(1, objects[:, :slots, None].expand(-1, -1, 4)),
+        )

@@ -1,0 +1,173 @@
+"""The region proposal network: arXiv:1506.01497, section 3; over a pyramid as in arXiv:1612.03144, section 4.1."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detcore.losses.rpn import rpn_losses
+from detcore.models.anchors import AnchorGenerator
+from detcore.models.initialization import normal, start
+from detcore.models.sampler import sample_balanced
+from detcore.ops import keyed_uniform, match_anchors, nms_padded
+from detcore.structures.batch import Batch, Targets, TensorStruct
+from detcore.structures.boxes import BoxCoder, at_least_float32, clip, larger_than
+
+RANDOM_SITE = 1
+"""Keys this module's random numbers; every place that draws has its own."""
+
+
+@dataclass(frozen=True)
+class AnchorPredictions(TensorStruct):
+    """What the head says of every anchor; N over all levels.
+
+    Attributes:
+        logits: (B, N) objectness.
+        offsets: (B, N, 4) box offsets.
+        anchors: (N, 4) xyxy.
+        level_sizes: anchors of each level, adding up to N.
+    """
+
+    logits: Tensor
+    offsets: Tensor
+    anchors: Tensor
+    level_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Proposals(TensorStruct):
+    """Regions that may hold an object, by falling score, padded to R an image. They carry no gradient.
+
+    Attributes:
+        boxes_xyxy: (B, R, 4), pixels of the network's input, inside the content; 0 where padded.
+        logits: (B, R); 0 where padded.
+        valid: (B, R) bool.
+    """
+
+    boxes_xyxy: Tensor
+    logits: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalLimits:
+    """How many boxes go into non-maximum suppression from each level, and how many come out in all."""
+
+    per_level: int
+    total: int
+
+
+class RPN(nn.Module):
+    """Scores and adjusts anchors, trains on them, and turns them into proposals.
+
+    Args:
+        channels: of every level.
+        anchors: their generator.
+        positive_iou, negative_iou: an anchor is positive at or above the one, negative below the other; each object's
+            best anchors are positive in any case.
+        samples_per_image, positive_fraction: see `sample_balanced`.
+        train_limits, test_limits: of the proposals.
+        nms_threshold: proposals of a level that overlap a better one by more than this IoU are dropped.
+        min_box_size: proposals whose width or height is not above it are dropped; pixels.
+        smooth_l1_beta: of the box loss.
+        loss_weight: both losses are multiplied by it.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        anchors: AnchorGenerator,
+        positive_iou: float,
+        negative_iou: float,
+        samples_per_image: int,
+        positive_fraction: float,
+        train_limits: ProposalLimits,
+        test_limits: ProposalLimits,
+        nms_threshold: float,
+        min_box_size: float,
+        smooth_l1_beta: float,
+        loss_weight: float,
+    ) -> None:
+        super().__init__()
+        self.anchors = anchors
+        self.iou_thresholds = (negative_iou, positive_iou)
+        self.samples_per_image, self.positive_fraction = samples_per_image, positive_fraction
+        self.train_limits, self.test_limits = train_limits, test_limits
+        self.nms_threshold, self.min_box_size = nms_threshold, min_box_size
+        self.smooth_l1_beta, self.loss_weight = smooth_l1_beta, loss_weight
+        self.box_coder = BoxCoder()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors.num_per_place, kernel_size=1)
+        self.box_offsets = nn.Conv2d(channels, 4 * anchors.num_per_place, kernel_size=1)
+        start((self.conv, self.objectness, self.box_offsets), normal(0.01))
+
+    def forward(self, features: list[Tensor]) -> AnchorPredictions:
+        """P2..P6, each (B, C, h, w)."""
+        logits, offsets = [], []
+        for feature in features:
+            hidden = F.relu(self.conv(feature), inplace=True)
+            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
+            offsets.append(self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
+        shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        dtype = torch.promote_types(features[0].dtype, torch.float32)
+        return AnchorPredictions(
+            logits=torch.cat(logits, dim=1),
+            offsets=torch.cat(offsets, dim=1),
+            anchors=self.anchors(shapes, dtype=dtype, device=features[0].device),
+            level_sizes=tuple(level.shape[1] for level in logits),
+        )
+
+    @torch.no_grad()
+    def propose(self, predictions: AnchorPredictions, image_sizes: Tensor, limits: ProposalLimits) -> Proposals:
+        """The best boxes of each level, clipped to the content, without overlap, then the best over all levels."""
+        logits = at_least_float32(predictions.logits)
+        logits = torch.where(logits.isfinite(), logits, -torch.inf)
+        kept_logits, kept, levels = [], [], []
+        start = 0
+        for level, size in enumerate(predictions.level_sizes):
+            best, index = logits[:, start : start + size].topk(min(limits.per_level, size), dim=1)
+            kept_logits.append(best)
+            kept.append(index + start)
+            levels.append(torch.full_like(index, level))
+            start += size
+        scores, index, group = (torch.cat(parts, dim=1) for parts in (kept_logits, kept, levels))
+        offsets = predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4))
+        boxes = self.box_coder.decode(predictions.anchors[index], offsets)
+        usable = boxes.isfinite().all(dim=-1) & scores.isfinite()
+        boxes = clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
+        usable = usable & larger_than(boxes, self.min_box_size)
+        total = min(limits.total, index.shape[1])
+        keep, count = nms_padded(boxes, scores, group, self.nms_threshold, total, valid=usable)
+        valid = torch.arange(total, device=keep.device) < count[:, None]
+        boxes = torch.where(valid[..., None], boxes.gather(1, keep[..., None].expand(-1, -1, 4)), 0.0)
+        return Proposals(boxes, torch.where(valid, scores.gather(1, keep), 0.0), valid)
+
+    def losses(self, predictions: AnchorPredictions, batch: Batch, targets: Targets) -> dict[str, Tensor]:
+        """loss_rpn_cls and loss_rpn_loc of a random balanced set of anchors; see `rpn_losses`."""
+        anchors = predictions.anchors
+        boxes = targets.boxes_xyxy.to(anchors.dtype)
+        matched, status = match_anchors(anchors, boxes, targets.valid, self.iou_thresholds, allow_low_quality=True)
+        status = torch.where(batch.real[:, None], status, -1)
+        seed, step = batch.rng_key.unbind()
+        candidates = torch.arange(len(anchors), device=anchors.device)
+        keys = keyed_uniform(seed, step, batch.sample_ids, RANDOM_SITE, candidates)
+        samples = sample_balanced(
+            status, keys, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
+        )
+        index = samples.indices[:, : samples.num_positive_slots]
+        objects = matched.gather(1, index)
+        target_boxes = boxes.gather(1, objects[..., None].expand(-1, -1, 4))
+        losses = rpn_losses(
+            logits=predictions.logits.gather(1, samples.indices),
+            positive=samples.positive,
+            sampled=samples.valid,
+            offsets=predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4)),
+            target_offsets=self.box_coder.encode(anchors[index], target_boxes),
+            offsets_weight=samples.positive[:, : samples.num_positive_slots],
+            num_images=batch.real.sum(),
+            samples_per_image=self.samples_per_image,
+            beta=self.smooth_l1_beta,
+        )
+        return {name: loss * self.loss_weight for name, loss in losses.items()}

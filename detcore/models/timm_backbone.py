@@ -1,0 +1,72 @@
+"""Any backbone of timm that gives features at several strides."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from detcore.models.backbone import STRIDES, Backbone
+from detcore.models.norm import FrozenBatchNorm, freeze, group_norm, replace_batch_norm
+from detcore.models.pretrained import create_timm_model
+
+
+class TimmBackbone(Backbone):
+    """Images (B, 3, H, W) -> features at strides 4, 8, 16 and 32 of a timm model.
+
+    Args:
+        name: timm's.
+        norm: 'bn' leaves batch norms as they are; 'frozen_bn' fixes their statistics and affine; 'gn' puts a fresh
+            group norm in place of each. Other norms stay.
+        frozen_stages: feature stages that are not trained: 1 is all up to the features at stride 4.
+        pretrained: with weights; see `create_timm_model`.
+
+    Raises:
+        ValueError: the model is unknown, has no features at these strides, or its weights cannot be had.
+    """
+
+    def __init__(self, *, name: str, norm: str, frozen_stages: int, pretrained: bool) -> None:
+        super().__init__()
+        self.body = create_timm_model(name, pretrained=pretrained, features_only=True)
+        info: Any = self.body.feature_info
+        reductions = list(info.reduction())
+        absent = [stride for stride in STRIDES if stride not in reductions]
+        if absent:
+            raise ValueError(
+                f"timm's {name} has features at strides {reductions}: none at {absent}, which the FPN needs"
+            )
+        # Where several stages share a stride, the last one sees most.
+        self.taken = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
+        self.channels = tuple(info.channels()[index] for index in self.taken)
+        trained_with: Any = self.body.pretrained_cfg
+        self.image_mean, self.image_std = (
+            (255.0 * red, 255.0 * green, 255.0 * blue)
+            for red, green, blue in (trained_with["mean"], trained_with["std"])
+        )
+        if not 0 <= frozen_stages <= len(self.taken):
+            raise ValueError(f"backbone.frozen_stages is {frozen_stages}; {name} has {len(self.taken)} feature stages")
+        if frozen_stages:
+            last = info.module_name()[self.taken[frozen_stages - 1]]
+            # timm's wrapper may have flattened 'stages.0' to 'stages_0'.
+            freeze_up_to(self.body, last if last in dict(self.body.named_modules()) else last.replace(".", "_"))
+        match norm:
+            case "frozen_bn":
+                replace_batch_norm(self.body, FrozenBatchNorm.of)
+            case "gn":
+                replace_batch_norm(self.body, lambda batch_norm: group_norm(batch_norm.num_features))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.body(images)
+        taken = [features[index] for index in self.taken]
+        # Some of timm's models work on (B, h, w, C).
+        pairs = zip(taken, self.channels, strict=True)
+        return [x if x.shape[1] == width else x.permute(0, 3, 1, 2).contiguous() for x, width in pairs]
+
+
+def freeze_up_to(parent: nn.Module, last: str) -> None:
+    """Freezes all below `parent` from the first module to the one called `last`: timm has them in order of use."""
+    for name, child in parent.named_children():
+        if last.startswith(f"{name}."):
+            freeze_up_to(child, last.removeprefix(f"{name}."))
+            return
+        setattr(parent, name, freeze(child))
+        if name == last:
+            return

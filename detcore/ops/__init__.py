@@ -1,0 +1,42 @@
+"""The operators a detector's speed is decided by.
+
+Every function is defined for empty inputs and for NaN and infinite coordinates. What a training step uses has outputs
+whose shapes depend on the shapes of its inputs alone.
+"""
+
+from detcore.ops.deform_conv import deform_conv2d
+from detcore.ops.losses import ciou_loss, diou_loss, giou_loss, sigmoid_focal_loss
+from detcore.ops.masks import paste_masks, polygon_roi_masks
+from detcore.ops.matching import match_anchors
+from detcore.ops.ms_deform_attn import ms_deform_attn
+from detcore.ops.multilevel_roi_align import multilevel_roi_align
+from detcore.ops.nms import batched_nms, nms, nms_padded
+from detcore.ops.random import keyed_uniform
+from detcore.ops.roi_align import roi_align
+from detcore.ops.roi_align_rotated import roi_align_rotated
+from detcore.ops.rotated import batched_nms_rotated, box_iou_rotated, nms_rotated, nms_rotated_padded
+from detcore.ops.warp import warp_normalize
+
+__all__ = [
+    "batched_nms",
+    "batched_nms_rotated",
+    "box_iou_rotated",
+    "ciou_loss",
+    "deform_conv2d",
+    "diou_loss",
+    "giou_loss",
+    "keyed_uniform",
+    "match_anchors",
+    "ms_deform_attn",
+    "multilevel_roi_align",
+    "nms",
+    "nms_padded",
+    "nms_rotated",
+    "nms_rotated_padded",
+    "paste_masks",
+    "polygon_roi_masks",
+    "roi_align",
+    "roi_align_rotated",
+    "sigmoid_focal_loss",
+    "warp_normalize",
+]

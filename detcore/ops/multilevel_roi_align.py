@@ -1,0 +1,94 @@
+"""RoIAlign over a feature pyramid: each box is pooled from the level of its size."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detcore.ops.roi_align import roi_align
+
+
+def multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling_ratio: int = 0,
+    *,
+    canonical_size: float = 224.0,
+    canonical_level: int = 4,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Pools every box from the pyramid level that equation 1 of FPN (Lin et al. 2017) assigns it to.
+
+    The level is floor(canonical_level + log2(sqrt(area) / canonical_size)), held to the levels present. On a GPU no
+    shape depends on the data and nothing is read back.
+
+    Args:
+        features: per level (B, C, H, W).
+        boxes: (B, R, 4), (x1, y1, x2, y2) in input pixels.
+        strides: input pixels per feature pixel of each level: consecutive rising powers of two.
+        output_size: S.
+        sampling_ratio: as in `roi_align`, 0 included.
+        canonical_size: the box size, in input pixels, that belongs to canonical_level.
+        canonical_level: log2 of that level's stride.
+        valid: (B, R) bool; the output of the others is 0. None means all.
+
+    Returns:
+        (B * R, C, S, S), image by image; differentiable in the features.
+
+    Raises:
+        ValueError: if the levels do not match the strides, or the strides are not consecutive powers of two.
+    """
+    levels = [stride.bit_length() - 1 for stride in strides]
+    if (
+        len(features) != len(strides)
+        or [2**level for level in levels] != list(strides)
+        or levels != list(range(levels[0], levels[0] + len(levels)))
+    ):
+        raise ValueError(
+            f"strides {list(strides)} for {len(features)} feature maps: needs one per map, consecutive powers of two"
+        )
+    rois, level = _assign(boxes.detach(), levels, canonical_size, canonical_level)
+    if valid is not None:
+        level = torch.where(valid.reshape(-1), level, -1)
+    pool = _pool_everywhere if boxes.is_cuda or torch.compiler.is_compiling() else _pool_grouped
+    return pool(features, rois, level, strides, output_size, sampling_ratio)
+
+
+def _assign(boxes: Tensor, levels: Sequence[int], canonical_size: float, canonical_level: int) -> tuple[Tensor, Tensor]:
+    """RoIs (K, 5) with their image's index, and each one's place (K,) int64 in the list of levels."""
+    batch, num_boxes, _ = boxes.shape
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device).repeat_interleave(num_boxes)
+    flat = boxes.reshape(-1, 4)
+    area = ((flat[:, 2] - flat[:, 0]) * (flat[:, 3] - flat[:, 1])).nan_to_num(nan=0.0).clamp(min=0)
+    exact = canonical_level + torch.log2(area.sqrt() / canonical_size + 1e-8)
+    level = exact.clamp(levels[0], levels[-1]).floor().to(torch.int64) - levels[0]
+    return torch.cat((image[:, None], flat), dim=1), level
+
+
+def _pool_grouped(
+    features: Sequence[Tensor], rois: Tensor, level: Tensor, strides: Sequence[int], output_size: int, sampling: int
+) -> Tensor:
+    """Each level pools its own RoIs alone: the least work, but the number of them is read by the host."""
+    members = [(level == place).nonzero()[:, 0] for place in range(len(strides))]
+    pooled = [
+        roi_align(feature, rois[own], output_size, 1 / stride, sampling)
+        for feature, own, stride in zip(features, members, strides, strict=True)
+    ]
+    out = features[0].new_zeros((len(rois), features[0].shape[1], output_size, output_size))
+    return out.index_copy(0, torch.cat(members), torch.cat(pooled))
+
+
+def _pool_everywhere(
+    features: Sequence[Tensor], rois: Tensor, level: Tensor, strides: Sequence[int], output_size: int, sampling: int
+) -> Tensor:
+    """Every level sees every RoI, those of other levels as undefined ones, which cost little and add 0."""
+    total: Tensor | None = None
+    for place, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        own = torch.where((level == place)[:, None], rois, torch.nan)
+        pooled = roi_align(feature, own, output_size, 1 / stride, sampling)
+        total = pooled if total is None else total + pooled
+    assert total is not None
+    return total

@@ -1,0 +1,52 @@
+"""Counter-based random numbers: a number depends on what it is for, never on when, where or after what it is drawn."""
+
+import torch
+from torch import Tensor
+
+Word = int | Tensor
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def keyed_uniform(
+    seed: int | Tensor, step: int | Tensor, sample_ids: Tensor, site: int, candidate_ids: Tensor
+) -> Tensor:
+    """Uniform float32 numbers in [0, 1), multiples of 2^-24, keyed by (seed, step, sample, site, candidate).
+
+    The same on CPU and CUDA, under any number of ranks and inside a CUDA graph. Philox4x32-10 (Salmon et al., Parallel
+    Random Numbers: As Easy as 1, 2, 3, SC 2011) of the counter (candidate, sample, step, site) under the key seed.
+
+    Args:
+        seed: int or 0-d int64; its low 64 bits count.
+        step: int or 0-d int64; its low 32 bits count.
+        sample_ids: (B,) int64; their low 32 bits count.
+        site: the place in the program that draws; two samplers of one step need different sites. Low 32 bits.
+        candidate_ids: (N,) int64; their low 32 bits count.
+
+    Returns:
+        (B, N) float32.
+    """
+    counter = (candidate_ids[None, :] & _MASK, sample_ids[:, None] & _MASK, step & _MASK, site & _MASK)
+    word = philox4x32_10(counter, (seed & _MASK, (seed >> 32) & _MASK))[0]
+    return torch.as_tensor(word >> 8).float() * 2.0**-24
+
+
+def philox4x32_10(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]) -> tuple[Word, Word, Word, Word]:
+    """Ten rounds of Philox4x32; words are unsigned 32-bit values held in int or int64, and broadcast.
+
+    An int64 product wraps modulo 2^64, so its two halves are the unsigned ones.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((product1 >> 32) & _MASK) ^ c1 ^ k0,
+            product1 & _MASK,
+            ((product0 >> 32) & _MASK) ^ c3 ^ k1,
+            product0 & _MASK,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3

@@ -1,0 +1,210 @@
+"""From raw pixels to the network's input in one call: geometry, colour, normalisation, padding."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Range = tuple[int, int]
+
+_WHOLE = 1e-3
+"""An edge so close to its pixel border, in pixels, is taken to lie on it: float32 matrices round."""
+_CHUNK = 64
+"""Rows recoloured and normalised at once."""
+_MIN_SUPERSAMPLING, _MAX_SUPERSAMPLING = 4, 16
+
+
+def warp_normalize(
+    images: Sequence[Tensor],
+    geometry: Tensor,
+    colour: Tensor,
+    out_size: tuple[int, int],
+    *,
+    content_sizes: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Warps, recolours and normalises images of any sizes into one padded batch.
+
+    Pixel (i, j) covers [j, j + 1) x [i, i + 1) in (x, y); a geometry maps raw (x, y) to output (x, y), so that the flip
+    of a w wide image is x -> w - x. Where it only scales, shifts and mirrors, the result is PIL's antialiased bilinear
+    `resize` (to one grey level). Otherwise each pixel is the mean of at least 4 x 4 bilinear samples. Grey levels are
+    rounded, then go through the colour matrix, are clamped to 0..255, less the mean, divided by std.
+
+    Geometry, colour and content_sizes are read by the host: keep them on the CPU. The GIL is free in the pixel loops.
+
+    Args:
+        images: B tensors (h, w, 3) uint8, RGB, on the device of the output.
+        geometry: (B, 3, 3) float, affine (last row 0, 0, 1).
+        colour: (B, 3, 4) float, RGB on the 0..255 scale -> RGB, the last column added.
+        out_size: (H, W) of the batch.
+        content_sizes: (B, 2) integer, height and width of what is drawn of each image, at the top left.
+        mean: per channel, on the 0..255 scale.
+        std: likewise.
+        dtype: of the output; computed in float32.
+
+    Returns:
+        (B, 3, H, W) channels_last; exactly 0 outside the content and where the content lies outside the raw image.
+
+    Raises:
+        ValueError: for an image that is not (h, w, 3) uint8, a content that exceeds out_size, a geometry that is not
+            affine and invertible.
+    """
+    height, width = out_size
+    device = images[0].device if images else geometry.device
+    out = torch.zeros((len(images), height, width, 3), dtype=dtype, device=device)
+    rows = zip(images, geometry.double().tolist(), colour.tolist(), content_sizes.tolist(), strict=True)
+    for index, (image, matrix, colours, (content_height, content_width)) in enumerate(rows):
+        if content_height == 0 or content_width == 0 or image.numel() == 0:
+            continue  # an empty row of the batch, whatever its matrices are
+        _check(index, image, matrix, (content_height, content_width), out_size)
+        canvas = out[index, :content_height, :content_width]
+        (a, b, tx), (c, d, ty), _ = matrix
+        if abs(b) * image.shape[0] < _WHOLE and abs(c) * image.shape[1] < _WHOLE:
+            x_range = _covered(a, tx, image.shape[1], content_width)
+            y_range = _covered(d, ty, image.shape[0], content_height)
+            pixels = _resize(image, (a, tx, x_range), (d, ty, y_range))
+            canvas = canvas[y_range[0] : y_range[1], x_range[0] : x_range[1]]
+            coverage = None
+        else:
+            pixels, coverage = _supersample(image, matrix, content_height, content_width)
+        for top in range(0, len(pixels), _CHUNK):  # what is made on the way stays in the cache
+            part = slice(top, top + _CHUNK)
+            _normalize(pixels[part], None if coverage is None else coverage[part], colours, mean, std, canvas[part])
+    return out.permute(0, 3, 1, 2)
+
+
+def _check(index: int, image: Tensor, matrix: list[list[float]], content: Range, out_size: Range) -> None:
+    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3:
+        raise ValueError(f"image {index}: {tuple(image.shape)} {image.dtype}, warp_normalize needs (h, w, 3) uint8")
+    if content[0] > out_size[0] or content[1] > out_size[1]:
+        raise ValueError(f"image {index}: content {content} does not fit the output {out_size}")
+    (a, b, tx), (c, d, ty), last = matrix
+    determinant = a * d - b * c
+    if not (0 < abs(determinant) < float("inf")) or not abs(tx + ty) < float("inf") or last != [0, 0, 1]:
+        raise ValueError(f"image {index}: geometry {matrix} is not affine and invertible")
+
+
+def _covered(scale: float, shift: float, raw: int, content: int) -> Range:
+    """The output pixels, within the content, whose centres the raw image covers along one axis."""
+    first, last = sorted((shift, scale * raw + shift))
+    low = min(max(0, math.ceil(first - 0.5 - _WHOLE)), content)
+    return low, max(low, min(content, math.ceil(last - 0.5 + _WHOLE)))
+
+
+def _resize(image: Tensor, x: tuple[float, float, Range], y: tuple[float, float, Range]) -> Tensor:
+    """(h, w, 3) -> grey levels (y pixels, x pixels, 3), antialiased; x and y are (scale, shift, output pixels)."""
+    height, width, _ = image.shape
+    whole_x, whole_y = _whole_pixels(*x, width), _whole_pixels(*y, height)
+    planes = image.permute(2, 0, 1)[None]
+    if whole_x and whole_y and not image.is_cuda:  # torch's kernel for uint8 is vectorised, but knows no fractions
+        size = (whole_y[1] - whole_y[0], whole_x[1] - whole_x[0])
+        passes = [(size[0], width), size] if _rows_first((height, width), size) else [size]
+        for target in passes:
+            if target != planes.shape[2:]:
+                planes = torch.nn.functional.interpolate(planes, size=target, mode="bilinear", antialias=True)
+        mirrored = [axis for axis, scale in ((2, y[0]), (3, x[0])) if scale < 0]
+        planes = planes.flip(mirrored) if mirrored else planes
+        (left, right), (top, bottom) = x[2], y[2]
+        return planes[0, :, top - whole_y[0] : bottom - whole_y[0], left - whole_x[0] : right - whole_x[0]].permute(
+            1, 2, 0
+        )
+    levels = image.float()
+    rows_first = _rows_first((height, width), (y[2][1] - y[2][0], x[2][1] - x[2][0]))
+    for axis in (0, 1) if rows_first else (1, 0):
+        taps = _taps(*(y, x)[axis], image.shape[axis], image.device)
+        levels = _filter(levels, axis, *taps).round_()
+    return levels
+
+
+def _rows_first(raw: Range, out: Range) -> bool:
+    """Whether PIL, of the two passes that it rounds to 8 bits each, makes the vertical one first (since Pillow 13)."""
+    return out[0] < raw[0] and 2 * (raw[1] - out[1]) < raw[0] - out[0]
+
+
+def _whole_pixels(scale: float, shift: float, covered: Range, raw: int) -> Range | None:
+    """The output pixels [first, last) that the raw axis maps onto, if edge falls onto edge and there are any."""
+    edges = sorted((shift, scale * raw + shift))
+    first, last = round(edges[0]), round(edges[1])
+    exact = max(abs(edges[0] - first), abs(edges[1] - last)) < _WHOLE
+    return (first, last) if exact and first <= covered[0] < covered[1] <= last else None
+
+
+def _taps(scale: float, shift: float, covered: Range, raw: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which raw pixels each output pixel averages: indices and weights, (taps, pixels); a pixel's weights sum to 1.
+
+    The filter is a triangle, as wide as the larger of the two kinds of pixels.
+    """
+    reach = max(1.0, 1 / abs(scale))
+    centre = (torch.arange(*covered, dtype=torch.float64, device=device) + 0.5 - shift) / scale
+    index = (centre - reach).floor() + torch.arange(math.ceil(2 * reach) + 1, device=device)[:, None]
+    weight = (1 - (index + 0.5 - centre).abs() / reach).clamp_(min=0) * ((index >= 0) & (index < raw))
+    return index.clamp_(0, raw - 1).to(torch.int64), (weight / weight.sum(dim=0)).float()
+
+
+def _filter(levels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
+    """The weighted mean of the taps along axis 0 or 1 of (h, w, 3) float32."""
+    shape = (-1, 1) if axis == 1 else (-1, 1, 1)
+    total = levels.index_select(axis, index[0]).mul_(weight[0].view(shape))
+    for tap, share in zip(index[1:], weight[1:], strict=True):
+        total.add_(levels.index_select(axis, tap).mul_(share.view(shape)))
+    return total
+
+
+def _supersample(image: Tensor, matrix: list[list[float]], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Grey levels (height, width, 3) uint8 and the share (height, width) float32 of each pixel in the raw image.
+
+    A sample in the raw image interpolates between the pixel centres around it, the image's border being repeated. As
+    many samples an axis as raw pixels fall on an output pixel, within limits.
+    """
+    raw_height, raw_width, _ = image.shape
+    inverse = torch.tensor(matrix, dtype=torch.float64).inverse()
+    density = math.ceil(float(torch.linalg.matrix_norm(inverse[:2, :2], 2)))
+    count = min(max(density, _MIN_SUPERSAMPLING), _MAX_SUPERSAMPLING)
+    planes = image.permute(2, 0, 1)[None].float().contiguous()
+    # grid_sample's coordinates run from -1 to 1 between the image's outer edges.
+    to_grid = torch.tensor([[2 / raw_width, 0, -1], [0, 2 / raw_height, -1], [0, 0, 1]], dtype=torch.float64) @ inverse
+    a, b = to_grid[:2, :2, None, None].unbind(1)
+    corner = a * torch.arange(width) + b * torch.arange(height)[:, None] + to_grid[:2, 2:, None]
+    grid = corner.permute(1, 2, 0)[None].to(image.device, torch.float32)
+    total = torch.zeros((1, 3, height, width), device=image.device)
+    coverage = torch.zeros((height, width), device=image.device)
+    steps = [(step + 0.5) / count for step in range(count)]
+    for offset in (to_grid[:2, :2] @ torch.tensor([[dx, dy] for dy in steps for dx in steps]).double().T).T.float():
+        moved = grid + offset.to(image.device)
+        inside = (moved[0].abs().amax(dim=-1) <= 1).float()
+        sample = torch.nn.functional.grid_sample(planes, moved, padding_mode="border", align_corners=False)
+        total += sample.mul_(inside)
+        coverage += inside
+    pixels = total.div_(coverage.clamp(min=1)).round_()[0].permute(1, 2, 0)
+    return pixels, coverage / count**2
+
+
+def _normalize(
+    pixels: Tensor,
+    coverage: Tensor | None,
+    colour: list[list[float]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: Tensor,
+) -> None:
+    """Colour matrix, clamp, normalisation of (h, w, 3) grey levels, into the view out (h, w, 3) of the batch."""
+    height, width, _ = pixels.shape
+    if colour != [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]:
+        matrix = torch.tensor(colour, device=pixels.device)
+        recoloured = torch.addmm(matrix[:, 3], pixels.reshape(-1, 3).float(), matrix[:, :3].T)
+        pixels = recoloured.clamp_(0, 255).view(height, width, 3)
+    # A row of pixels as one vector: long inner loops instead of three steps a pixel.
+    scale, shift = (
+        torch.tensor(values, device=pixels.device).repeat(width)
+        for values in ([1 / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)])
+    )
+    rows = out.flatten(1) if out.dtype == torch.float32 else torch.empty((height, 3 * width), device=out.device)
+    rows.copy_(pixels.reshape(height, -1))
+    torch.addcmul(shift, rows, scale, out=rows)
+    if coverage is not None:
+        rows.view(height, width, 3).mul_(coverage[..., None])
+    if out.dtype != torch.float32:
+        out.copy_(rows.view(height, width, 3))

@@ -1,0 +1,107 @@
+"""Small detectors and batches of shapes that are easy to see."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from detcore.config.model import FasterRCNN, MaskRCNN
+from detcore.models import build_model
+from detcore.structures.batch import Batch, Polygons, Targets
+
+NUM_CLASSES = 3
+RESNET = {
+    "type": "resnet",
+    "stem_channels": 8,
+    "res2_channels": 32,
+    "width_per_group": 8,
+    "frozen_stages": 0,
+    "norm": "gn",
+}
+SMALL = {
+    "name": "small",
+    "backbone": RESNET,
+    "fpn": {"channels": 16},
+    "rpn": {
+        "anchors": {"sizes": [[12.0], [20.0], [32.0], [48.0], [64.0]]},
+        "samples_per_image": 32,
+        "pre_nms_topk_train": 60,
+        "pre_nms_topk_test": 60,
+        "post_nms_topk_train": 40,
+        "post_nms_topk_test": 40,
+    },
+    "roi_sampling": {"samples_per_image": 16, "positive_fraction": 0.5},
+    "box_head": {"fc_channels": 32, "sampling_ratio": 2},
+    "selection": {"max_detections": 10},
+}
+MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampling_ratio": 2}
+
+
+@pytest.fixture
+def make_model() -> Callable[..., nn.Module]:
+    """Builds a small Mask R-CNN (or, with masks=False, Faster R-CNN) from seed 0; sections can be replaced by name."""
+
+    def make(*, masks: bool = True, **sections: object) -> nn.Module:
+        torch.manual_seed(0)
+        settings = {**SMALL, **sections}
+        section = MaskRCNN(**settings, mask_head=MASK_HEAD) if masks else FasterRCNN(**settings)
+        return build_model(section, num_classes=NUM_CLASSES)
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """Builds a batch of filled ellipses on noise, each class of a colour and each object in a quadrant of its own."""
+
+    def make(*, images: int = 2, size: int = 64, objects: int = 3, capacity: int = 4, seed: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        side = 14 + torch.rand(images, capacity, 2, generator=generator) * 14
+        quadrant = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])[torch.arange(capacity) % 4] * size / 2
+        corner = quadrant + torch.rand(images, capacity, 2, generator=generator) * (size / 2 - side)
+        labels = torch.randint(NUM_CLASSES, (images, capacity), generator=generator)
+        valid = (torch.arange(capacity) < objects).expand(images, -1)
+        angle = torch.linspace(0, 2 * math.pi, 17)[:-1]
+        circle = torch.stack((angle.cos(), angle.sin()), dim=-1)
+        centre = corner + side / 2
+        vertices = centre[:, :, None] + circle * side[:, :, None] / 2
+        pixels = 0.1 * torch.randn(images, 3, size, size, generator=generator)
+        place = torch.stack(torch.meshgrid(*2 * [torch.arange(size) + 0.5], indexing="xy"), dim=-1)
+        for image in range(images):
+            for item in range(objects):
+                inside = ((place - centre[image, item]) / side[image, item] * 2).square().sum(-1) < 1
+                pixels[image, :, inside] = torch.eye(3)[labels[image, item]][:, None] * 2
+        polygons = Polygons(
+            vertices=vertices.flatten(1, 2),
+            ring_starts=(torch.arange(capacity) * 16).repeat(images, 1),
+            ring_counts=torch.where(valid, 16, 0),
+            ring_objects=torch.arange(capacity).repeat(images, 1),
+        )
+        boxes = torch.cat((corner, corner + side), dim=-1)
+        sizes = torch.full((images, 2), size)
+        return Batch(
+            images=pixels.contiguous(memory_format=torch.channels_last),
+            image_sizes=sizes,
+            sample_ids=torch.arange(images) + 10,
+            real=torch.ones(images, dtype=torch.bool),
+            original_sizes=sizes,
+            geometry=torch.eye(3).repeat(images, 1, 1),
+            rng_key=torch.tensor([7, 3]),
+            targets=Targets(torch.where(valid[..., None], boxes, 0.0), torch.where(valid, labels, 0), valid, polygons),
+        )
+
+    return make
+
+
+@pytest.fixture
+def rows_of() -> Callable[[Batch, list[int]], Batch]:
+    """A batch of chosen images of another."""
+
+    def rows(batch: Batch, index: list[int]) -> Batch:
+        taken = batch.map(lambda tensor: tensor[index] if tensor.dim() and len(tensor) == len(batch) else tensor)
+        return replace(taken, rng_key=batch.rng_key)
+
+    return rows

@@ -1,0 +1,44 @@
+"""Anchors against numbers worked out by hand."""
+
+import torch
+
+from detcore.models.anchors import AnchorGenerator
+
+
+def make(**changes: object) -> AnchorGenerator:
+    settings = {"sizes": [[4.0], [8.0]], "aspect_ratios": [1.0, 4.0], "strides": (4, 8), "offset": 0.0}
+    return AnchorGenerator(**{**settings, **changes})
+
+
+def anchors_of(generator: AnchorGenerator, shapes: list[tuple[int, int]]) -> torch.Tensor:
+    return generator(shapes, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def test_order_is_level_row_column_ratio() -> None:
+    anchors = anchors_of(make(), [(1, 2), (1, 1)])
+    expected = [
+        [-2.0, -2.0, 2.0, 2.0],
+        [-1.0, -4.0, 1.0, 4.0],  # height over width is 4, the area stays 16
+        [2.0, -2.0, 6.0, 2.0],
+        [3.0, -4.0, 5.0, 4.0],
+        [-4.0, -4.0, 4.0, 4.0],
+        [-2.0, -8.0, 2.0, 8.0],
+    ]
+    assert anchors.tolist() == expected
+
+
+def test_rows_run_down_and_columns_right() -> None:
+    centres = (anchors_of(make(), [(2, 3), (1, 1)])[:12:2, :2] + 2).tolist()
+    assert centres == [[0.0, 0.0], [4.0, 0.0], [8.0, 0.0], [0.0, 4.0], [4.0, 4.0], [8.0, 4.0]]
+
+
+def test_offset_is_in_strides() -> None:
+    assert anchors_of(make(offset=0.5), [(1, 1), (1, 1)])[0].tolist() == [0.0, 0.0, 4.0, 4.0]
+
+
+def test_they_are_made_once_and_serve_in_training_after_prediction() -> None:
+    generator = make()
+    with torch.inference_mode():
+        first = anchors_of(generator, [(1, 2), (1, 1)])
+    assert anchors_of(generator, [(1, 2), (1, 1)]) is first
+    assert not first.is_inference()

@@ -1,0 +1,219 @@
+"""Objects of a split as columns: Arrow arrays on disk and in memory, numpy views for reading.
+
+No Python object per annotation is kept: COCO's 860,000 training objects are a dozen arrays. Values are those of the
+source, bit for bit: boxes and areas are float64, and a run-length mask stays beside the rings that training uses for
+    it.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+RINGS = pa.large_list(pa.large_list(pa.float64()))
+
+SCHEMA = pa.schema(
+    [
+        ("sample", pa.int32()),  # row of the image in its split
+        ("annotation_id", pa.int64()),
+        ("label", pa.int32()),  # 0-based class
+        ("bbox", pa.list_(pa.float64(), 4)),  # x, y, width, height in pixels, as the source says
+        ("area", pa.float64()),
+        ("crowd", pa.bool_()),
+        ("polygons", RINGS),  # rings x0, y0, x1, y1, ...; the traced outline where the source has a run-length mask
+        ("rle_counts", pa.large_string()),  # the source's compressed run-length mask
+        ("rle_runs", pa.large_list(pa.int64())),  # the source's uncompressed run-length mask
+        ("rle_size", pa.list_(pa.int32(), 2)),  # its height and width
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objects:
+    """The objects of one image, crowd regions included and flagged.
+
+    Attributes:
+        boxes_xyxy: (n, 4) float64, pixels, clipped to the image.
+        labels: (n,) int64, 0-based classes.
+        crowd: (n,) bool.
+        areas: (n,) float64, square pixels, as the source says (COCO: of the mask).
+        annotation_ids: (n,) int64.
+        polygons: the rings, (k, 2) float64, of each object; empty where it has no outline (crowd regions have none).
+    """
+
+    boxes_xyxy: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    annotation_ids: NDArray[np.int64]
+    polygons: list[list[NDArray[np.float64]]]
+
+
+class AnnotationBuilder:
+    """Collects objects into columns, one `add` each."""
+
+    def __init__(self) -> None:
+        self._sample, self._ids, self._labels = array("i"), array("q"), array("i")
+        self._boxes, self._areas, self._crowd = array("d"), array("d"), bytearray()
+        self._values, self._ring_starts, self._object_starts = array("d"), array("q", [0]), array("q", [0])
+        self._counts: list[str | None] = []
+        self._runs: list[list[int] | None] = []
+        self._sizes: list[list[int] | None] = []
+
+    def __len__(self) -> int:
+        return len(self._sample)
+
+    def add(
+        self,
+        *,
+        sample: int,
+        annotation_id: int,
+        label: int,
+        bbox_xywh: Sequence[float],
+        area: float,
+        crowd: bool = False,
+        segmentation: Any = None,
+    ) -> None:
+        """Appends one object; `segmentation` as COCO has it: rings, a run-length mask, or None.
+
+        Raises:
+            ValueError: a box that is not four numbers, or a segmentation in none of COCO's forms.
+        """
+        if len(bbox_xywh) != 4:
+            raise ValueError(f"bbox {list(bbox_xywh)!r} is not x, y, width, height")
+        rings, counts, runs, size = _segmentation(segmentation)
+        self._boxes.extend(bbox_xywh)
+        self._sample.append(sample)
+        self._ids.append(annotation_id)
+        self._labels.append(label)
+        self._areas.append(area)
+        self._crowd.append(crowd)
+        for ring in rings:
+            self._values.extend(ring)
+            self._ring_starts.append(len(self._values))
+        self._object_starts.append(len(self._ring_starts) - 1)
+        self._counts.append(counts)
+        self._runs.append(runs)
+        self._sizes.append(size)
+
+    def batch(self) -> pa.RecordBatch:
+        """The columns so far, as `SCHEMA`."""
+        boxes = np.frombuffer(self._boxes, np.float64) if self._boxes else np.zeros(0)
+        columns = [
+            pa.array(np.array(self._sample, np.int32)),
+            pa.array(np.array(self._ids, np.int64)),
+            pa.array(np.array(self._labels, np.int32)),
+            pa.FixedSizeListArray.from_arrays(pa.array(boxes), 4),
+            pa.array(np.array(self._areas, np.float64)),
+            pa.array(np.frombuffer(bytes(self._crowd), np.bool_)),
+            rings_array(
+                np.array(self._values, np.float64),
+                np.array(self._ring_starts, np.int64),
+                np.array(self._object_starts, np.int64),
+            ),
+            pa.array(self._counts, pa.large_string()),
+            pa.array(self._runs, pa.large_list(pa.int64())),
+            pa.array(self._sizes, pa.list_(pa.int32(), 2)),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _segmentation(value: Any) -> tuple[list[Any], str | None, list[int] | None, list[int] | None]:
+    """COCO's three forms as (rings, compressed counts, runs, size)."""
+    if not value:
+        return [], None, None, None
+    if isinstance(value, dict) and {"counts", "size"} <= value.keys() and len(value["size"]) == 2:
+        counts = value["counts"]
+        if isinstance(counts, bytes):
+            counts = counts.decode("ascii")
+        if isinstance(counts, str):
+            return [], counts, None, list(value["size"])
+        return [], None, list(counts), list(value["size"])
+    if isinstance(value, list) and all(isinstance(ring, list) and len(ring) % 2 == 0 for ring in value):
+        return value, None, None, None
+    raise ValueError(f"segmentation {str(value)[:60]} is neither rings of x, y pairs nor a mask with counts and size")
+
+
+def rings_array(
+    values: NDArray[np.float64], ring_starts: NDArray[np.int64], object_starts: NDArray[np.int64]
+) -> pa.LargeListArray:
+    """Flat coordinates with the start of each ring in them, and of each object in the rings, as an Arrow column."""
+    rings = pa.LargeListArray.from_arrays(pa.array(ring_starts), pa.array(values))
+    return pa.LargeListArray.from_arrays(pa.array(object_starts), rings)
+
+
+class Annotations:
+    """Reads a batch of `SCHEMA` whose rows are sorted by sample."""
+
+    def __init__(self, batch: pa.RecordBatch, *, num_samples: int) -> None:
+        self.batch = batch
+        self.labels: NDArray[np.int64] = batch["label"].to_numpy().astype(np.int64)
+        self.ids: NDArray[np.int64] = batch["annotation_id"].to_numpy()
+        self.boxes_xywh: NDArray[np.float64] = batch["bbox"].flatten().to_numpy().reshape(-1, 4)
+        self.areas: NDArray[np.float64] = batch["area"].to_numpy()
+        self.crowd: NDArray[np.bool_] = batch["crowd"].to_numpy(zero_copy_only=False)
+        polygons = batch["polygons"]
+        self._object_starts: NDArray[np.int64] = polygons.offsets.to_numpy()
+        self._ring_starts: NDArray[np.int64] = polygons.values.offsets.to_numpy()
+        self._values: NDArray[np.float64] = polygons.values.values.to_numpy()
+        valid = [batch[name].is_valid().to_numpy(zero_copy_only=False) for name in ("rle_counts", "rle_runs")]
+        self.run_length: NDArray[np.bool_] = valid[0] | valid[1]
+        samples = batch["sample"].to_numpy()
+        self.starts: NDArray[np.int64] = np.searchsorted(samples, np.arange(num_samples + 1)).astype(np.int64)
+        """(num_samples + 1,) first object of each sample."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rings(self, row: int) -> list[NDArray[np.float64]]:
+        """The rings of one object that enclose something, as (k, 2) views."""
+        starts = self._ring_starts[self._object_starts[row] : self._object_starts[row + 1] + 1].tolist()
+        return [self._values[first:last].reshape(-1, 2) for first, last in pairwise(starts) if last - first >= 6]
+
+    def objects(self, sample: int, *, height: int, width: int) -> Objects:
+        """The objects of one image of the given size, boxes clipped to it."""
+        rows = slice(*self.starts[sample : sample + 2].tolist())
+        boxes = self.boxes_xywh[rows].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 0::2] = boxes[:, 0::2].clip(0.0, width)
+        boxes[:, 1::2] = boxes[:, 1::2].clip(0.0, height)
+        return Objects(
+            boxes_xyxy=boxes,
+            labels=self.labels[rows],
+            crowd=self.crowd[rows],
+            areas=self.areas[rows],
+            annotation_ids=self.ids[rows],
+            polygons=[self.rings(row) for row in range(rows.start, rows.stop)],
+        )
+
+    def most_in_one_sample(self) -> tuple[int, int, int]:
+        """The largest numbers of objects, of vertices and of rings that one sample has."""
+        if len(self.starts) < 2:
+            return 0, 0, 0
+        rings = self._object_starts[self.starts]
+        vertices = self._ring_starts[rings] // 2
+        most = [int(np.diff(starts).max()) for starts in (self.starts, vertices, rings)]
+        return most[0], most[1], most[2]
+
+    def record(self, row: int, *, image_id: int) -> dict[str, Any]:
+        """One object as COCO's JSON has it, its values exactly the source's; category_id is the class + 1."""
+        record: dict[str, Any] = {
+            "id": int(self.ids[row]),
+            "image_id": image_id,
+            "category_id": int(self.labels[row]) + 1,
+            "bbox": self.boxes_xywh[row].tolist(),
+            "area": float(self.areas[row]),
+            "iscrowd": int(self.crowd[row]),
+        }
+        if self.run_length[row]:
+            counts = self.batch["rle_counts"][row].as_py()
+            runs = self.batch["rle_runs"][row].as_py() if counts is None else counts
+            record["segmentation"] = {"size": self.batch["rle_size"][row].as_py(), "counts": runs}
+        elif self._object_starts[row + 1] > self._object_starts[row]:
+            record["segmentation"] = self.batch["polygons"][row].as_py()
+        return record

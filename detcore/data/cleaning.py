@@ -1,0 +1,140 @@
+"""What is wrong with the objects of a split: dropped and counted, or an error that names it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from detcore.data.annotations import SCHEMA, rings_array
+from detcore.data.formats import RawSplit
+from detcore.data.outlines import decode_mask, decode_runs, trace_outline
+
+NOT_FINITE = "not a number"
+NO_AREA = "zero area"
+OUTSIDE = "outside the image"
+NO_OUTLINE = "segmentation without area"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """A split whose objects are sorted by image, each with a box that has area inside its image.
+
+    Attributes:
+        dropped: (image file, annotation id) of each object left out, by reason.
+        clipped: (image file, annotation id) of each object whose box reaches past the image. Its values stay as the
+            source has them; whoever trains on it gets the clipped box.
+    """
+
+    split: RawSplit
+    dropped: dict[str, list[tuple[str, int]]]
+    clipped: list[tuple[str, int]]
+
+
+def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
+    """Drops what cannot be trained on, and gives run-length masks an outline beside them.
+
+    Args:
+        split: with the true size of every image in `images`.
+        min_box_size: a box whose clipped width or height is not above it is dropped, in pixels.
+
+    Raises:
+        ValueError: a run-length mask that is broken or of another size than its image.
+    """
+    split = replace(split, objects=_with_outlines(split))
+    objects = split.objects
+    samples = objects["sample"].to_numpy()
+    width, height = (split.images[name].to_numpy()[samples] for name in ("width", "height"))
+    x, y, w, h = objects["bbox"].flatten().to_numpy().reshape(-1, 4).T
+    with np.errstate(invalid="ignore"):  # what is not finite is dropped below
+        clipped_w = np.minimum(x + w, width) - np.maximum(x, 0)
+        clipped_h = np.minimum(y + h, height) - np.maximum(y, 0)
+    finite = np.isfinite(x + y + w + h + objects["area"].to_numpy()) & _finite_rings(objects)
+    masked, outlined = _outlines(objects)
+    reasons = {
+        NOT_FINITE: ~finite,
+        NO_AREA: ~((w > min_box_size) & (h > min_box_size)),
+        OUTSIDE: ~((clipped_w > min_box_size) & (clipped_h > min_box_size)),
+        NO_OUTLINE: masked & ~outlined & ~objects["crowd"].to_numpy(zero_copy_only=False),
+    }
+    left = np.ones(objects.num_rows, np.bool_)
+    dropped = {}
+    for reason, wrong in reasons.items():
+        dropped[reason] = _names(split, np.flatnonzero(left & wrong))
+        left &= ~wrong
+    beyond = left & ((w - clipped_w > min_box_size) | (h - clipped_h > min_box_size))
+    kept = replace(split, objects=objects.filter(pa.array(left)))
+    return Cleaned(split=kept, dropped=dropped, clipped=_names(split, np.flatnonzero(beyond)))
+
+
+def _names(split: RawSplit, rows: NDArray[np.int64]) -> list[tuple[str, int]]:
+    samples = split.objects["sample"].take(pa.array(rows))
+    files = split.images["file_name"].take(samples).to_pylist()
+    return list(zip(files, split.objects["annotation_id"].take(pa.array(rows)).to_pylist(), strict=True))
+
+
+def _outlines(objects: pa.RecordBatch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which objects have a segmentation, and which have a ring of three points or more."""
+    polygons = objects["polygons"]
+    object_starts = polygons.offsets.to_numpy()
+    usable = np.diff(polygons.values.offsets.to_numpy()) >= 6
+    count = np.concatenate([[0], np.cumsum(usable)])[object_starts]
+    masked = np.diff(object_starts) > 0
+    for name in ("rle_counts", "rle_runs"):
+        masked |= objects[name].is_valid().to_numpy(zero_copy_only=False)
+    return masked, np.diff(count) > 0
+
+
+def _finite_rings(objects: pa.RecordBatch) -> NDArray[np.bool_]:
+    polygons = objects["polygons"]
+    broken = np.concatenate([[0], np.cumsum(~np.isfinite(polygons.values.values.to_numpy()))])
+    starts = polygons.values.offsets.to_numpy()[polygons.offsets.to_numpy()]
+    finite: NDArray[np.bool_] = np.diff(broken[starts]) == 0
+    return finite
+
+
+def _with_outlines(split: RawSplit) -> pa.RecordBatch:
+    """The objects, with rings traced around the run-length masks of those that are no crowd regions."""
+    objects = split.objects
+    valid = [objects[name].is_valid().to_numpy(zero_copy_only=False) for name in ("rle_counts", "rle_runs")]
+    rows = np.flatnonzero((valid[0] | valid[1]) & ~objects["crowd"].to_numpy(zero_copy_only=False))
+    if not len(rows):
+        return objects
+    traced = {int(row): _traced(split, int(row)) for row in rows}
+    polygons = objects["polygons"]
+    values, starts, object_starts = (
+        polygons.values.values.to_numpy(),
+        polygons.values.offsets.to_numpy(),
+        polygons.offsets.to_numpy(),
+    )
+    pieces: list[NDArray[np.float64]] = []
+    lengths: list[NDArray[np.int64]] = []
+    counts = np.diff(object_starts)
+    last = 0
+    for row, rings in traced.items():  # runs of untouched objects between the traced ones, which have no rings yet
+        pieces.append(values[starts[object_starts[last]] : starts[object_starts[row]]])
+        lengths.append(np.diff(starts[object_starts[last] : object_starts[row] + 1]))
+        pieces += [ring.reshape(-1) for ring in rings]
+        lengths.append(np.array([2 * len(ring) for ring in rings], np.int64))
+        counts[row] = len(rings)
+        last = row
+    pieces.append(values[starts[object_starts[last]] :])
+    lengths.append(np.diff(starts[object_starts[last] :]))
+    ring_starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    column = rings_array(np.concatenate(pieces), ring_starts, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    return objects.set_column(SCHEMA.get_field_index("polygons"), SCHEMA.field("polygons"), column)
+
+
+def _traced(split: RawSplit, row: int) -> list[NDArray[np.float64]]:
+    objects = split.objects
+    counts = objects["rle_counts"][row].as_py()
+    image = split.images.slice(objects["sample"][row].as_py(), 1)
+    size = [image["height"][0].as_py(), image["width"][0].as_py()]
+    try:
+        if objects["rle_size"][row].as_py() != size:
+            raise ValueError(f"mask of size {objects['rle_size'][row].as_py()} on an image of {size}")
+        runs = np.array(objects["rle_runs"][row].as_py(), np.int64) if counts is None else decode_runs(counts)
+        return trace_outline(decode_mask(runs, height=size[0], width=size[1]))
+    except ValueError as error:
+        name, annotation_id = _names(split, np.array([row]))[0]
+        raise ValueError(f"{split.source}: annotation {annotation_id} of {name}: {error}") from error

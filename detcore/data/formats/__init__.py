@@ -1,0 +1,23 @@
+"""Readers of raw data sets: each gives the same columns, whatever the files look like."""
+
+from pathlib import Path
+
+from detcore.config.data import DataConfig
+from detcore.data.formats.coco import read_coco
+from detcore.data.formats.raw import RawDataset, RawSplit
+from detcore.data.formats.voc import read_voc
+from detcore.data.formats.yolo import read_yolo
+
+__all__ = ["RawDataset", "RawSplit", "read_coco", "read_raw", "read_voc", "read_yolo"]
+
+
+def read_raw(config: DataConfig, root: Path) -> RawDataset:
+    """Reads the raw folder in the format that the configuration names."""
+    splits = None if config.splits is None else {str(name): split for name, split in config.splits.items()}
+    match config.format:
+        case "coco":
+            return read_coco(root, splits)
+        case "voc":
+            return read_voc(root, splits)
+        case "yolo":
+            return read_yolo(root, splits)

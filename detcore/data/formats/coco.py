@@ -1,0 +1,209 @@
+"""COCO: one JSON file a split, with images, annotations and categories (Lin et al., 2014; cocodataset.org)."""
+
+import json
+import re
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing
+
+_ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+_FILES = ("annotations/instances_{}*.json", "{}/_annotations.coco.json", "annotations/{}*.json", "{}.json")
+_WHOLE = (
+    *(f"annotations/instances{end}.json" for end in ("_default", "")),
+    "annotations.json",
+    "_annotations.coco.json",
+)
+_SPACE = re.compile(r"[\s,]*")
+
+
+def read_coco(root: Path, splits: Splits | None = None) -> RawDataset:
+    """Reads a COCO folder.
+
+    Without `splits` the usual layouts are looked for: annotations/instances_{train,val,test}*.json with images/,
+    images/{train2017,train}/ or {train2017,train}/; {train,valid,test}/_annotations.coco.json with the images beside
+    it; or one file for all, which counts as train. Classes are the categories by rising id. A category without
+    annotations that is another's supercategory (Roboflow's first) is not a class.
+
+    Raises:
+        ValueError: no annotation file, or several for a split; JSON of another form; an annotation whose image,
+            category or bbox is missing; one id twice; categories that differ between the splits.
+    """
+    if splits:
+        read = {name: _read_file(root / split.annotations, root / split.images, root) for name, split in splits.items()}
+    else:
+        read = {name: _read_file(path, None, root) for name, path in _find(root).items()}
+    used = set(np.concatenate([categories_of for _, categories_of, _ in read.values()]).tolist())
+    names: dict[int, str] = {}
+    parents: set[str] = set()
+    for _, _, categories in read.values():
+        for category in categories:
+            known = names.setdefault(category["id"], category["name"])
+            if known != category["name"]:
+                raise ValueError(f"{root}: category {category['id']} is both {known!r} and {category['name']!r}")
+            if category.get("supercategory") != category["name"]:
+                parents.add(category.get("supercategory", ""))
+    classes = [key for key in sorted(names) if key in used or names[key] not in parents]
+    labels = {key: label for label, key in enumerate(classes)}
+    return RawDataset(
+        categories=tuple(names[key] for key in classes),
+        splits={name: _with_labels(split, ids, labels) for name, (split, ids, _) in read.items()},
+    )
+
+
+def _find(root: Path) -> dict[str, Path]:
+    """The annotation file of each split."""
+    found: dict[str, Path] = {}
+    for split, aliases in _ALIASES.items():
+        for pattern in _FILES:
+            paths = sorted({path for alias in aliases for path in root.glob(pattern.format(alias))})
+            if len(paths) > 1:
+                raise ValueError(f"{root}: {split} could be {listing([p.name for p in paths])}; set data.splits")
+            if paths:
+                found[split] = paths[0]
+                break
+    for name in _WHOLE:
+        if not found and (root / name).is_file():
+            found["train"] = root / name
+    if not found:
+        raise ValueError(f"{root}: no COCO annotations such as annotations/instances_train.json; set data.splits")
+    return found
+
+
+def _image_folder(root: Path, path: Path, names: list[str]) -> Path:
+    """The likely folder that holds the most of some images."""
+    year = path.stem.rpartition("_")[2]
+    split = re.sub(r"\d+$", "", year)
+    names_of = (f"images/{year}", f"images/{split}", year, split, "images", "")
+    candidates = [path.parent, *(root / name for name in names_of)]
+    some = names[:: max(1, len(names) // 20)]
+    return max(candidates, key=lambda folder: sum((folder / name).is_file() for name in some))
+
+
+def _read_file(path: Path, folder: Path | None, root: Path) -> tuple[RawSplit, NDArray[np.int64], list[dict[str, Any]]]:
+    """A split with its objects' category ids, in place of labels, and the categories of the file."""
+    images: dict[str, list[Any]] = {"id": [], "file_name": [], "height": [], "width": []}
+    image_of, category_of = array("q"), array("q")
+    builder = AnnotationBuilder()
+    categories: list[dict[str, Any]] = []
+    where = ""
+    try:
+        for section, entry in _entries(path):
+            where = f"entry {entry.get('id', str(entry)[:60])} of {section}: "
+            if section == "images":
+                for key, column in images.items():
+                    column.append(entry[key] if key in ("id", "file_name") else entry.get(key) or 0)
+            elif section == "categories":
+                categories.append({**entry, "id": int(entry["id"]), "name": str(entry["name"])})
+            else:
+                image_of.append(entry["image_id"])
+                category_of.append(entry["category_id"])
+                bbox = entry["bbox"]
+                builder.add(
+                    sample=0,
+                    annotation_id=entry["id"],
+                    label=0,
+                    bbox_xywh=bbox,
+                    area=entry["area"] if entry.get("area") is not None else bbox[2] * bbox[3],
+                    crowd=bool(entry.get("iscrowd", 0)),
+                    segmentation=entry.get("segmentation"),
+                )
+    except KeyError as error:
+        raise ValueError(f"{path}: {where}{error} is missing") from error
+    except (TypeError, IndexError, OverflowError, ValueError) as error:
+        raise ValueError(f"{path}: {where}{error}") from error
+    batch = images_batch(
+        image_ids=images["id"], file_names=images["file_name"], heights=images["height"], widths=images["width"]
+    )
+    folder = folder or _image_folder(root, path, images["file_name"])
+    objects = builder.batch()
+    ids = np.array(category_of, np.int64)
+    _check_ids(path, batch, objects, ids, {category["id"] for category in categories})
+    samples = _rows(path, batch["image_id"].to_numpy(), np.array(image_of, np.int64), objects)
+    objects = objects.set_column(0, SCHEMA.field("sample"), pa.array(samples))
+    return RawSplit(folder=folder, images=batch, objects=objects, source=str(path)), ids, categories
+
+
+def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The entries of a COCO file's three lists, one at a time: the whole file is never Python objects at once."""
+    if not path.is_file():
+        raise ValueError("does not exist")
+    text = path.read_text(encoding="utf-8-sig")
+    decode = json.JSONDecoder().raw_decode
+
+    def token(at: int) -> int:
+        found = _SPACE.match(text, at)
+        assert found is not None  # the pattern matches the empty string
+        return found.end()
+
+    at = token(0)
+    if text[at : at + 1] != "{":
+        raise ValueError("is not a JSON object")
+    at = token(at + 1)
+    missing = {"images", "annotations", "categories"}
+    while text[at : at + 1] != "}":
+        key, at = decode(text, at)
+        at = token(at)
+        if text[at : at + 1] != ":":
+            raise ValueError(f"no ':' after {key!r}")
+        at = token(at + 1)
+        if key not in missing or text[at : at + 1] != "[":
+            _, at = decode(text, at)
+        else:
+            missing.remove(key)
+            at = token(at + 1)
+            while text[at : at + 1] != "]":
+                entry, at = decode(text, at)
+                if not isinstance(entry, dict):
+                    raise ValueError(f"{key} holds {str(entry)[:40]!r}, not an object")
+                yield key, entry
+                at = token(at)
+            at += 1
+        at = token(at)
+    if missing:
+        raise ValueError(f"has no list {', '.join(sorted(missing))}")
+
+
+def _check_ids(
+    path: Path, images: pa.RecordBatch, objects: pa.RecordBatch, category_of: NDArray[np.int64], known: set[int]
+) -> None:
+    for what, ids in (("images", images["image_id"]), ("annotations", objects["annotation_id"])):
+        values, counts = np.unique(ids.to_numpy(), return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"{path}: two {what} with one id: {listing([str(i) for i in values[counts > 1]])}")
+    unknown = np.flatnonzero(~np.isin(category_of, np.array(sorted(known), np.int64)))
+    if len(unknown):
+        first = int(unknown[0])
+        raise ValueError(
+            f"{path}: unknown category {category_of[first]} in annotation {objects['annotation_id'][first]}"
+            f" ({len(unknown)} such annotations)"
+        )
+
+
+def _rows(
+    path: Path, image_ids: NDArray[np.int64], image_of: NDArray[np.int64], objects: pa.RecordBatch
+) -> NDArray[np.int32]:
+    """The row of each object's image."""
+    order = np.argsort(image_ids)
+    place = np.searchsorted(image_ids[order], image_of).clip(max=max(len(order) - 1, 0))
+    lost = np.flatnonzero(image_ids[order[place]] != image_of) if len(order) else np.arange(len(image_of))
+    if len(lost):
+        first = int(lost[0])
+        raise ValueError(
+            f"{path}: annotation {objects['annotation_id'][first]} is of image {image_of[first]}, which is not listed"
+        )
+    rows: NDArray[np.int32] = order[place].astype(np.int32)
+    return rows
+
+
+def _with_labels(split: RawSplit, category_of: NDArray[np.int64], labels: dict[int, int]) -> RawSplit:
+    column = pa.array(np.array([labels[key] for key in category_of.tolist()], np.int32))
+    objects = split.objects.set_column(2, SCHEMA.field("label"), column)
+    return RawSplit(folder=split.folder, images=split.images, objects=objects, source=split.source)

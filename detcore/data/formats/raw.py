@@ -1,0 +1,92 @@
+"""What every reader of a raw format gives: columns of images and of objects, split by split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from detcore.config.data import Split
+
+Splits = Mapping[str, Split]
+"""Where the configuration says that the splits lie."""
+IMAGE_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("file_name", pa.large_string()),  # relative to the split's folder
+        ("height", pa.int32()),  # as the annotations say; 0 where they say nothing
+        ("width", pa.int32()),
+    ]
+)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawSplit:
+    """One split as the source has it.
+
+    Attributes:
+        folder: the folder that `file_name` is relative to.
+        images: a row an image, of `IMAGE_SCHEMA`.
+        objects: a row an object, of `annotations.SCHEMA`; `sample` is a row of `images`.
+        source: the annotation file or folder, for messages.
+    """
+
+    folder: Path
+    images: pa.RecordBatch
+    objects: pa.RecordBatch
+    source: str
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """These images, in this order, with their objects in the order of the images."""
+        place = np.full(self.images.num_rows, -1, np.int32)
+        place[rows] = np.arange(len(rows), dtype=np.int32)
+        samples = place[self.objects["sample"].to_numpy()]
+        kept = np.flatnonzero(samples >= 0)
+        kept = kept[np.argsort(samples[kept], kind="stable")]
+        objects = self.objects.take(pa.array(kept)).set_column(
+            0, self.objects.schema.field("sample"), pa.array(samples[kept])
+        )
+        return replace(self, images=self.images.take(pa.array(rows)), objects=objects)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDataset:
+    """What a reader found: names by 0-based class, and the splits that the source has."""
+
+    categories: tuple[str, ...]
+    splits: dict[str, RawSplit]
+
+
+def images_batch(
+    *, image_ids: Sequence[int], file_names: Sequence[str], heights: Sequence[int], widths: Sequence[int]
+) -> pa.RecordBatch:
+    """The columns of `IMAGE_SCHEMA`."""
+    columns = [
+        pa.array(values, field.type)
+        for values, field in zip((image_ids, file_names, heights, widths), IMAGE_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image as a viewer shows it, from its header alone; (0, 0) if it cannot be read.
+
+    Whether the image is whole is found out later, when all are decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # decoders raise nearly anything on a broken file
+        return 0, 0
+
+
+def listing(names: Sequence[str], *, most: int = 10) -> str:
+    """The first names and how many more there are, for a message."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

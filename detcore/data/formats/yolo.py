@@ -1,0 +1,158 @@
+"""YOLO: a text file an image, a line an object, coordinates as fractions of the image (docs.ultralytics.com)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from detcore.data.annotations import AnnotationBuilder
+from detcore.data.formats.raw import IMAGE_SUFFIXES, RawDataset, RawSplit, Splits, images_batch, listing, upright_size
+from detcore.data.outlines import ring_area
+
+_ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+
+
+def read_yolo(root: Path, splits: Splits | None = None) -> RawDataset:
+    """Reads a folder with data.yaml (its `names`, and where it says so the images of each split).
+
+    Where data.yaml names no folder that exists, images/{train,val,test} and {train,valid,test}/images are looked for,
+    then images/ as a whole, which counts as train. Labels lie where `images` in an image's path is `labels`. A line is
+    'class x_center y_center width height' or 'class x1 y1 x2 y2 x3 y3 ...', the outline of the object. An image
+    without a label file has no objects. Image ids count the images of all splits by path, from 1.
+
+    Raises:
+        ValueError: no data.yaml, no names in it, no images; a line of another form; a class outside the names.
+    """
+    config_path, config = _data_yaml(root)
+    names = _names(config_path, config)
+    if splits:
+        folders = {name: (root / split.images, root / split.annotations) for name, split in splits.items()}
+    else:
+        folders = {name: (images, _labels_of(images)) for name, images in _find(root, config).items()}
+    if not folders:
+        raise ValueError(f"{root}: no images/train, train/images or images; set data.splits")
+    files = {name: _image_files(images) for name, (images, _) in folders.items()}
+    first_id = 1
+    found = {}
+    for name, (images, labels) in folders.items():
+        found[name] = _read_split(images, labels, files[name], names=names, first_id=first_id)
+        first_id += len(files[name])
+    return RawDataset(categories=tuple(names), splits=found)
+
+
+def _data_yaml(root: Path) -> tuple[Path, dict[str, Any]]:
+    for path in [root / "data.yaml", *sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]:
+        if path.is_file():
+            try:
+                config = yaml.safe_load(path.read_text())
+            except yaml.YAMLError as error:
+                raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+            if isinstance(config, dict) and "names" in config:
+                return path, config
+    raise ValueError(f"{root}: no data.yaml with the names of the classes")
+
+
+def _names(path: Path, config: dict[str, Any]) -> list[str]:
+    names = config["names"]
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{path}: names is neither a list nor a mapping from 0, 1, ...: {str(names)[:60]}")
+    return [str(name) for name in names]
+
+
+def _find(root: Path, config: dict[str, Any]) -> dict[str, Path]:
+    """The image folder of each split.
+
+    Raises:
+        ValueError: data.yaml states one that does not exist.
+    """
+    base = root / str(config.get("path") or ".")
+    found: dict[str, Path] = {}
+    for split, aliases in _ALIASES.items():
+        stated = [str(config[alias]) for alias in aliases if config.get(alias)]
+        candidates = [folder / path for path in stated for folder in (base, root)]
+        # Roboflow writes ../train/images where ./train/images is meant.
+        candidates += [root / path.removeprefix("../") for path in stated if path.startswith("../")]
+        candidates += [root / pattern.format(alias) for alias in aliases for pattern in ("images/{}", "{}/images")]
+        folders = [folder for folder in candidates if folder.is_dir()]
+        if folders:
+            found[split] = folders[0]
+        elif stated:
+            raise ValueError(f"{root}: data.yaml says {split}: {stated[0]}, which is no folder here; set data.splits")
+    if not found and (root / "images").is_dir():
+        found["train"] = root / "images"
+    return found
+
+
+def _labels_of(images: Path) -> Path:
+    """The folder of labels: the last `images` in the path becomes `labels`."""
+    parts = list(images.parts)
+    if "images" not in parts:
+        return images
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder of images")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read_split(images: Path, labels: Path, files: list[Path], *, names: list[str], first_id: int) -> RawSplit:
+    builder = AnnotationBuilder()
+    sizes = []
+    for sample, path in enumerate(files):
+        sizes.append(upright_size(path))
+        label_path = (labels / path.relative_to(images)).with_suffix(".txt")
+        lines = label_path.read_text().splitlines() if label_path.is_file() else []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                _add_object(builder, line.split(), sample=sample, size=sizes[-1], names=names)
+            except ValueError as error:
+                raise ValueError(f"{label_path}:{number}: {error}") from error
+    return RawSplit(
+        folder=images,
+        images=images_batch(
+            image_ids=range(first_id, first_id + len(files)),
+            file_names=[path.relative_to(images).as_posix() for path in files],
+            heights=[height for height, _ in sizes],
+            widths=[width for _, width in sizes],
+        ),
+        objects=builder.batch(),
+        source=str(labels),
+    )
+
+
+def _add_object(
+    builder: AnnotationBuilder, words: list[str], *, sample: int, size: tuple[int, int], names: list[str]
+) -> None:
+    if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
+        raise ValueError(
+            f"{len(words)} numbers are neither a box (class, x, y, w, h) nor an outline of 3 or more points"
+        )
+    label = float(words[0])
+    if label not in range(len(names)):
+        raise ValueError(f"unknown category {words[0]}; the classes are 0 to {len(names) - 1} ({listing(names)})")
+    height, width = size
+    numbers = [float(word) for word in words[1:]]
+    if len(numbers) == 4:
+        x, y, w, h = numbers
+        box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
+        ring, area = None, box[2] * box[3]
+    else:
+        points = np.array(numbers).reshape(-1, 2) * (width, height)
+        (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        box, ring, area = (x0, y0, x1 - x0, y1 - y0), [points.reshape(-1).tolist()], ring_area(points)
+    builder.add(
+        sample=sample,
+        annotation_id=len(builder) + 1,
+        label=int(label),
+        bbox_xywh=box,
+        area=area,
+        segmentation=ring,
+    )

@@ -1,0 +1,288 @@
+"""The loader: threads that read, decode, warp and copy batches ahead of the step that uses them.
+
+The order of batches and every byte in them follow from split, seed and position, never from threads or timing.
+"""
+
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Self
+
+import torch
+
+from detcore.config.data import DataConfig
+from detcore.data.batching import Capacity, Row, RowReader, SampleTransform
+from detcore.data.buckets import Shape
+from detcore.data.rendering import Rendered, Renderer
+from detcore.data.sampler import Sampler
+from detcore.data.shards import ShardedSplit
+from detcore.structures.batch import Batch
+
+# Batches in the making beside the one that is waited for.
+_PREFETCH = 3
+
+_STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch")
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A batch in the making: its place in its epoch, and what the threads were given to do for it."""
+
+    epoch: int
+    batch: int
+    last: bool
+    result: Future[Rendered]
+    rows: list[Future[Row] | None]
+
+
+def build_loader(
+    split: ShardedSplit,
+    config: DataConfig,
+    *,
+    train: bool,
+    batch_size: int,
+    seed: int,
+    image_mean: Sequence[float],
+    image_std: Sequence[float],
+    device: torch.device | str,
+    rank: int = 0,
+    world_size: int = 1,
+    dtype: torch.dtype = torch.float32,
+    size_divisor: int | None = None,
+    transform: SampleTransform | None = None,
+) -> "Loader":
+    """Batches of a split for one rank.
+
+    Args:
+        split: prepared data.
+        config: gives the transforms, the buckets and the number of threads.
+        train: True: endless, shuffled, `train_transforms`. False: a pass over all samples, `test_transforms`.
+        batch_size: rows of one forward pass over all ranks; this rank gets every `world_size`-th part of them.
+        seed: of the order and of all that is drawn.
+        image_mean, image_std: R, G, B on the 0..255 scale.
+        device: where the batches go. On CUDA, bytes are copied and warped on a stream of the loader's own.
+        rank, world_size: this process among those that train.
+        dtype: of the pixels.
+        size_divisor: what the model needs heights and widths to be multiples of, besides `config.size_divisor`.
+        transform: your own augmentation, before all others, called from several threads. It may change the image's
+            size; it may not return more objects than the split's fullest image has.
+
+    Raises:
+        ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
+    """
+    if batch_size < 1 or batch_size % world_size:
+        raise ValueError(f"a batch of {batch_size} images does not divide evenly over {world_size} ranks")
+    transforms = config.train_transforms if train else config.test_transforms
+    capacity = Capacity.of(split)
+    sampler = Sampler(
+        heights=split.heights,
+        widths=split.widths,
+        transforms=transforms,
+        batch_size=batch_size,
+        num_buckets=config.num_buckets,
+        size_divisor=math.lcm(config.size_divisor, size_divisor or 1),
+        seed=seed,
+        shuffle=train,
+    )
+    reader = RowReader(
+        split=split,
+        transforms=transforms,
+        capacity=capacity,
+        seed=seed,
+        min_box_size=config.min_box_size,
+        transform=transform,
+    )
+    renderer = Renderer(
+        device=torch.device(device),
+        mean=tuple(image_mean),
+        std=tuple(image_std),
+        dtype=dtype,
+        capacity=capacity,
+        seed=seed,
+    )
+    per_rank = batch_size // world_size
+    return Loader(
+        sampler=sampler,
+        reader=reader,
+        renderer=renderer,
+        rows=slice(rank * per_rank, (rank + 1) * per_rank),
+        endless=train,
+        num_threads=config.threads or _own_cores(),
+    )
+
+
+def _own_cores() -> int:
+    """Cores of this process: Ray and torchrun tell a worker its share through OMP_NUM_THREADS, which torch follows."""
+    return min(len(os.sched_getaffinity(0)), torch.get_num_threads())
+
+
+class Loader(Iterator[Batch]):
+    """Batches in order; made by `build_loader`.
+
+    For training an endless iterator. For evaluation `for batch in loader` is one pass and may be repeated.
+
+    Attributes:
+        position: batches handed out so far, which is also the step in their `rng_key`.
+        wait_seconds: how long the last batch was waited for.
+    """
+
+    def __init__(
+        self,
+        *,
+        sampler: Sampler,
+        reader: RowReader,
+        renderer: Renderer,
+        rows: slice,
+        endless: bool,
+        num_threads: int,
+    ) -> None:
+        self._sampler = sampler
+        self._reader = reader
+        self._renderer = renderer
+        self._rows = rows
+        self._endless = endless
+        self._num_threads = num_threads
+        self._executor: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._pending: deque[_Pending] = deque()
+        self.wait_seconds = 0.0
+        self._seek(position=0, epoch=0, batch=0)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of the current epoch; with several sizes to draw, the number can differ by a few between epochs."""
+        return len(self._sampler.epoch(self._epoch))
+
+    @property
+    def buckets(self) -> tuple[Shape, ...]:
+        """The shapes that batches have."""
+        return self._sampler.buckets
+
+    def __iter__(self) -> Self:
+        if not self._endless:
+            self._seek(position=0, epoch=0, batch=0)
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            RuntimeError: a sample could not be read (with its name; asked again, the same), or the loader is closed.
+        """
+        started = time.perf_counter()
+        self._fill()
+        if not self._pending:
+            raise StopIteration
+        batch = self._renderer.receive(self._pending[0].result.result())
+        done = self._pending.popleft()
+        self.position += 1
+        self._epoch, self._batch = (done.epoch + 1, 0) if done.last else (done.epoch, done.batch + 1)
+        self.wait_seconds = time.perf_counter() - started
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch stands; what was only fetched ahead does not count."""
+        values = (self._sampler.seed, self._sampler.batch_size, self.position, self._epoch, self._batch)
+        return dict(zip(_STATE_KEYS, values, strict=True))
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues where `state` was taken, byte for byte; on any number of ranks.
+
+        Raises:
+            ValueError: another seed, or, within an epoch, another batch size.
+        """
+        if state.keys() != set(_STATE_KEYS):
+            raise ValueError(f"loader state has the keys {sorted(state)}, expected {sorted(_STATE_KEYS)}")
+        if state["seed"] != self._sampler.seed:
+            raise ValueError(f"loader state is of seed {state['seed']}, this run has seed {self._sampler.seed}")
+        if state["batch"] and state["batch_size"] != self._sampler.batch_size:
+            raise ValueError(
+                f"loader state is within an epoch of batches of {state['batch_size']}, this run has batches of "
+                f"{self._sampler.batch_size}; the batch size can change only between epochs"
+            )
+        self._seek(position=state["position"], epoch=state["epoch"], batch=state["batch"])
+
+    def close(self) -> None:
+        """Stops and joins the threads; twice is harmless."""
+        self._closed = True
+        self._cancel()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _seek(self, *, position: int, epoch: int, batch: int) -> None:
+        self._cancel()
+        self.position, self._epoch, self._batch = position, epoch, batch
+        self._planned = self._plan(epoch, batch)
+        self._next_step = position
+
+    def _plan(self, epoch: int, first: int) -> Iterator[tuple[int, int]]:
+        """(epoch, batch) from a place on."""
+        for number in count(epoch) if self._endless else (epoch,):
+            yield from ((number, batch) for batch in range(first, len(self._sampler.epoch(number))))
+            first = 0
+
+    def _cancel(self) -> None:
+        while self._pending:
+            pending = self._pending.pop()
+            for future in (pending.result, *pending.rows):
+                if future is not None:
+                    future.cancel()
+
+    def _fill(self) -> None:
+        """Gives the threads work until enough batches are in the making."""
+        if self._closed:
+            raise RuntimeError("the loader is closed")
+        if self._executor is None:
+            self._executor = _start_threads(self._num_threads)
+        while len(self._pending) <= _PREFETCH and (place := next(self._planned, None)) is not None:
+            self._pending.append(self._submit(self._executor, *place))
+
+    def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
+        plan = self._sampler.epoch(epoch)
+        shape = self._sampler.buckets[plan.buckets[batch]]
+        drawn = zip(plan.samples[batch, self._rows].tolist(), plan.choices[batch, self._rows].tolist(), strict=True)
+        rows = [
+            None
+            if sample < 0
+            else executor.submit(self._reader, epoch=epoch, sample=sample, choice=choice, shape=shape)
+            for sample, choice in drawn
+        ]
+        # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
+        result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)
+        self._next_step += 1
+        return _Pending(epoch, batch, batch + 1 == len(plan), result, rows)
+
+
+def _start_threads(number: int) -> ThreadPoolExecutor:
+    """A pool whose threads each run torch's operators on themselves alone: parallelism is over samples and batches.
+
+    torch.set_num_threads sets the calling thread's number, and the default that other threads take over when they first
+    ask: so a thread asks before it sets its own, and the default is put back.
+    """
+    of_caller = torch.get_num_threads()
+    executor = ThreadPoolExecutor(number, thread_name_prefix="detcore-loader")
+    started = threading.Barrier(number + 1)
+
+    def settle() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        started.wait()
+
+    for _ in range(number):
+        executor.submit(settle)
+    started.wait()
+    torch.set_num_threads(of_caller)
+    return executor

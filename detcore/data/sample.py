@@ -1,0 +1,69 @@
+"""One labelled image as users write it: the input of `write_split` and of a user's own transform."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rings = Sequence[NDArray[np.float64]]
+"""The outline of one object: rings of shape (k, 2), (x, y) in pixels; the object is the union of the filled rings."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """An image and its objects. Arrays and plain lists are both taken.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, or the bytes of an image file.
+        boxes_xyxy: (N, 4) float64, pixels; pixel (row i, column j) covers [j, j+1) x [i, i+1).
+        labels: (N,) int64, 0-based classes.
+        polygons: the rings of each object, or None where the data has no masks.
+        crowd: (N,) bool, regions that neither count as found nor as missed; None means none.
+        image_id: int; None takes the sample's place in its split, from 1.
+        file_name: None takes the image id.
+
+    Raises:
+        ValueError: shapes or lengths that do not agree.
+    """
+
+    image: bytes | NDArray[np.uint8]
+    boxes_xyxy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    polygons: Sequence[Rings] | None = None
+    crowd: NDArray[np.bool_] | None = None
+    image_id: int | None = None
+    file_name: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"sample {self.file_name or self.image_id or ''}".rstrip()
+        if not isinstance(self.image, bytes):
+            image = np.asarray(self.image)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+                raise ValueError(f"{where}: image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+            self._set("image", image)
+        boxes = np.asarray(self.boxes_xyxy, np.float64)
+        boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+            raise ValueError(f"{where}: boxes_xyxy must be (N, 4) finite numbers, got shape {boxes.shape}")
+        self._set("boxes_xyxy", boxes)
+        self._set("labels", np.asarray(self.labels, np.int64))
+        if self.crowd is not None:
+            self._set("crowd", np.asarray(self.crowd, np.bool_))
+        if self.polygons is not None:
+            self._set("polygons", [[_ring(ring, where) for ring in rings] for rings in self.polygons])
+        for name in ("labels", "crowd", "polygons"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(boxes):
+                raise ValueError(f"{where}: {len(boxes)} boxes_xyxy but {len(value)} {name}")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _ring(ring: Any, where: str) -> NDArray[np.float64]:
+    points = np.asarray(ring, np.float64).reshape(-1, 2)
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise ValueError(f"{where}: a polygon's ring needs at least 3 finite points (x, y), got {points.tolist()}")
+    return points

@@ -1,0 +1,126 @@
+"""Which samples make up each batch of an epoch: exact, shuffled by seed and epoch, and the same on every rank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detcore.config.data import Transform
+from detcore.data.augment import content_sizes, num_size_choices
+from detcore.data.buckets import Shape, assign_buckets, choose_buckets
+
+
+class Purpose(IntEnum):
+    """What a random stream is for; streams of different purposes are independent."""
+
+    ORDER = 0
+    SIZES = 1
+    AUGMENTATION = 2
+
+
+def keyed_generator(seed: int, epoch: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+    """A random stream that is a function of its key alone, not of threads, ranks or earlier draws (Philox4x64-10)."""
+    key = np.array([seed % 2**64, epoch << 2 | purpose], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, index]))
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The global batches of one epoch.
+
+    Attributes:
+        samples: (K, B) int64, indices into the split; -1 where a bucket's last batch is not full.
+        choices: (K, B) int64, which of the pipeline's sizes each image gets.
+        buckets: (K,) int64, the bucket of each batch.
+    """
+
+    samples: NDArray[np.int64]
+    choices: NDArray[np.int64]
+    buckets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+class Sampler:
+    """Plans epochs over images of known sizes.
+
+    Every sample occurs once an epoch. Batches are global: ranks take their rows of the same batch, so the plan does not
+    depend on how many ranks there are. Each image is in the bucket of its own resized size.
+    """
+
+    def __init__(
+        self,
+        *,
+        heights: NDArray[np.int32],
+        widths: NDArray[np.int32],
+        transforms: Sequence[Transform],
+        batch_size: int,
+        num_buckets: int,
+        size_divisor: int,
+        seed: int,
+        shuffle: bool,
+    ) -> None:
+        """Chooses the buckets.
+
+        Args:
+            heights, widths: (n,) pixels of the raw images.
+            transforms: the pipeline; its resizes decide the sizes.
+            batch_size: rows of a global batch.
+            num_buckets: at most so many shapes.
+            size_divisor: of heights and widths of the shapes.
+            seed: of order and sizes.
+            shuffle: False goes by bucket and index, the largest first, and always draws the first size.
+
+        Raises:
+            ValueError: no images.
+        """
+        if len(heights) == 0:
+            raise ValueError("the split has no samples to make batches of")
+        self._raw_sizes = np.stack([heights, widths], axis=1).astype(np.int64)
+        self._transforms = tuple(transforms)
+        self._num_choices = num_size_choices(self._transforms) if shuffle else 1
+        self.batch_size = batch_size
+        self.seed = seed
+        self._shuffle = shuffle
+        drawable = [self._content_sizes(np.full(len(heights), choice)) for choice in range(self._num_choices)]
+        # A bucket's last batch is half empty on average. An evaluation's shapes must not depend on its batch size.
+        spare_rows = (batch_size - 1) * self._num_choices // 2 if shuffle else 0
+        self.buckets: tuple[Shape, ...] = choose_buckets(
+            np.concatenate(drawable), max_buckets=num_buckets, divisor=size_divisor, spare_rows=spare_rows
+        )
+        self._last: tuple[int, EpochPlan] | None = None
+
+    def epoch(self, epoch: int) -> EpochPlan:
+        """The batches of an epoch; how many there are can differ by a few between epochs, with the sizes drawn."""
+        if self._last is None or self._last[0] != epoch:
+            self._last = (epoch, self._plan(epoch))
+        return self._last[1]
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        order = np.arange(len(self._raw_sizes))
+        choices = np.zeros_like(order)
+        if self._shuffle:
+            random = keyed_generator(self.seed, epoch, Purpose.ORDER)
+            order = random.permutation(order)
+            draws = keyed_generator(self.seed, epoch, Purpose.SIZES).random(len(order))
+            choices = (draws * self._num_choices).astype(np.int64)
+        bucket_of = assign_buckets(self._content_sizes(choices), self.buckets)[order]
+        rows, buckets = [], []
+        for bucket in range(len(self.buckets)):
+            members = order[bucket_of == bucket]
+            num_batches = -(-len(members) // self.batch_size)
+            padded = np.full(num_batches * self.batch_size, -1)
+            padded[: len(members)] = members
+            rows.append(padded.reshape(-1, self.batch_size))
+            buckets.append(np.full(num_batches, bucket))
+        samples, batch_buckets = np.concatenate(rows), np.concatenate(buckets)
+        if self._shuffle:
+            mixed = random.permutation(len(samples))
+            samples, batch_buckets = samples[mixed], batch_buckets[mixed]
+        return EpochPlan(samples, np.where(samples >= 0, choices[samples], 0), batch_buckets)
+
+    def _content_sizes(self, choices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return content_sizes(self._raw_sizes, self._transforms, choices)

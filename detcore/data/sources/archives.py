@@ -1,0 +1,111 @@
+"""Archives from strangers: fetched, checked, and unpacked without leaving their folder."""
+
+import gzip
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.parse import unquote, urlsplit
+
+from detcore.config.data import Archives
+from detcore.data.progress import Meter
+from detcore.data.sources.download import download
+
+# What the standard library raises on archives that are cut off, damaged, encrypted or of an unknown compression.
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+)
+
+
+def fetch_archives(root: Path, source: Archives, *, progress: bool) -> None:
+    """Fetches all archives, unpacks them, and only then puts the folder in place.
+
+    The archives lie in `root`.downloads until then, so an interrupted fetch goes on where it was.
+
+    Raises:
+        ValueError: an archive cannot be had, has another hash, or is unsafe.
+    """
+    downloads = root.with_name(f"{root.name}.downloads")
+    unpacked = root.with_name(f"{root.name}.unpacked")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    for number, archive in enumerate(source.archives):
+        path = downloads / f"{number}-{PurePosixPath(unquote(urlsplit(archive.url).path)).name}"
+        download(archive.url, path, sha256=archive.sha256, progress=progress)
+        try:
+            unpack(path, unpacked / safe_path(archive.folder), progress=progress)
+        except BaseException:
+            shutil.rmtree(unpacked, ignore_errors=True)
+            raise
+    unpacked.rename(root)
+    shutil.rmtree(downloads)
+
+
+def unpack(archive: Path, folder: Path, *, progress: bool = False) -> None:
+    """Unpacks a zip or a tar, compressed or not: plain files and folders only, none of them over another.
+
+    Raises:
+        ValueError: no such archive, a broken one, or a member that is absolute, climbs with '..', or is a link or a
+            device.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
+    try:
+        with Meter(f"unpacking {archive.name}", total=None, shown=progress) as meter:
+            for name, content in members(archive):
+                target = folder / safe_path(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as file:
+                    shutil.copyfileobj(content, file, 1 << 20)
+                meter.advance()
+    except FileExistsError as error:
+        raise ValueError(f"{archive}: {error.filename} occurs twice") from error
+    except NotADirectoryError as error:
+        raise ValueError(f"{archive}: {error.filename} is both a file and a folder") from error
+    except _BROKEN as error:
+        raise ValueError(f"{archive}: cannot be unpacked: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ValueError(f"{archive}: {error}") from error
+
+
+def safe_path(name: str) -> PurePosixPath:
+    """A stranger's file name as a relative path that stays below its folder.
+
+    Raises:
+        ValueError: it is empty or absolute, climbs with '..', or holds a backslash, a NUL or a drive letter.
+    """
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or name[1:2] == ":":
+        raise ValueError(f"refused: the name {name!r} could lead out of its folder")
+    return path
+
+
+def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ValueError(f"refused: {member.filename!r} is a link or a device")
+            if not member.is_dir():
+                with file.open(member) as content:
+                    yield member.filename, content
+
+
+def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(archive) as file:
+        for member in file:
+            if not (member.isreg() or member.isdir()):
+                raise ValueError(f"refused: {member.name!r} is a link or a device")
+            content = file.extractfile(member)
+            if content is not None:
+                yield member.name, content

@@ -1,0 +1,258 @@
+"""The `detcore` command. What a sub-command needs is imported when it runs: `detcore --help` must be quick."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import detcore
+
+if TYPE_CHECKING:
+    from detcore.inference import Prediction
+
+_USER_ERROR = 2
+_INTERRUPTED = 130
+
+_STORY = """\
+Object detection from raw images to a registered model.
+
+  train      python pipelines/train.py model=faster_rcnn_lite0 data=coco data.root=DIR
+  predict    detcore predict digits-mask-rcnn@champion scene.jpg --out drawn
+  in Python  detcore.load("digits-mask-rcnn@champion").predict("scene.jpg")
+
+MODEL is a registered name (name@alias, name/3, or name for the latest version) or a published folder."""
+
+_EXAMPLES = {
+    "predict": """\
+examples:
+  detcore predict digits-mask-rcnn@champion scene.jpg
+  detcore predict runs/digits/model photos/ 'scans/*.png' --out drawn --score 0.7
+  detcore predict bccd-faster-rcnn/2 photos/ --json found.json""",
+    "pull": """\
+examples:
+  detcore pull digits-mask-rcnn@champion ./digits
+  detcore predict ./digits scene.jpg""",
+    "models": """\
+examples:
+  detcore models
+  python pipelines/train.py model=mask_rcnn_r50_fpn data=coco data.root=DIR""",
+    "doctor": """\
+examples:
+  detcore doctor
+  detcore doctor --json""",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit code: 0, 2 for what the user can mend (in one line), 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    commands = {"predict": _predict, "pull": _pull, "models": _models, "doctor": _doctor}
+    try:
+        commands[options.command](options)
+    except (ValueError, OSError) as error:
+        if options.traceback:
+            raise
+        print(f"detcore {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return _USER_ERROR
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="detcore", description=_STORY, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"detcore {detcore.__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=_EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    predict = command("predict", "find objects in images")
+    predict.add_argument("model", metavar="MODEL", help="a registered name, or a published folder")
+    predict.add_argument("sources", metavar="SOURCE", nargs="+", help="an image, a folder of images, or a glob")
+    predict.add_argument("--out", metavar="DIR", type=Path, help="write the images with what was found drawn on them")
+    predict.add_argument("--json", metavar="FILE", help="write boxes, scores, names and masks; - for the terminal")
+    predict.add_argument("--score", type=float, default=0.5, help="leave out detections below it (default: 0.5)")
+    predict.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
+
+    pull = command("pull", "copy a published model into a folder of its own")
+    pull.add_argument("model", metavar="NAME", help="a registered name, or a published folder")
+    pull.add_argument("folder", metavar="DIR", type=Path, help="a new or empty folder")
+
+    command("models", "list the recipes of conf/model with their size")
+
+    doctor = command("doctor", "show what is installed, and which devices there are")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from detcore.inference.sources import expand
+
+    sources = expand(options.sources)[0]  # a misspelt path is told before a model is loaded
+    predictor = detcore.load(options.model, device=options.device)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    names = _file_names(sources)
+    rows = []
+    table = sys.stderr if options.json == "-" else sys.stdout
+    found = predictor.stream(sources, score_threshold=options.score, batch_size=options.batch_size)
+    for prediction in found:
+        print(f"{prediction.name}: {_in_words(prediction)}", file=table)
+        name = next(names)
+        if options.out is not None:
+            prediction.draw().save(options.out / name, quality=92)
+        if options.json is not None:
+            rows.append(prediction.to_dict())
+    if options.json == "-":
+        print(json.dumps(rows, indent=1))
+    elif options.json is not None:
+        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _file_names(sources: Sequence[Any]) -> Iterator[str]:
+    """A file name of its own for each image: a.jpg and b/a.png give a.jpg and a-2.jpg."""
+    taken: set[str] = set()
+    for source in sources:
+        stem, number = Path(source).stem, 2
+        name = stem
+        while name in taken:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name)
+        yield f"{name}.jpg"
+
+
+def _in_words(prediction: "Prediction") -> str:
+    counts = Counter(prediction.class_names).most_common()
+    return ", ".join(f"{count} × {name}" for name, count in counts) or "nothing"
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from detcore.inference.folder import DESCRIPTION, WEIGHTS, read_description, read_weights
+    from detcore.tracking import resolve
+
+    target: Path = options.folder
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} exists and is not an empty folder")
+    named = Path(options.model)
+    source = named if (named / DESCRIPTION).is_file() else resolve(options.model)
+    description = read_description(source)
+    read_weights(source, description)
+    # Whole or not at all: a copy that is cut off must not look like a model.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.mkdir(parents=True)
+    try:
+        for name in (DESCRIPTION, WEIGHTS):
+            shutil.copyfile(source / name, temporary / name)
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"{target}: {description.model.name}, {len(description.labels)} classes")
+
+
+def _models(options: argparse.Namespace) -> None:
+    import torch
+    from pydantic import TypeAdapter
+
+    from detcore.config import ModelConfig, compose_params, config_directory
+    from detcore.models import build_model
+
+    adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
+    recipes = sorted((config_directory() / "model").glob("*.yaml"))
+    width = max((len(path.stem) for path in recipes), default=0)
+    for path in recipes:
+        recipe = adapter.validate_python(compose_params([f"model={path.stem}"])["model"])
+        with torch.device("meta"):  # shapes without memory
+            model = build_model(recipe, num_classes=recipe.num_classes or 80, load_weights=False)
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        headline = path.read_text().partition("\n")[0].lstrip("# ")
+        print(f"{path.stem:<{width}}  {millions:6.1f} M  {headline}")
+    print(
+        "\nParameters with 80 classes unless the recipe states its own. To train: python pipelines/train.py model=NAME"
+    )
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    facts = {**_versions(), **_machine(), **_operators()}
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _versions() -> dict[str, str]:
+    found = {
+        "detcore": f"{detcore.__version__} in {Path(detcore.__file__).parent}",
+        "python": platform.python_version(),
+    }
+    for name in ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "hotcoco", "pycocotools"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _machine() -> dict[str, str]:
+    import psutil
+    import torch
+
+    from detcore.config import config_directory
+
+    gib = 2**30
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = {
+        "system": platform.platform(),
+        "cores": f"{cores}",
+        "memory": f"{memory.available / gib:.1f} of {memory.total / gib:.1f} GiB free",
+        "disk": f"{disk.free / gib:.1f} GiB free here",
+    }
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        facts[f"cuda:{index}"] = f"{device.name}, {device.total_memory / gib:.1f} GiB, sm_{device.major}{device.minor}"
+    if not torch.cuda.is_available():
+        facts["cuda"] = f"no device (torch is built for {torch.version.cuda or 'the CPU only'})"
+    try:
+        facts["conf"] = str(config_directory())
+    except ValueError as error:
+        facts["conf"] = str(error)
+    return facts
+
+
+def _operators() -> dict[str, str]:
+    import torch
+
+    import detcore.ops  # noqa: F401  registers what there is
+
+    facts = {}
+    for device in ("CPU", "CUDA"):
+        registered = torch._C._dispatch_get_registrations_for_dispatch_key(device)
+        native = sorted(name.removeprefix("detcore::") for name in registered if name.startswith("detcore::"))
+        facts[f"native operators, {device}"] = (
+            ", ".join(native) or "not built: torchvision's and the references are used"
+        )
+    return facts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

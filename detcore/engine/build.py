@@ -1,0 +1,130 @@
+"""Puts the parts of a training together, after checking that they fit."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from detcore.config import Config
+from detcore.data import Sample, ShardedSplit
+from detcore.data.loader import build_loader
+from detcore.engine.checkpoint import CheckpointFolder
+from detcore.engine.ema import ParameterAverage
+from detcore.engine.evaluate import predicts_masks
+from detcore.engine.fingerprint import fingerprint
+from detcore.engine.history import History
+from detcore.engine.meter import Meter
+from detcore.engine.optim import build_optimizer
+from detcore.engine.precision import Precision
+from detcore.engine.publish import image_statistics
+from detcore.engine.rng import seed_all
+from detcore.engine.run import Run, say
+from detcore.engine.schedule import lr_factor
+from detcore.engine.step import Losses, Training
+from detcore.engine.worker import Worker
+from detcore.evaluation import Evaluator
+
+Transform = Callable[[Sample], Sample]
+
+
+def open_run(
+    model: nn.Module, *, config: Config, shards: Path, worker: Worker, transform: Transform | None = None
+) -> Run:
+    """Puts a training together on this rank, resumed where the run's folder holds a checkpoint of the same training.
+
+    Raises:
+        ValueError: if model, data and configuration do not fit together.
+    """
+    engine, device = config.engine, worker.device
+    train_split, val_split = ShardedSplit.open(shards, "train"), ShardedSplit.open(shards, "val")
+    _check(model, config=config, split=val_split, worker=worker)
+    ground_truth = val_split.to_coco()
+    Evaluator(ground_truth, masks=predicts_masks(model) and val_split.has_masks)  # raises now, not hours later
+    seed_all(config.seed, rank=worker.rank)
+    made_of = fingerprint(config, model, content_hash=train_split.content_hash, transform=transform)
+    precision = Precision(name=engine.precision, device=device)
+    model.to(device=device, dtype=precision.dtype)
+    model.to(memory_format=torch.channels_last)
+    model.train()
+    image_mean, image_std = image_statistics(model)
+    loader = partial(
+        build_loader,
+        config=config.data,
+        seed=config.seed,
+        image_mean=image_mean,
+        image_std=image_std,
+        device=device,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        dtype=precision.dtype,
+        size_divisor=getattr(model, "size_divisor", None),
+    )
+    eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
+    folder = Path(config.run_dir) if worker.rank == 0 else None
+    run = Run(
+        config=config,
+        worker=worker,
+        train_split=train_split,
+        val_split=val_split,
+        ground_truth=ground_truth,
+        training=_training(model, config=config, precision=precision, world_size=worker.world_size),
+        batches=loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform),
+        val_batches=loader(val_split, train=False, batch_size=eval_batch_size),
+        meter=Meter(
+            image_ids=train_split.image_ids,
+            images_per_step=engine.batch_size,
+            skips_overflow=engine.precision == "fp16",
+        ),
+        history=History(folder and folder / "history.csv"),
+        evaluations=History(folder and folder / "evaluations.csv"),
+        checkpoints=CheckpointFolder(Path(config.run_dir) / "checkpoints", keep=engine.keep_checkpoints, say=say),
+        fingerprint=made_of,
+    )
+    run.resume()
+    return run
+
+
+def _training(model: nn.Module, *, config: Config, precision: Precision, world_size: int) -> Training:
+    losses: nn.Module = Losses(model)
+    if world_size > 1:
+        device_ids = [precision.device] if precision.device.type == "cuda" else None
+        losses = DistributedDataParallel(
+            losses, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+    decay = config.engine.ema_decay
+    return Training(
+        model=model,
+        losses=losses,
+        optimizer=build_optimizer(model, optim=config.optim),
+        scaler=precision.gradient_scaler(),
+        average=None if decay is None else ParameterAverage(model, decay=decay),
+        precision=precision,
+        lr_factor=partial(lr_factor, total_steps=config.engine.steps, optim=config.optim),
+        clip_norm=config.optim.clip_norm,
+        accumulate=config.engine.accumulate,
+    )
+
+
+def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Worker) -> None:
+    name, classes = type(model).__name__, len(split.categories)
+    for method in ("losses", "detect"):
+        if not callable(getattr(model, method, None)):
+            raise ValueError(f"{name} has no method {method}(batch): a detector needs losses and detect")
+    stated = {"model.num_classes": config.model.num_classes, f"{name}.num_classes": getattr(model, "num_classes", None)}
+    for where, count in stated.items():
+        if count is not None and count != classes:
+            raise ValueError(f"{where} is {count}, but the data {split.name!r} has {classes} classes: make them equal")
+    if config.engine.monitor.startswith("mask") and not (predicts_masks(model) and split.has_masks):
+        lacking = "has no masks" if predicts_masks(model) else f"is for masks, which {name} does not predict"
+        raise ValueError(f"engine.monitor = {config.engine.monitor}: the data {split.name!r} {lacking}")
+    if worker.world_size > 1 and not dist.is_initialized():
+        raise ValueError(f"{worker.world_size} workers, but torch.distributed has not been initialised")
+    passes = config.engine.batch_size // config.engine.accumulate
+    if passes % worker.world_size:
+        raise ValueError(
+            f"{passes} images a pass (engine.batch_size / accumulate) do not divide over {worker.world_size} workers"
+        )

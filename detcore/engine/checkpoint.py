@@ -1,0 +1,192 @@
+"""Checkpoints on disk: whole or absent, checked when read, the newest valid one wins."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from detcore.engine.atomic import write_folder
+
+WEIGHTS, AVERAGE, TENSORS, RECORD, MANIFEST = (
+    "weights.safetensors",
+    "average.safetensors",
+    "training.pt",
+    "record.json",
+    "manifest.json",
+)
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written. The message says which one still stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All of a training at one step.
+
+    Attributes:
+        step: optimiser steps done.
+        weights: the model's state.
+        average: the same with averaged parameters, or None where none are kept.
+        tensors: optimiser, loss scale, loader, random generators: tensors and plain values in dicts, lists and tuples.
+        record: what JSON can hold: state, curves, configuration, fingerprint.
+    """
+
+    step: int
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor] | None
+    tensors: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+
+class CheckpointFolder:
+    """`step-00000200/` and its like in one folder, each with a manifest of SHA-256 sums.
+
+    Args:
+        path: the folder; made when the first checkpoint is saved.
+        keep: so many of the newest stay, and for each of them the best it knows of.
+        say: takes a line about a checkpoint that is broken.
+    """
+
+    def __init__(self, path: Path, *, keep: int, say: Callable[[str], None]) -> None:
+        self.path = path
+        self._keep = keep
+        self._say = say
+
+    def folder(self, step: int) -> Path:
+        return self.path / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Of the checkpoints there, rising."""
+        numbers = (folder.name.removeprefix("step-") for folder in self.path.glob("step-*"))
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Writes a checkpoint, then removes those that are no longer to be kept.
+
+        Raises:
+            CheckpointError: disk full, or the like; the checkpoints from before stay as they are.
+        """
+        folder = self.folder(checkpoint.step)
+        try:
+            write_folder(folder, _files(checkpoint))
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno is not None else str(error)
+            hint = ": make room, then run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            still = f"the one of step {self.steps()[-1]} still stands" if self.steps() else "there is none before it"
+            raise CheckpointError(f"{folder}: cannot save this checkpoint ({reason}){hint}; {still}") from error
+        self._prune()
+        return folder
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, or None. A broken one is named and passed over."""
+        for step in reversed(self.steps()):
+            try:
+                return self._read(step)
+            except (OSError, ValueError) as error:
+                self._say(f"{error}; using the checkpoint before it, if there is one")
+        return None
+
+    def read_weights(self, step: int) -> dict[str, Tensor]:
+        """The averaged weights of a checkpoint where there are any, else the plain ones.
+
+        Raises:
+            ValueError: if the checkpoint is broken.
+            OSError: if it is not there.
+        """
+        files = self._checked(step)
+        return safetensors.torch.load(files.get(AVERAGE) or files[WEIGHTS])
+
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints of steps that a training resumed at `step` will take anew: all these are broken."""
+        for later in self.steps():
+            if later > step:
+                shutil.rmtree(self.folder(later))
+
+    def set_aside(self) -> Path:
+        """Moves all checkpoints out of the way, in the place of those that were set aside before."""
+        aside = self.path.with_name(f"{self.path.name}.previous")
+        shutil.rmtree(aside, ignore_errors=True)
+        return self.path.rename(aside)
+
+    def _read(self, step: int) -> Checkpoint:
+        files = self._checked(step)
+        return Checkpoint(
+            step=step,
+            weights=safetensors.torch.load(files[WEIGHTS]),
+            average=safetensors.torch.load(files[AVERAGE]) if AVERAGE in files else None,
+            tensors=torch.load(io.BytesIO(files[TENSORS]), map_location="cpu", weights_only=True),
+            record=json.loads(files[RECORD]),
+        )
+
+    def _checked(self, step: int) -> dict[str, bytes]:
+        """The bytes of all files of a checkpoint, equal to its manifest."""
+        folder = self.folder(step)
+        try:
+            sums: dict[str, str] = json.loads((folder / MANIFEST).read_bytes())
+            if not {WEIGHTS, TENSORS, RECORD} <= sums.keys() <= {WEIGHTS, AVERAGE, TENSORS, RECORD}:
+                raise ValueError(f"lists {', '.join(sums)}")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(f"{folder}: broken checkpoint, {MANIFEST} cannot be read ({error})") from error
+        files = {}
+        for name, expected in sums.items():
+            path = folder / name
+            files[name] = path.read_bytes() if path.is_file() else b""
+            if hashlib.sha256(files[name]).hexdigest() != expected:
+                raise ValueError(
+                    f"{folder}: broken checkpoint, {name} does not have the SHA-256 that its manifest says"
+                )
+        return files
+
+    def _prune(self) -> None:
+        newest = self.steps()[-self._keep :]
+        kept = {*newest, *map(self._best_known_to, newest)}
+        for step in self.steps():
+            if step not in kept:
+                shutil.rmtree(self.folder(step))
+        for leftover in self.path.glob(".step-*"):  # of a process that was killed while saving
+            shutil.rmtree(leftover)
+
+    def _best_known_to(self, step: int) -> int | None:
+        """The best step as of a checkpoint: needed to publish, should the training be resumed from there."""
+        try:
+            best: int | None = json.loads((self.folder(step) / RECORD).read_bytes())["state"]["best_step"]
+        except (OSError, ValueError, KeyError):
+            return None  # broken: it will never be resumed from
+        return best
+
+
+def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every file, made one at a time to hold one in memory; the manifest comes last."""
+
+    def contents() -> Iterator[tuple[str, bytes]]:
+        yield WEIGHTS, to_safetensors(checkpoint.weights)
+        if checkpoint.average is not None:
+            yield AVERAGE, to_safetensors(checkpoint.average)
+        buffer = io.BytesIO()
+        torch.save(dict(checkpoint.tensors), buffer)
+        yield TENSORS, buffer.getvalue()
+        yield RECORD, json.dumps(dict(checkpoint.record), indent=2).encode()
+
+    sums = {}
+    for name, data in contents():
+        sums[name] = hashlib.sha256(data).hexdigest()
+        yield name, data
+    yield MANIFEST, json.dumps(sums, indent=2).encode()
+
+
+def to_safetensors(state: Mapping[str, Tensor]) -> bytes:
+    # Copied: safetensors refuses tensors that share memory (tied weights) or are not contiguous (channels_last).
+    return safetensors.torch.save(
+        {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+    )

@@ -1,0 +1,64 @@
+"""Parameters into groups, and the optimiser over them."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from detcore.config.training import OptimConfig
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def parameter_groups(model: nn.Module, *, optim: OptimConfig) -> list[dict[str, Any]]:
+    """The trained parameters by what they have in common: weight decay and learning rate.
+
+    Norms, biases and other parameters of at most one dimension are not decayed. Those below `backbone.` have their
+    learning rate times `backbone_lr_factor`. `base_lr` is what the schedule multiplies.
+
+    Raises:
+        ValueError: if the model has no parameter to train.
+    """
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    seen: set[nn.Parameter] = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
+            decayed = parameter.ndim > 1 and not isinstance(module, _NORMS)
+            in_backbone = f"{prefix}.{name}".startswith("backbone.")
+            lr = optim.lr * (optim.backbone_lr_factor if in_backbone else 1.0)
+            grouped[lr, optim.weight_decay if decayed else 0.0].append(parameter)
+    if not grouped:
+        raise ValueError(f"{type(model).__name__} has no parameter to train: all are frozen, or there is none")
+    return [
+        {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in grouped.items()
+    ]
+
+
+def build_optimizer(model: nn.Module, *, optim: OptimConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over `parameter_groups`, fused: under fp16 only the fused ones skip a step without a host sync."""
+    groups = parameter_groups(model, optim=optim)
+    if optim.type == "adamw":
+        return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
+    # torch refuses Nesterov without momentum with a message of its own, as clear as ours would be.
+    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], *, clip_norm: float | None) -> Tensor:
+    """Scales all gradients so that their global L2 norm is at most `clip_norm`; gives the norm before, 0-dim."""
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    return norm

@@ -1,0 +1,204 @@
+"""The parts of one training, put together, and brought back to where an interrupted one stood."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from detcore.config import Config
+from detcore.data import ShardedSplit
+from detcore.engine.checkpoint import Checkpoint, CheckpointFolder
+from detcore.engine.collective import from_rank_zero, gather
+from detcore.engine.evaluate import Scores, evaluate, predicts_masks
+from detcore.engine.fingerprint import differences
+from detcore.engine.history import History, write_summary
+from detcore.engine.meter import Meter
+from detcore.engine.publish import publish
+from detcore.engine.rng import rng_state, set_rng_state
+from detcore.engine.state import TrainingState
+from detcore.engine.step import Batches, Training
+from detcore.engine.worker import Worker
+from detcore.structures.batch import Batch
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+class Loader(Batches, Protocol):
+    """What a training asks of its source of batches."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class EvaluationLoader(Protocol):
+    """One pass over a split for each iteration."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What `fit` works with. Every rank has one.
+
+    Attributes:
+        ground_truth: of val, as COCO.
+        training: what a step needs.
+        batches, val_batches: this rank's shares of train, without end, and of val, one pass at a time.
+        history, evaluations: the curves; a row a log and a row an evaluation.
+        saved_step: of the last checkpoint, or None.
+    """
+
+    config: Config
+    worker: Worker
+    train_split: ShardedSplit
+    val_split: ShardedSplit
+    ground_truth: dict[str, Any]
+    training: Training
+    batches: Loader
+    val_batches: EvaluationLoader
+    meter: Meter
+    history: History
+    evaluations: History
+    checkpoints: CheckpointFolder
+    fingerprint: dict[str, Any]
+    state: TrainingState = field(default_factory=TrainingState)
+    saved_step: int | None = None
+
+    def checkpoint_due(self) -> bool:
+        step = self.state.step
+        return step > 0 and step % self.config.engine.checkpoint_every == 0 and step != self.saved_step
+
+    def evaluate(self, interrupted: Callable[[], bool]) -> Scores | None:
+        """On val, with the averaged parameters where there are any; None if interrupted.
+
+        Raises:
+            NonFiniteLossError: if a step since the last check was not finite: there is nothing to be evaluated.
+        """
+        self.meter.check()
+        with self.training.averaged():
+            return evaluate(
+                self.training.model,
+                self.val_batches,
+                ground_truth=self.ground_truth,
+                masks=predicts_masks(self.training.model) and self.val_split.has_masks,
+                precision=self.training.precision,
+                losses=self.config.engine.validation_loss,
+                interrupted=interrupted,
+            )
+
+    def save(self) -> Path:
+        """A checkpoint of this step. Every rank must call it.
+
+        Raises:
+            NonFiniteLossError: if a step since the last check was not finite: its weights are not to be kept.
+            CheckpointError: if it cannot be written.
+        """
+        self.meter.check()
+        generators = gather(rng_state())
+        folder = from_rank_zero(lambda: self.checkpoints.save(self._snapshot(generators)))
+        self.saved_step = self.state.step
+        return folder
+
+    def resume(self) -> None:
+        """Takes up the newest valid checkpoint, if it is of the same training; rank 0 reads it for all ranks."""
+        checkpoint = from_rank_zero(self._resumable)
+        if checkpoint is None:
+            self.history.load([])  # curves of another training may lie there
+            self.evaluations.load([])
+            return
+        training, tensors, record = self.training, checkpoint.tensors, checkpoint.record
+        training.model.load_state_dict(checkpoint.weights)
+        if training.average is not None:
+            assert checkpoint.average is not None
+            training.average.load(checkpoint.average)
+        training.optimizer.load_state_dict(tensors["optimizer"])
+        training.scaler.load_state_dict(tensors["scaler"])
+        self.batches.load_state_dict(tensors["loader"])
+        if self.worker.rank < len(tensors["generators"]):  # fewer ranks may have saved it
+            set_rng_state(tensors["generators"][self.worker.rank])
+        self.meter.load_state_dict(record["meter"])
+        self.history.load(record["history"])
+        self.evaluations.load(record["evaluations"])
+        self.state = TrainingState.from_dict(record["state"])
+        self.saved_step = self.state.step
+
+    def publish(self) -> Path:
+        """Writes the model folder from the best checkpoint, and the run's summary."""
+        return from_rank_zero(self._publish)
+
+    def close(self) -> None:
+        """Ends the loaders' threads and closes the shards."""
+        for opened in (self.batches, self.val_batches, self.train_split, self.val_split):
+            opened.close()
+
+    def _snapshot(self, generators: list[dict[str, Any]]) -> Checkpoint:
+        training, average = self.training, None
+        weights = training.model.state_dict()
+        if training.average is not None:
+            with training.averaged():
+                average = {name: value.clone() for name, value in training.model.state_dict().items()}
+        return Checkpoint(
+            step=self.state.step,
+            weights=weights,
+            average=average,
+            tensors={
+                "optimizer": training.optimizer.state_dict(),
+                "scaler": training.scaler.state_dict(),
+                "loader": self.batches.state_dict(),
+                "generators": generators,
+            },
+            record={
+                "state": self.state.to_dict(),
+                "meter": self.meter.state_dict(),
+                "history": self.history.state(),
+                "evaluations": self.evaluations.state(),
+                "fingerprint": self.fingerprint,
+                "config": self.config.model_dump(mode="json"),
+            },
+        )
+
+    def _resumable(self) -> Checkpoint | None:
+        """The checkpoint to go on from; says what was found, and moves what is of no use out of the way."""
+        folder = self.checkpoints
+        if not folder.steps():
+            return None
+        checkpoint = folder.newest()
+        different = differences(checkpoint.record["fingerprint"], self.fingerprint) if checkpoint else "none is whole"
+        if checkpoint is None or different:
+            where = folder.set_aside()
+            say(
+                f"starting anew: {folder.path} is of another training ({different}); its checkpoints are now in {where}"
+            )
+            return None
+        folder.drop_after(checkpoint.step)
+        done = "finished" if checkpoint.record["state"]["finished"] else "resuming"
+        say(f"{done} at step {checkpoint.step} of {self.config.engine.steps}: {folder.folder(checkpoint.step)}")
+        return checkpoint
+
+    def _publish(self) -> Path:
+        best, metrics = self.state.best_step, self.state.best_metrics
+        assert best is not None, "a finished training has been evaluated"
+        try:
+            weights = self.checkpoints.read_weights(best)
+        except (OSError, ValueError) as error:
+            say(f"the best checkpoint is lost ({error}): publishing the last weights instead")
+            with self.training.averaged():
+                weights = {name: value.clone() for name, value in self.training.model.state_dict().items()}
+            metrics = self.state.metrics
+        folder = Path(self.config.run_dir)
+        write_summary(folder / "train.json", {"step": self.state.step, "best_step": best, **metrics})
+        return publish(
+            folder / "model",
+            weights,
+            model=self.training.model,
+            config=self.config,
+            split=self.val_split,
+            metrics=metrics,
+        )

@@ -1,0 +1,18 @@
+"""A published model to predictions and pictures."""
+
+from detcore.inference.draw import Drawing, compare, draw, truth_drawing
+from detcore.inference.folder import PublishedModel, load_folder, read_description
+from detcore.inference.prediction import Prediction
+from detcore.inference.predictor import Predictor
+
+__all__ = [
+    "Drawing",
+    "Prediction",
+    "Predictor",
+    "PublishedModel",
+    "compare",
+    "draw",
+    "load_folder",
+    "read_description",
+    "truth_drawing",
+]

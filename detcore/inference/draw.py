@@ -1,0 +1,206 @@
+"""Boxes, masks and captions on an image, legible on a thumbnail as on a photograph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageFont
+
+from detcore.data import Objects
+
+_SMALLEST_CANVAS = 720
+"""Smaller images are enlarged until their longer side has so many pixels: captions need room."""
+_LARGEST_PANEL = 1000
+"""Longer side of an image in a comparison, which is two images wide."""
+_MASK_OPACITY = 0.4
+# Told apart by most eyes, on dark and on light ground.
+_COLOURS = (
+    "#ff3b3b", "#1f9bff", "#22c55e", "#ffb300", "#c65bff", "#00d0d0", "#ff6fb5", "#a3d900", "#ff7a1a", "#6f7bff",
+)  # fmt: skip
+_GOLDEN_RATIO = 0.6180339887498949
+
+RGB = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """What goes on an image, in its pixels; the first object is drawn on top.
+
+    Attributes:
+        boxes_xyxy: (n, 4).
+        labels: (n,) int, 0-based classes: they choose the colours.
+        captions: n texts; an empty one leaves no tag.
+        masks: (n, height, width) bool, or None.
+        polygons: the rings, (k, 2) each, of n objects, or None.
+    """
+
+    boxes_xyxy: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    captions: Sequence[str]
+    masks: NDArray[np.bool_] | None = None
+    polygons: Sequence[Sequence[NDArray[np.float64]]] | None = None
+
+
+def truth_drawing(objects: Objects, categories: Sequence[str]) -> Drawing:
+    """Ground truth as a drawing; crowd regions say so."""
+    names = [
+        categories[label] + (" (crowd)" if crowd else "")
+        for label, crowd in zip(objects.labels.tolist(), objects.crowd.tolist(), strict=True)
+    ]
+    return Drawing(boxes_xyxy=objects.boxes_xyxy, labels=objects.labels, captions=names, polygons=objects.polygons)
+
+
+def class_colour(label: int) -> RGB:
+    """A colour for a class, the same everywhere; the first ten are picked by hand."""
+    if label < len(_COLOURS):
+        red, green, blue = ImageColor.getrgb(_COLOURS[label])[:3]
+    else:
+        hue = int(360 * (label * _GOLDEN_RATIO % 1.0))
+        red, green, blue = ImageColor.getrgb(f"hsv({hue},{(65, 85)[label % 2]}%,{(95, 75)[label // 2 % 2]}%)")[:3]
+    return red, green, blue
+
+
+def draw(image: Image.Image | NDArray[np.uint8], drawing: Drawing, *, max_side: int | None = None) -> Image.Image:
+    """The image with a drawing on it, RGB.
+
+    Args:
+        image: PIL, or (H, W, 3) uint8 RGB. One whose longer side is below 720 pixels is enlarged to that.
+        drawing: in pixels of the image as given.
+        max_side: an image with a longer side is shrunk to it first.
+    """
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    longest = max(picture.size)
+    factor = max(longest, _SMALLEST_CANVAS) / longest
+    if max_side is not None:
+        factor = min(factor, max_side / longest)
+    canvas = picture.convert("RGB")
+    if factor != 1.0:
+        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+        canvas = canvas.resize(size, Image.Resampling.BICUBIC)
+    line = max(2, round(max(canvas.size) / 400))
+    order = range(len(drawing.captions) - 1, -1, -1)
+    for index in order:
+        _draw_mask(canvas, drawing, index, factor, line)
+    pen = ImageDraw.Draw(canvas)
+    boxes: list[Box] = [tuple(box) for box in (np.asarray(drawing.boxes_xyxy, np.float64) * factor).tolist()]
+    for index in order:
+        # A dark rim keeps the line visible on ground of its own colour.
+        pen.rectangle(_grown(boxes[index], line // 2 + 1), outline=(0, 0, 0), width=1)
+        pen.rectangle(_grown(boxes[index], line // 2), outline=class_colour(int(drawing.labels[index])), width=line)
+    _draw_captions(canvas, drawing, boxes, line)
+    return canvas
+
+
+def compare(
+    image: Image.Image | NDArray[np.uint8],
+    truth: Drawing,
+    prediction: Drawing,
+    *,
+    titles: tuple[str, str] = ("truth", "prediction"),
+) -> Image.Image:
+    """Truth beside prediction on one picture, each under its title and number of objects."""
+    panels = [draw(image, drawing, max_side=_LARGEST_PANEL) for drawing in (truth, prediction)]
+    width, height = panels[0].size
+    gap = max(4, width // 100)
+    font = _font(max(16, width // 32))
+    band = round(font.size * 1.7)
+    sheet = Image.new("RGB", (2 * width + gap, height + band), (255, 255, 255))
+    pen = ImageDraw.Draw(sheet)
+    for column, (panel, title, drawing) in enumerate(zip(panels, titles, (truth, prediction), strict=True)):
+        left = column * (width + gap)
+        pen.text((left + gap, band / 2), f"{title}: {len(drawing.captions)}", fill=(20, 20, 20), font=font, anchor="lm")
+        sheet.paste(panel, (left, band))
+    return sheet
+
+
+def _draw_mask(canvas: Image.Image, drawing: Drawing, index: int, factor: float, line: int) -> None:
+    if drawing.masks is not None:
+        placed = _bitmap(drawing.masks[index], factor)
+    elif drawing.polygons is not None:
+        placed = _filled(drawing.polygons[index], factor, canvas.size)
+    else:
+        placed = None
+    if placed is None:
+        return
+    bitmap, corner = placed
+    colour = class_colour(int(drawing.labels[index]))
+    rim = ImageChops.subtract(bitmap, bitmap.filter(ImageFilter.MinFilter(2 * (line // 2) + 1)))
+    canvas.paste(colour, corner, bitmap.point(lambda value: value * _MASK_OPACITY))
+    canvas.paste(colour, corner, rim)
+
+
+def _bitmap(mask: NDArray[np.bool_], factor: float) -> tuple[Image.Image, tuple[int, int]] | None:
+    """The part of a mask that is set, enlarged, with a border of one raw pixel: 0 or 255, and where it goes."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    top, left = int(rows[0]) - 1, int(columns[0]) - 1
+    part = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1).astype(np.uint8) * 255
+    size = (round(part.shape[1] * factor), round(part.shape[0] * factor))
+    smooth = Image.fromarray(part).resize(size, Image.Resampling.BICUBIC)
+    return smooth.point(lambda value: 255 * (value >= 128)), (round(left * factor), round(top * factor))
+
+
+def _filled(
+    rings: Sequence[NDArray[np.float64]], factor: float, size: tuple[int, int]
+) -> tuple[Image.Image, tuple[int, int]] | None:
+    """The union of filled rings, as `_bitmap`."""
+    if not rings:
+        return None
+    points = np.concatenate(rings) * factor
+    low = np.clip(np.floor(points.min(axis=0)).astype(int) - 1, 0, size)
+    high = np.clip(np.ceil(points.max(axis=0)).astype(int) + 2, low + 1, np.maximum(size, low + 1))
+    bitmap = Image.new("L", tuple((high - low).tolist()))
+    pen = ImageDraw.Draw(bitmap)
+    for ring in rings:
+        pen.polygon([tuple(point) for point in (ring * factor - low).tolist()], fill=255)
+    return bitmap, (int(low[0]), int(low[1]))
+
+
+def _draw_captions(canvas: Image.Image, drawing: Drawing, boxes: Sequence[Box], line: int) -> None:
+    """A tag at each box, clear of the tags of better objects where there is a place; else below them."""
+    pen = ImageDraw.Draw(canvas)
+    font = _font(max(16, round(max(canvas.size) / 54)))
+    pad = max(2, line)
+    height = round(font.size * 1.25)
+    tags: list[tuple[Box, str, RGB]] = []
+    for box, caption, label in zip(boxes, drawing.captions, drawing.labels.tolist(), strict=True):
+        if caption:
+            width = round(pen.textlength(caption, font=font)) + 2 * pad
+            places = _tag_places(_grown(box, line // 2), (width, height), canvas.size)
+            free = (place for place in places if not any(_overlap(place, tag) for tag, _, _ in tags))
+            tags.append((next(free, places[0]), caption, class_colour(label)))
+    for place, caption, colour in reversed(tags):
+        pen.rectangle(place, fill=colour)
+        ink = (0, 0, 0) if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 120 else (255, 255, 255)
+        pen.text((place[0] + pad, (place[1] + place[3]) / 2), caption, fill=ink, font=font, anchor="lm")
+
+
+def _tag_places(box: Box, tag: tuple[int, int], canvas: tuple[int, int]) -> list[Box]:
+    """Where a tag of a width and height may stand, best first: on top of the box, in it, below, beside."""
+    x1, y1, x2, y2 = box
+    width, height = tag
+    columns, rows = (x1, x2 - width), (y1 - height - 1, y1, y2 + 1, y2 - height)
+    corners = [(x, y) for x in columns for y in rows] + [(x2 + 1, y1), (x1 - width - 1, y1)]
+    inside = [(x, y) for x, y in corners if 0 <= x <= canvas[0] - width and 0 <= y <= canvas[1] - height]
+    # A box in a corner of a small picture: pushed inside.
+    pushed = (min(max(x1, 0.0), max(canvas[0] - width, 0.0)), min(max(y1, 0.0), max(canvas[1] - height, 0.0)))
+    return [(x, y, x + width, y + height) for x, y in inside or [pushed]]
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
+
+
+def _grown(box: Box, by: float) -> Box:
+    x1, y1, x2, y2 = box
+    # PIL's rectangle includes its last pixel.
+    return x1 - by, y1 - by, max(x2 + by - 1, x1 - by), max(y2 + by - 1, y1 - by)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

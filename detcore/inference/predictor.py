@@ -1,0 +1,114 @@
+"""A trained detector, ready to predict."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from detcore.inference.prediction import Prediction
+from detcore.inference.preprocessing import Preprocessing
+from detcore.inference.sources import ImageSource, Source, expand, read_rgb
+from detcore.ops import paste_masks
+from detcore.structures.batch import Batch, Detections
+from detcore.structures.boxes import larger_than
+from detcore.structures.coordinates import boxes_to_original
+
+_MASK_THRESHOLD = 0.5
+
+
+class Predictor:
+    """Images in, detections in their own pixels out.
+
+    An image's detections do not depend on the images beside it: only images of one padded size share a batch.
+
+    Args:
+        model: a detector; put on `device`, in evaluation mode.
+        labels: class names by 0-based class.
+        preprocessing: what the model was evaluated with.
+        device: where it runs.
+    """
+
+    def __init__(
+        self, *, model: nn.Module, labels: Sequence[str], preprocessing: Preprocessing, device: torch.device
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.labels = tuple(labels)
+        self.preprocessing = preprocessing
+        self.device = device
+
+    def predict(
+        self, source: Source, *, score_threshold: float = 0.5, batch_size: int = 8
+    ) -> Prediction | list[Prediction]:
+        """Detects objects.
+
+        Args:
+            source: an image (a path, a PIL image, an (H, W, 3) uint8 RGB array), or several: a list of these, a folder,
+                or a glob such as 'scans/*.png'.
+            score_threshold: detections below it are left out. A detector's own threshold (usually 0.05) applies too.
+            batch_size: images at once, at most.
+
+        Returns:
+            A `Prediction`, or a list of them, one an image, where the source is a list, a folder or a glob.
+
+        Raises:
+            ValueError: if there is no such image, or it cannot be read.
+        """
+        images, several = expand(source)
+        predictions = list(self.stream(images, score_threshold=score_threshold, batch_size=batch_size))
+        return predictions if several else predictions[0]
+
+    def stream(self, source: Source, *, score_threshold: float = 0.5, batch_size: int = 8) -> Iterator[Prediction]:
+        """As `predict`, one prediction after the other, in order: for more images than fit into memory."""
+        if not 0.0 <= score_threshold <= 1.0:
+            raise ValueError(f"score_threshold {score_threshold} is not between 0 and 1")
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is less than 1")
+        images, _ = expand(source)
+        chunks = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+        return (prediction for chunk in chunks for prediction in self._predict_some(chunk, score_threshold))
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Batch, Detections]:
+        """The model's own output for images (h, w, 3) of one padded size, and the batch that it saw."""
+        batch = self.preprocessing.batch(images, self.device)
+        with torch.inference_mode():
+            detections: Detections = self.model.detect(batch)  # type: ignore[operator]
+        return batch, detections
+
+    def _predict_some(self, sources: Sequence[ImageSource], score_threshold: float) -> list[Prediction]:
+        images = [read_rgb(source) for source in sources]
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[self.preprocessing.padded_size(image)].append(index)
+        predictions: dict[int, Prediction] = {}
+        for members in groups.values():
+            batch, detections = self.detect([images[index] for index in members])
+            boxes = boxes_to_original(detections.boxes_xyxy, batch)
+            kept = detections.valid & (detections.scores >= score_threshold) & larger_than(boxes, 0.0)
+            for row, index in enumerate(members):
+                height, width = images[index].shape[:2]
+                keep, own_boxes = kept[row], boxes[row][kept[row]]
+                labels = detections.labels[row][keep].cpu().numpy()
+                predictions[index] = Prediction(
+                    source=sources[index],
+                    height=height,
+                    width=width,
+                    boxes_xyxy=own_boxes.cpu().numpy(),
+                    scores=detections.scores[row][keep].float().cpu().numpy(),
+                    labels=labels,
+                    class_names=tuple(self.labels[label] for label in labels),
+                    masks=_pasted(detections, row, keep, own_boxes, (height, width)),
+                )
+        return [predictions[index] for index in range(len(sources))]
+
+
+def _pasted(
+    detections: Detections, row: int, keep: Tensor, boxes: Tensor, size: tuple[int, int]
+) -> NDArray[np.bool_] | None:
+    if detections.masks is None:
+        return None
+    pasted = paste_masks(detections.masks[row][keep], boxes.float(), size, _MASK_THRESHOLD)
+    masks: NDArray[np.bool_] = pasted.cpu().numpy()
+    return masks

@@ -1,0 +1,126 @@
+"""The test figures of a published model, once, after all decisions are made."""
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from detcore.config import Config
+from detcore.data import ShardedSplit, build_loader
+from detcore.engine import Precision, evaluate
+from detcore.evaluation import Evaluation, PRCurve, save_pr_curve
+from detcore.inference import load_folder
+from detcore.launch.training import ensure_shards
+from detcore.tracking import RunHandle, buffer
+from detcore.tracking.pictures import Pictures
+
+FOLDER = "evaluation"
+PNG_SIGNATURE = b"\x89PNG"
+
+
+def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dict[str, float]:
+    """Measures `<run_dir>/model` on the test split, in this process.
+
+    Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv`, `pr_curve.csv` (and `mask_pr_curve.csv`) with a
+    picture of each, `pictures/` of predictions beside the truth, and `example.jpg`, an image to try the model on. Logs
+    the same to the run that trained the model.
+
+    Args:
+        model: your own module, where the published model is one; its weights are loaded into it.
+
+    Returns:
+        The test metrics in percent.
+
+    Raises:
+        ValueError: if there is no published model, it is of another data set's classes, or there is no test split.
+    """
+    ensure_shards(config)
+    predictor = load_folder(Path(config.run_dir, "model"), device=config.engine.device, model=model)
+    split = ShardedSplit.open(Path(config.data.shards), "test")
+    if predictor.labels != split.categories:
+        raise ValueError(f"{config.run_dir}/model knows {predictor.labels}, {split.name} has {split.categories}")
+    precision = Precision(name=config.engine.precision, device=predictor.device)
+    preprocessing = predictor.preprocessing
+    with build_loader(
+        split,
+        config.data.model_copy(update={"test_transforms": (preprocessing.transform,)}),
+        train=False,
+        batch_size=config.engine.eval_batch_size,
+        seed=config.seed,
+        image_mean=preprocessing.image_mean,
+        image_std=preprocessing.image_std,
+        device=predictor.device,
+        dtype=precision.dtype,
+        size_divisor=preprocessing.size_divisor,
+    ) as loader:
+        scores = evaluate(
+            predictor.model.to(precision.dtype),
+            loader,
+            ground_truth=split.to_coco(),
+            masks=bool(getattr(predictor.model, "predicts_masks", False)) and split.has_masks,
+            precision=precision,
+        )
+    assert scores is not None and scores.evaluation is not None
+    folder = Path(config.run_dir, FOLDER)
+    _write(scores.evaluation, folder)
+    _draw(scores.evaluation, split, folder, count=config.tracking.num_pictures)
+    if config.tracking.enabled:
+        _track(config, folder, scores.metrics)
+    return scores.metrics
+
+
+def _write(evaluation: Evaluation, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
+    rows = [{"class": name, **values} for name, values in evaluation.per_class.items()]
+    _write_csv(folder / "per_class.csv", rows)
+    for prefix, curve in (("", evaluation.pr_curve), ("mask_", evaluation.mask_pr_curve)):
+        if curve is not None:
+            _write_csv(folder / f"{prefix}pr_curve.csv", _wide(curve))
+            save_pr_curve(curve, folder / f"{prefix}pr_curve.png")
+
+
+def _wide(curve: PRCurve) -> list[Mapping[str, Any]]:
+    """A row a recall, a column a class: what `dvc plots` takes."""
+    columns = {"recall": curve.recall, "mean": curve.mean, **curve.by_class}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _write_csv(path: Path, rows: list[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _draw(evaluation: Evaluation, split: ShardedSplit, folder: Path, *, count: int) -> None:
+    (folder / "pictures").mkdir(exist_ok=True)
+    for index, picture in enumerate(Pictures(split, count=count).draw(evaluation.results)):
+        picture.save(folder / "pictures" / f"{index:02d}.png")
+    image = split.read(0)
+    (folder / f"example{'.png' if image.startswith(PNG_SIGNATURE) else '.jpg'}").write_bytes(image)
+
+
+def _track(config: Config, folder: Path, metrics: Mapping[str, float]) -> None:
+    """Sends the figures and files to the run of the training; MLflow out of reach is a warning, and nothing is lost."""
+    handle = RunHandle.load(config.run_dir)
+    if handle is None:  # trained untracked
+        return
+    copies = Path(config.run_dir, "tracking", "test")  # what is sent from there is removed
+    shutil.copytree(folder, copies, dirs_exist_ok=True)
+    step = json.loads(Path(config.run_dir, "train.json").read_text())["best_step"]
+    values = {f"test/{name}": value for name, value in metrics.items()}
+    records = [{"kind": "metrics", "values": values, "step": step, "time_ms": int(1000 * time.time())}]
+    for path in sorted(path for path in copies.rglob("*") if path.is_file()):
+        below = Path("test", path.relative_to(copies)).parent
+        records.append({"kind": "file", "path": str(path.absolute()), "folder": below.as_posix()})
+    try:
+        buffer.append(handle, records)
+        buffer.flush_buffer(handle.run_dir)
+    except Exception:  # MLflow, SQLAlchemy, the artifact store and the network each raise their own
+        buffer.warn_undelivered(handle)

@@ -1,0 +1,60 @@
+"""What a rank is given, and what it does with it, whatever started it."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from detcore.config import Config
+from detcore.data import Sample
+from detcore.data.shards import read_description
+from detcore.engine import FitResult, Worker, fit
+from detcore.evaluation import save_pr_curve
+from detcore.models import build_model
+from detcore.tracking import RunHandle, TrackingCallback
+
+Transform = Callable[[Sample], Sample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training, as sent to every rank.
+
+    Attributes:
+        config: with absolute paths.
+        run: the MLflow run, or None where nothing is tracked.
+        model: a user's own, or None to build what the config says.
+        transform: a user's own augmentation.
+    """
+
+    config: Config
+    run: RunHandle | None = None
+    model: nn.Module | None = None
+    transform: Transform | None = None
+
+    def build_model(self) -> nn.Module:
+        """The module to train: the same weights on every rank."""
+        if self.model is not None:
+            return self.model
+        categories = read_description(Path(self.config.data.shards))["categories"]
+        torch.manual_seed(self.config.seed)
+        return build_model(self.config.model, num_classes=len(categories))
+
+
+def run_rank(job: Job, worker: Worker) -> FitResult:
+    """Trains on this rank; rank 0 also keeps the records."""
+    with ExitStack() as stack:
+        callbacks = []
+        if job.run is not None and worker.rank == 0:
+            callbacks.append(stack.enter_context(TrackingCallback(job.run, save_curve=save_pr_curve)))
+        return fit(
+            job.build_model(),
+            config=job.config,
+            shards=Path(job.config.data.shards),
+            worker=worker,
+            callbacks=callbacks,
+            transform=job.transform,
+        )

@@ -1,0 +1,127 @@
+"""A training under Ray Train: the driver's side, and each worker's."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import ray.train
+import torch
+from ray.exceptions import RayTaskError
+from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer, get_device
+
+from detcore.engine import FitResult
+from detcore.launch import console
+from detcore.launch.job import Job, run_rank
+from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster
+from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
+from detcore.launch.stopping import StopFile
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(kw_only=True)
+class RayWorker:
+    """One rank, as Ray Train started it."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    stop_file: Path
+    _stop: bool = False
+    _looked: float = field(default=float("-inf"))
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        """Tells Ray's controller and waits for the other ranks to do so. The checkpoint stays in the run's folder."""
+        ray.train.report(metrics)
+
+    def stop_requested(self) -> bool:
+        # A look at a shared folder can take a millisecond: not at every step.
+        now = time.monotonic()
+        if not self._stop and now - self._looked >= _POLL_SECONDS:
+            self._looked = now
+            self._stop = self.stop_file.exists()
+        return self._stop
+
+
+def fit_on_ray(job: Job) -> FitResult:
+    """Trains with `job.config.cluster.num_workers` workers and shows rank 0's output here.
+
+    Raises:
+        Exception: what the first failing worker raised, after `cluster.max_failures` restarts.
+    """
+    config, run_dir = job.config, Path(job.config.run_dir)
+    cluster = config.cluster
+    with ray_cluster(cluster):
+        gpus = gpus_per_worker(cluster, device=config.engine.device)
+        trainer = TorchTrainer(
+            partial(_train, job, console.Terminal.of_this_process()),
+            scaling_config=ScalingConfig(
+                num_workers=cluster.num_workers,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
+            ),
+            run_config=RunConfig(
+                name=config.name,
+                storage_path=cluster.storage_path or str(run_dir / "ray"),
+                failure_config=FailureConfig(max_failures=cluster.max_failures),
+                logging_config=LoggingConfig(log_level="CRITICAL"),  # errors are raised here, as one
+            ),
+        )
+        with StopFile(run_dir / STOP_FILE_NAME) as stop, console.Relay(run_dir / console.FILE_NAME) as relay:
+            result = _run(trainer, relay)
+    return result if stop.received is None else replace(result, stopped=stop.received)
+
+
+def _run(trainer: TorchTrainer, relay: console.Relay) -> FitResult:
+    # In another thread: in the main one Ray answers Ctrl-C by killing the workers, without a checkpoint.
+    with ThreadPoolExecutor(1, thread_name_prefix="detcore-ray") as pool:
+        future = pool.submit(trainer.fit)
+        while not future.done():
+            relay.move()
+            time.sleep(_POLL_SECONDS)
+        try:
+            return future.result().return_value
+        except (WorkerGroupError, ControllerError) as error:
+            cause = first_cause(error)
+            if isinstance(cause, (ValueError, OSError)):
+                raise cause from None
+            raise cause from error
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The exception that a worker raised, out of those that Ray wraps it in.
+
+    Of several workers' it is a ValueError if there is one, and a RuntimeError last: that is how torch.distributed says
+    that another rank is gone.
+    """
+    match error:
+        case WorkerGroupError():
+            causes = [first_cause(failure) for _, failure in sorted(error.worker_failures.items())]
+            causes.sort(key=lambda cause: (not isinstance(cause, ValueError), isinstance(cause, RuntimeError)))
+            return causes[0] if causes else error
+        case ControllerError():
+            return first_cause(error.controller_failure)
+        case RayTaskError():
+            return error.cause if isinstance(error.cause, BaseException) else error
+    return error
+
+
+def _train(job: Job, terminal: console.Terminal) -> FitResult:
+    """What each worker runs."""
+    context = ray.train.get_context()
+    run_dir = Path(job.config.run_dir)
+    worker = RayWorker(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        device=get_device(),
+        stop_file=run_dir / STOP_FILE_NAME,
+    )
+    shown = console.speaking_to(run_dir / console.FILE_NAME, terminal) if worker.rank == 0 else nullcontext()
+    with shown:
+        return run_rank(job, worker)

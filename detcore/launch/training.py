@@ -1,0 +1,71 @@
+"""The driver of a training: prepared data, a tracked run, and ranks here or on a cluster."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from detcore.config import Config, ResNetBackbone
+from detcore.data import prepare
+from detcore.data.shards import read_description
+from detcore.engine import FitResult, LocalWorker, pick_device
+from detcore.launch.job import Job, Transform, run_rank
+from detcore.tracking import close_run, open_run
+
+
+def train(config: Config, *, model: nn.Module | None = None, transform: Transform | None = None) -> FitResult:
+    """Trains, here or on Ray as `config.cluster` says, and leaves all results in `config.run_dir`.
+
+    Prepares the data first where its shards are absent. Goes on from an interrupted training of the same kind.
+
+    Args:
+        config: the whole configuration.
+        model: your own detector, any module with losses(batch) and detect(batch); in place only with cluster=local.
+        transform: your own augmentation, called on each training sample, from several threads.
+
+    Raises:
+        ValueError: for what the configuration, the data or the model have wrong; one line.
+        OSError: if something cannot be written.
+    """
+    ensure_shards(config)
+    job = Job(config=with_absolute_paths(config), model=model, transform=transform)
+    if not config.tracking.enabled:
+        return _launch(job)
+    run = open_run(config, dataset=read_description(Path(config.data.shards)))
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        result = _launch(replace(job, run=run))
+        status = "FINISHED" if result.stopped is None else "KILLED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        close_run(run, status)
+    return result
+
+
+def _launch(job: Job) -> FitResult:
+    if job.config.cluster.type == "local":
+        return run_rank(job, LocalWorker(device=pick_device(job.config.engine.device)))
+    # Imported late: takes seconds, and a machine without Ray can train all the same.
+    from detcore.launch.ray_train import fit_on_ray
+
+    return fit_on_ray(job)
+
+
+def ensure_shards(config: Config) -> None:
+    """Prepares the data where that was never done."""
+    if not Path(config.data.shards, "dataset.json").is_file():
+        prepare(config.data, seed=config.seed)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same configuration for processes with other working folders."""
+    data = config.data.model_copy(update={"shards": str(Path(config.data.shards).absolute())})
+    update = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
+    backbone = getattr(config.model, "backbone", None)
+    if isinstance(backbone, ResNetBackbone) and backbone.weights is not None:
+        backbone = backbone.model_copy(update={"weights": str(Path(backbone.weights).absolute())})
+        update["model"] = config.model.model_copy(update={"backbone": backbone})
+    return config.model_copy(update=update)

@@ -1,0 +1,73 @@
+"""No room for a checkpoint: one clear line, and the checkpoint before it stays valid.
+
+The kernel refuses the write: a limit on the size of files stands in for a full disk, and gives EFBIG instead of ENOSPC.
+"""
+
+import os
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tiny_training import TinyDetector, train
+
+from detcore.engine import CheckpointError
+from detcore.engine.checkpoint import CheckpointFolder
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class FillTheDisk:
+    """A callback after whose first log nothing larger than the model's weights can be written."""
+
+    def __init__(self) -> None:
+        self.limit = files_of_at_most(6000)
+
+    def on_start(self, start: object) -> None: ...
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step == 4:
+            self.limit.__enter__()
+
+    def on_evaluate(self, *_: object) -> None: ...
+
+    def on_end(self, result: object) -> None: ...
+
+
+def test_the_checkpoint_before_stays_valid(configure) -> None:
+    config = configure(engine__eval_every=None)  # checkpoints at 3 and 6
+    full = FillTheDisk()
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            train(TinyDetector(), config, callbacks=[full])
+    finally:
+        full.limit.__exit__(None, None, None)
+    folder = Path(config.run_dir) / "checkpoints"
+    assert str(caught.value) == (
+        f"{folder / 'step-00000006'}: cannot save this checkpoint ({os.strerror(27)}); the one of step 3 still stands"
+    )
+    assert [path.name for path in folder.iterdir()] == ["step-00000003"]  # and nothing half-written
+    assert CheckpointFolder(folder, keep=2, say=pytest.fail).newest() is not None
+    model = TinyDetector()
+    assert train(model, config).step == 10
+    assert model.passes == 7
+
+
+def test_a_full_disk_is_called_so(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        CheckpointError, match=r"\(No space left on device\): make room, then run the same command again"
+    ):
+        train(TinyDetector(), configure())

@@ -1,0 +1,127 @@
+"""The `detcore` command on a published folder."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import detcore
+from detcore.cli import main
+
+Output = pytest.CaptureFixture[str]
+
+
+def test_help_tells_the_story_at_once() -> None:
+    started = time.perf_counter()
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "detcore.cli", "--help"], capture_output=True, text=True
+    )
+    assert shown.returncode == 0
+    for command in ("predict", "pull", "models", "doctor"):
+        assert command in shown.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert not loaded & {"torch", "numpy", "ray", "mlflow", "hydra", "pydantic"}  # what would make it slow
+    assert time.perf_counter() - started < 20  # only a hang fails: the import list above is the real test
+
+
+@pytest.mark.parametrize("command", ["predict", "pull", "models", "doctor"])
+def test_every_command_has_examples(command: str, capsys: Output) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"examples:\n  detcore {command}" in capsys.readouterr().out
+
+
+def test_predict_writes_pictures_and_json(published: Path, scenes: Path, tmp_path: Path, capsys: Output) -> None:
+    out, file = tmp_path / "drawn", tmp_path / "found.json"
+    (scenes / "other").mkdir()
+    Image.open(scenes / "b.png").save(scenes / "other" / "b.jpg")
+    sources = [str(scenes), str(scenes / "other" / "*.jpg")]
+    options = ["--out", str(out), "--json", str(file), "--score", "0.3", "--batch-size", "2", "--device", "cpu"]
+    assert main(["predict", str(published), *sources, *options]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "b-2.jpg", "b.jpg", "c.jpg"]
+    assert Image.open(out / "b.jpg").size == (720, 576)
+    rows = json.loads(file.read_text())
+    assert [Path(row["image"]).name for row in rows] == ["a.jpg", "b.png", "c.PNG", "b.jpg"]
+    expected = detcore.load(published, device="cpu").predict(scenes, score_threshold=0.3)
+    assert isinstance(expected, list)
+    assert [found["score"] for found in rows[1]["detections"]] == pytest.approx(expected[1].scores.tolist(), abs=1e-5)
+    assert [found["class_name"] for found in rows[1]["detections"]] == list(expected[1].class_names)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[1].startswith(f"{scenes / 'b.png'}: ") and " × " in lines[1]
+
+
+def test_json_to_the_terminal_is_json_alone(published: Path, scenes: Path, capsys: Output) -> None:
+    assert main(["predict", str(published), str(scenes / "a.jpg"), "--json", "-", "--score", "1.0"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)[0]["detections"] == []
+    assert "a.jpg: nothing" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "MODEL", "nowhere.jpg"], "detcore predict: nowhere.jpg: no such file or folder"),
+        (["predict", "MODEL", "SCENES", "--score", "7"], "detcore predict: score_threshold 7.0 is not between 0 and 1"),
+        (["predict", "MODEL", "SCENES", "--device", "cuda:77"], "detcore predict: device 'cuda:77'"),
+        (["predict", "SCENES", "SCENES"], "detcore predict: "),
+        (["pull", "MODEL", "SCENES"], "detcore pull: SCENES exists and is not an empty folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    published: Path, scenes: Path, capsys: Output, arguments: list[str], message: str
+) -> None:
+    names = {"MODEL": str(published), "SCENES": str(scenes)}
+    assert main([names.get(argument, argument) for argument in arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith(message.replace("SCENES", str(scenes)))
+
+
+def test_traceback_on_request(published: Path) -> None:
+    with pytest.raises(ValueError, match="no such file"):
+        main(["--traceback", "predict", str(published), "nowhere.jpg"])
+
+
+def test_pull_copies_a_model_that_predicts(published: Path, scenes: Path, tmp_path: Path, capsys: Output) -> None:
+    target = tmp_path / "deep" / "pulled"
+    assert main(["pull", str(published), str(target)]) == 0
+    assert "tiny, 3 classes" in capsys.readouterr().out
+    assert sorted(path.name for path in target.iterdir()) == ["model.json", "weights.safetensors"]
+    assert [path.name for path in target.parent.iterdir()] == ["pulled"]
+    assert main(["predict", str(target), str(scenes / "a.jpg")]) == 0
+
+
+def test_pull_leaves_a_damaged_model_where_it_is(published: Path, tmp_path: Path, capsys: Output) -> None:
+    damaged, target = tmp_path / "damaged", tmp_path / "target"
+    assert main(["pull", str(published), str(damaged)]) == 0
+    (damaged / "weights.safetensors").write_bytes(b"cut off")
+    assert main(["pull", str(damaged), str(target)]) == 2
+    assert "SHA-256" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_models_lists_the_recipes(repository: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETCORE_CONF", str(repository / "conf"))
+    assert main(["models"]) == 0
+    shown = capsys.readouterr().out
+    for path in (repository / "conf" / "model").glob("*.yaml"):
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"{path.stem} ")]
+        assert path.read_text().splitlines()[0].lstrip("# ") in line
+    # 44.4 M: Mask R-CNN R50-FPN with 80 classes, as Detectron2's model zoo and torchvision count it.
+    (line,) = [line for line in shown.splitlines() if line.startswith("mask_rcnn_r50_fpn ")]
+    assert 43.5 <= float(line.split()[1]) <= 45.0
+
+
+def test_doctor_knows_the_machine(capsys: Output) -> None:
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["python"] == sys.version.split()[0]
+    assert {"torch", "ray", "mlflow", "dvc", "hotcoco", "memory", "native operators, CPU"} <= facts.keys()
+    assert main(["doctor"]) == 0
+    assert f"torch                   {facts['torch']}" in capsys.readouterr().out

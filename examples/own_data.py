@@ -2,7 +2,6 @@
 `python examples/own_data.py engine.steps=200`.
 """
 
-import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +28,7 @@ def rectangles(number: int, *, seed: int) -> Iterator[Sample]:
         yield Sample(image=image, boxes_xyxy=boxes, labels=labels)
 
 
-def darken(sample: Sample) -> Sample:
+def darken(sample: Sample, random: np.random.Generator) -> Sample:
     """An augmentation: half of the images at dusk. Called from several threads."""
     return replace(sample, image=sample.image // 2) if random.random() < 0.5 else sample
 

@@ -38,7 +38,7 @@ class TimmBackbone(Section):
     frozen_stages: CountOrZero = 0
     """Feature stages, from the input on, that are not trained; 1 is everything up to the first FPN level."""
     weights: Literal["none", "pretrained"] = "pretrained"
-    """'pretrained' takes weights from an installed package where there is one, else timm's own by name; none is random."""
+    """'pretrained': from an installed package where there is one, else timm's own by name. 'none': random."""
 
 
 Backbone = Annotated[ResNetBackbone | TimmBackbone, Field(discriminator="type")]

@@ -3,9 +3,19 @@
 from detcore.data.annotations import Objects
 from detcore.data.loader import Loader, build_loader
 from detcore.data.prepare import prepare
-from detcore.data.sample import Sample
+from detcore.data.sample import Sample, SampleTransform
 from detcore.data.shard_writing import write_split
 from detcore.data.shards import ShardedSplit
 from detcore.data.sources import obtain
 
-__all__ = ["Loader", "Objects", "Sample", "ShardedSplit", "build_loader", "obtain", "prepare", "write_split"]
+__all__ = [
+    "Loader",
+    "Objects",
+    "Sample",
+    "SampleTransform",
+    "ShardedSplit",
+    "build_loader",
+    "obtain",
+    "prepare",
+    "write_split",
+]

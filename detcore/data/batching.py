@@ -1,7 +1,7 @@
 """From a sample's number to a row, and from rows to a batch of static shape."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,12 +15,10 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from detcore.config.data import Transform
 from detcore.data.augment import Draw, PlacedObjects, draw, place_objects
 from detcore.data.buckets import Shape
-from detcore.data.sample import Sample
+from detcore.data.sample import Sample, SampleTransform
 from detcore.data.sampler import Purpose, keyed_generator
 from detcore.data.shards import ShardedSplit
 from detcore.structures.batch import Batch, Polygons, Targets
-
-SampleTransform = Callable[[Sample], Sample]
 
 _JPEG_START = b"\xff\xd8"
 
@@ -130,7 +128,7 @@ class RowReader:
                 image_id=int(self._split.image_ids[sample]),
                 file_name=self._file_names[sample],
             )
-            changed = self._transform(raw)
+            changed = self._transform(raw, keyed_generator(self._seed, epoch, Purpose.TRANSFORM, sample))
             image, polygons = self._checked(changed)
             boxes, labels = changed.boxes_xyxy, changed.labels
             crowd = np.zeros(len(labels), bool) if changed.crowd is None else changed.crowd

@@ -17,9 +17,10 @@ from typing import Self
 import torch
 
 from detcore.config.data import DataConfig
-from detcore.data.batching import Capacity, Row, RowReader, SampleTransform
+from detcore.data.batching import Capacity, Row, RowReader
 from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
+from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler
 from detcore.data.shards import ShardedSplit
 from detcore.structures.batch import Batch

@@ -25,6 +25,9 @@ from detcore.data.shard_writing import SplitWriter, replace_folder, write_descri
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
 
+SETTINGS = "settings.sha256"
+"""The file that says of which part of the configuration the shards were made."""
+
 
 def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     """Writes the folder `config.shards` from the raw data, fetching or making that first where it is not there.
@@ -75,6 +78,7 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
                 splits={name: ready.report for name, ready in checked.items()},
             )
             (temporary / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+            (temporary / SETTINGS).write_text(_settings(config, seed=seed) + "\n")
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -83,12 +87,33 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     return report
 
 
+def is_prepared(config: DataConfig, *, seed: int) -> bool:
+    """Whether `config.shards` holds what `prepare` would write with these settings; the raw files are not looked at.
+
+    Shards that `write_split` made are taken as they are, and so are those whose raw folder is on another machine.
+    """
+    shards = Path(config.shards)
+    if not (shards / "dataset.json").is_file():
+        return False
+    written = shards / SETTINGS
+    if not written.is_file() or (config.source is None and not Path(config.root).exists()):
+        return True
+    return written.read_text().strip() == _settings(config, seed=seed)
+
+
+def _settings(config: DataConfig, *, seed: int) -> str:
+    """SHA-256 of the part of the configuration that decides what is in the shards."""
+    loading = {"shards", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
+    values = config.model_dump(mode="json", exclude=loading)
+    return hashlib.sha256(json.dumps([values, seed], sort_keys=True).encode()).hexdigest()
+
+
 def _refuse_foreign_folder(shards: Path) -> None:
     """What is there is going to be replaced: make sure that it is ours."""
     if shards.is_file():
         raise ValueError(f"data.shards: {shards} is a file")
     if shards.exists():
-        foreign = sorted({path.name for path in shards.iterdir()} - {"dataset.json", "report.json", *SPLITS})
+        foreign = sorted({path.name for path in shards.iterdir()} - {"dataset.json", "report.json", SETTINGS, *SPLITS})
         if foreign:
             raise ValueError(
                 f"data.shards: {shards} holds {listing(foreign)}, which no prepare wrote; name another folder"

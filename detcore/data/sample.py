@@ -1,6 +1,6 @@
 """One labelled image as users write it: the input of `write_split` and of a user's own transform."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,11 @@ class Sample:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+SampleTransform = Callable[[Sample, np.random.Generator], Sample]
+"""A user's own augmentation. Its randomness comes from the generator, which is keyed by seed, epoch and sample: then a
+resumed run, or one with other threads or ranks, draws the same."""
 
 
 def _ring(ring: Any, where: str) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     ORDER = 0
     SIZES = 1
     AUGMENTATION = 2
+    TRANSFORM = 3
 
 
 def keyed_generator(seed: int, epoch: int, purpose: Purpose, index: int = 0) -> np.random.Generator:

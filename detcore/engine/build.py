@@ -1,6 +1,5 @@
 """Puts the parts of a training together, after checking that they fit."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detcore.config import Config
-from detcore.data import Sample, ShardedSplit
-from detcore.data.loader import build_loader
+from detcore.data import SampleTransform, ShardedSplit, build_loader
 from detcore.engine.checkpoint import CheckpointFolder
 from detcore.engine.ema import ParameterAverage
 from detcore.engine.evaluate import predicts_masks
@@ -28,11 +26,9 @@ from detcore.engine.step import Losses, Training
 from detcore.engine.worker import Worker
 from detcore.evaluation import Evaluator
 
-Transform = Callable[[Sample], Sample]
-
 
 def open_run(
-    model: nn.Module, *, config: Config, shards: Path, worker: Worker, transform: Transform | None = None
+    model: nn.Module, *, config: Config, shards: Path, worker: Worker, transform: SampleTransform | None = None
 ) -> Run:
     """Puts a training together on this rank, resumed where the run's folder holds a checkpoint of the same training.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from detcore.config import Config
-from detcore.engine.build import Transform, open_run
+from detcore.data import SampleTransform
+from detcore.engine.build import open_run
 from detcore.engine.callbacks import Callback, Start
 from detcore.engine.progress import ProgressLine
 from detcore.engine.rng import deterministic_algorithms
@@ -49,7 +50,7 @@ def fit(
     shards: Path,
     worker: Worker,
     callbacks: Sequence[Callback] = (),
-    transform: Transform | None = None,
+    transform: SampleTransform | None = None,
 ) -> FitResult:
     """Trains `model` and publishes the best of it. Every rank calls it.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import nn
 
 from detcore.config import Config, DataConfig, OwnModel, load
+from detcore.data import SampleTransform
 from detcore.data.shards import read_description
 from detcore.engine import FitResult
-from detcore.launch.job import Transform
 from detcore.launch.training import train
 
 
@@ -16,7 +16,7 @@ def fit(
     model: nn.Module | None = None,
     data: str | Path | DataConfig | None = None,
     config: Config | Sequence[str] = (),
-    transform: Transform | None = None,
+    transform: SampleTransform | None = None,
 ) -> FitResult:
     """Trains a detector: prepared data, Ray or this process, tracking, checkpoints and the published model included.
 

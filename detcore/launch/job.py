@@ -1,6 +1,5 @@
 """What a rank is given, and what it does with it, whatever started it."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,12 @@ import torch
 from torch import nn
 
 from detcore.config import Config
-from detcore.data import Sample
+from detcore.data import SampleTransform
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, Worker, fit
 from detcore.evaluation import save_pr_curve
 from detcore.models import build_model
 from detcore.tracking import RunHandle, TrackingCallback
-
-Transform = Callable[[Sample], Sample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +30,7 @@ class Job:
     config: Config
     run: RunHandle | None = None
     model: nn.Module | None = None
-    transform: Transform | None = None
+    transform: SampleTransform | None = None
 
     def build_model(self) -> nn.Module:
         """The module to train: the same weights on every rank."""

@@ -7,14 +7,15 @@ from typing import Literal
 from torch import nn
 
 from detcore.config import Config, ResNetBackbone
-from detcore.data import prepare
+from detcore.data import SampleTransform, prepare
+from detcore.data.prepare import is_prepared
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, pick_device
-from detcore.launch.job import Job, Transform, run_rank
+from detcore.launch.job import Job, run_rank
 from detcore.tracking import close_run, open_run
 
 
-def train(config: Config, *, model: nn.Module | None = None, transform: Transform | None = None) -> FitResult:
+def train(config: Config, *, model: nn.Module | None = None, transform: SampleTransform | None = None) -> FitResult:
     """Trains, here or on Ray as `config.cluster` says, and leaves all results in `config.run_dir`.
 
     Prepares the data first where its shards are absent. Goes on from an interrupted training of the same kind.
@@ -55,8 +56,8 @@ def _launch(job: Job) -> FitResult:
 
 
 def ensure_shards(config: Config) -> None:
-    """Prepares the data where that was never done."""
-    if not Path(config.data.shards, "dataset.json").is_file():
+    """Prepares the data where that was never done, or was done with other settings (another root, say)."""
+    if not is_prepared(config.data, seed=config.seed):
         prepare(config.data, seed=config.seed)
 
 

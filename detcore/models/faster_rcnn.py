@@ -14,6 +14,10 @@ from detcore.ops import nms_padded
 from detcore.structures.batch import Batch, Detections, Targets
 from detcore.structures.boxes import clip, larger_than
 
+MAX_CANDIDATES = 10_000
+"""Scored boxes of an image that go into non-maximum suppression. Above the threshold there are hundreds at most: of a
+proposal, whose scores add up to one, no more than 20 classes can be above 0.05."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionLimits:
@@ -98,9 +102,7 @@ class FasterRCNN(nn.Module):
         scores = self.box_head.class_logits(hidden).to(proposals.boxes_xyxy.dtype).softmax(dim=-1)[..., :-1]
         usable = proposals.valid & batch.real[:, None]
         scores = torch.where(usable[..., None] & (scores > limits.score_threshold), scores, -1.0).flatten(1)
-        # The scores of a proposal add up to one, so no more of them than this can be above the threshold.
-        above = num_classes if limits.score_threshold == 0 else min(num_classes, int(1 / limits.score_threshold))
-        scores, index = scores.topk(proposals.valid.shape[1] * max(above, 1), dim=1)
+        scores, index = scores.topk(min(scores.shape[1], MAX_CANDIDATES), dim=1)
         region, labels = index // num_classes, index % num_classes
         boxes = self.box_head.boxes(hidden, proposals.boxes_xyxy, region, labels)
         finite = boxes.isfinite().all(dim=-1)

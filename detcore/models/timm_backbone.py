@@ -25,6 +25,7 @@ class TimmBackbone(Backbone):
 
     def __init__(self, *, name: str, norm: str, frozen_stages: int, pretrained: bool) -> None:
         super().__init__()
+        self.name = name
         self.body = create_timm_model(name, pretrained=pretrained, features_only=True)
         info: Any = self.body.feature_info
         reductions = list(info.reduction())
@@ -45,8 +46,14 @@ class TimmBackbone(Backbone):
             raise ValueError(f"backbone.frozen_stages is {frozen_stages}; {name} has {len(self.taken)} feature stages")
         if frozen_stages:
             last = info.module_name()[self.taken[frozen_stages - 1]]
+            modules = {module_name for module_name, _ in self.body.named_modules()}
             # timm's wrapper may have flattened 'stages.0' to 'stages_0'.
-            freeze_up_to(self.body, last if last in dict(self.body.named_modules()) else last.replace(".", "_"))
+            found = modules & {last, last.replace(".", "_")}
+            if not found:
+                raise ValueError(
+                    f"backbone.frozen_stages: timm's {name} has no module {last!r} to freeze up to; set it to 0"
+                )
+            freeze_up_to(self.body, found.pop())
         match norm:
             case "frozen_bn":
                 replace_batch_norm(self.body, FrozenBatchNorm.of)
@@ -55,10 +62,16 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = self.body(images)
-        taken = [features[index] for index in self.taken]
-        # Some of timm's models work on (B, h, w, C).
-        pairs = zip(taken, self.channels, strict=True)
-        return [x if x.shape[1] == width else x.permute(0, 3, 1, 2).contiguous() for x, width in pairs]
+        taken = []
+        for index, width, stride in zip(self.taken, self.channels, STRIDES, strict=True):
+            feature = features[index]
+            if feature.shape[1] != width:  # some of timm's models work on (B, h, w, C)
+                feature = feature.permute(0, 3, 1, 2)
+            size, expected = feature.shape[-2:], (images.shape[-2] // stride, images.shape[-1] // stride)
+            if size != expected:
+                raise ValueError(f"timm's {self.name}: {tuple(size)} features at stride {stride}, needs {expected}")
+            taken.append(feature)
+        return taken
 
 
 def freeze_up_to(parent: nn.Module, last: str) -> None:

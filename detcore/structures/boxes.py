@@ -62,22 +62,27 @@ class BoxCoder:
 
     def encode(self, references_xyxy: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """(..., 4), (..., 4) -> (..., 4) offsets that `decode` turns back into the boxes."""
-        centre, size = _centre_and_size(references_xyxy)
-        box_centre, box_size = _centre_and_size(boxes_xyxy)
-        size, box_size = size.clamp(min=SMALLEST_SIDE), box_size.clamp(min=SMALLEST_SIDE)
-        offsets = torch.cat(((box_centre - centre) / size, torch.log(box_size / size)), dim=-1)
-        return offsets * offsets.new_tensor(self.weights)
+        (x, y), (width, height) = _centre_and_size(references_xyxy)
+        (box_x, box_y), (box_width, box_height) = _centre_and_size(boxes_xyxy)
+        width, height, box_width, box_height = (
+            side.clamp(min=SMALLEST_SIDE) for side in (width, height, box_width, box_height)
+        )
+        offsets = ((box_x - x) / width, (box_y - y) / height, (box_width / width).log(), (box_height / height).log())
+        # One by one: a tensor of the weights would have to be copied to the device.
+        return torch.stack([offset * weight for offset, weight in zip(offsets, self.weights, strict=True)], dim=-1)
 
     def decode(self, references_xyxy: Tensor, offsets: Tensor) -> Tensor:
         """(..., 4), (..., 4) -> (..., 4) boxes, in the wider of both dtypes but never below float32."""
-        offsets = at_least_float32(offsets)
-        offsets = offsets / offsets.new_tensor(self.weights)
-        centre, size = _centre_and_size(references_xyxy)
-        new_centre = centre + offsets[..., :2] * size
-        half = 0.5 * size * torch.exp(offsets[..., 2:].clamp(max=self.scale_clamp))
-        return torch.cat((new_centre - half, new_centre + half), dim=-1)
+        parts = at_least_float32(offsets).unbind(-1)
+        dx, dy, grow_x, grow_y = (part / weight for part, weight in zip(parts, self.weights, strict=True))
+        (x, y), (width, height) = _centre_and_size(references_xyxy)
+        x, y = x + dx * width, y + dy * height
+        half_width = 0.5 * width * grow_x.clamp(max=self.scale_clamp).exp()
+        half_height = 0.5 * height * grow_y.clamp(max=self.scale_clamp).exp()
+        return torch.stack((x - half_width, y - half_height, x + half_width, y + half_height), dim=-1)
 
 
-def _centre_and_size(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    size = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
-    return boxes_xyxy[..., :2] + 0.5 * size, size
+def _centre_and_size(boxes_xyxy: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
+    width, height = x2 - x1, y2 - y1
+    return (x1 + 0.5 * width, y1 + 0.5 * height), (width, height)

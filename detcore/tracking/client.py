@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PROBE_SECONDS = 3.0
@@ -26,8 +27,8 @@ _SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
 }
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # What MLflow answers when it is there and will never take a request, however often it is repeated.
 _REFUSALS = frozenset(
     {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
@@ -45,9 +46,9 @@ def tracking_uri(config: TrackingConfig | None = None) -> str:
     stated = config.uri if config is not None else None
     uri = stated or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     if urlsplit(uri).scheme in ("", "file"):
-        raise ValueError(f"tracking uri {uri!r} is a folder; MLflow 3 needs a database or a server, as {DEFAULT_URI!r}")
+        raise ValueError(f"tracking uri {uri!r}: MLflow 3 takes no folder; give a database or a server: {DEFAULT_URI}")
     database = sqlite_path(uri)
-    return uri if database is None else f"sqlite:///{database}"
+    return uri if database is None or uri.startswith("sqlite:////") else f"sqlite:///{database}"
 
 
 def without_password(uri: str) -> str:
@@ -58,22 +59,20 @@ def without_password(uri: str) -> str:
 
 def sqlite_path(uri: str) -> Path | None:
     """The database file of a sqlite URI, absolute; None for any other URI."""
-    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path).absolute() if uri.startswith("sqlite:///") else None
 
 
 def connect(uri: str) -> "MlflowClient":
     """A client of the store at `uri`. Creates a sqlite database that does not exist yet (some seconds).
 
     Raises:
-        ConnectionError: at once if a server does not accept connections.
+        ConnectionError: within seconds, if a server accepts no connection or a database file cannot be opened.
     """
-    address = urlsplit(uri)
-    if address.scheme in ("http", "https") and address.hostname is not None:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        try:
-            socket.create_connection((address.hostname, port), timeout=PROBE_SECONDS).close()
-        except OSError as error:
-            raise ConnectionError(f"MLflow at {without_password(uri)} cannot be reached: {error}") from error
+    try:
+        _probe(uri)
+    except OSError as error:
+        raise ConnectionError(f"MLflow at {without_password(uri)} cannot be reached: {error}") from error
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     # Imported late: it takes two seconds, and reads its settings from the environment.
@@ -82,6 +81,31 @@ def connect(uri: str) -> "MlflowClient":
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _probe(uri: str) -> None:
+    """Fails at once where MLflow would try again for minutes."""
+    address, database = urlsplit(uri), sqlite_path(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        database.open("rb" if database.exists() else "ab").close()
+    elif address.hostname is not None:
+        port = address.port or _PORTS.get(address.scheme.partition("+")[0])
+        if port is not None:
+            socket.create_connection((address.hostname, port), timeout=PROBE_SECONDS).close()
+
+
+def find_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    """The run, or None if it is deleted or unknown."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if not is_refusal(error):
+            raise
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from detcore.data import ShardedSplit
 from detcore.data.shards import read_description as read_dataset
 from detcore.inference import PublishedModel, read_description
 from detcore.tracking.buffer import flush_buffer
-from detcore.tracking.client import connect, in_one_line, tracking_uri
+from detcore.tracking.client import connect, find_run, in_one_line, tracking_uri
 from detcore.tracking.handle import RunHandle
 from detcore.tracking.opening import PROVENANCE, experiment_id, provenance_tags
 from detcore.tracking.published import WEIGHTS_SHA256, example_image, log_published_model, logged_with
@@ -80,21 +80,12 @@ def register(
     client = connect(uri)
     with in_one_line(uri):
         flush_buffer(config.run_dir, uri=uri)
-        experiment = experiment_id(client, config.tracking.experiment, uri=uri)
-        run = _training_run(client, config, published.weights_sha256, experiment=experiment, uri=uri)
+        run = _training_run(client, config, published.weights_sha256, uri=uri)
         tags = _tags(config, published, figures) | (_provenance(run) if run is not None else provenance_tags(config))
         version = _registered(client, name, published.weights_sha256)
         created = version is None
         if version is None:
-            logged = log_published_model(
-                client,
-                model_dir,
-                name=config.name,
-                experiment_id=experiment,
-                run_id=None if run is None else run.info.run_id,
-                example=_example(config, published),
-                step=0,
-            )
+            logged = _logged(client, model_dir, config=config, published=published, run=run, uri=uri)
             version = _create(client, name, logged, tags=tags, uri=uri)
         else:
             for key, value in tags.items():
@@ -133,33 +124,49 @@ def _registered(client: "MlflowClient", name: str, sha256: str) -> "ModelVersion
     return found[0] if found else None
 
 
-def _training_run(client: "MlflowClient", config: Config, sha256: str, *, experiment: str, uri: str) -> "Run | None":
+def _training_run(client: "MlflowClient", config: Config, sha256: str, *, uri: str) -> "Run | None":
     """The run whose model this is: that of the run's folder, unless DVC has since put another model there."""
     handle = RunHandle.load(config.run_dir, uri=uri)
-    own = handle.run_id if handle is not None else None
-    logged = logged_with(client, sha256, experiment_id=experiment)
-    sources = [model.source_run_id for model in logged if model.source_run_id]
-    if sources:
-        return client.get_run(own if own in sources else sources[0])
-    run = client.get_run(own) if own is not None else None
-    return None if run is None or (run.outputs is not None and run.outputs.model_outputs) else run
+    own = find_run(client, handle.run_id) if handle is not None and handle.run_id is not None else None
+    experiment = own.info.experiment_id if own else experiment_id(client, config.tracking.experiment, uri=uri)
+    sources = [model.source_run_id for model in logged_with(client, sha256, experiment_id=experiment)]
+    if own is not None and (own.info.run_id in sources or not (own.outputs and own.outputs.model_outputs)):
+        return own
+    return next((run for source in sources if source and (run := find_run(client, source)) is not None), None)
+
+
+def _logged(
+    client: "MlflowClient", model_dir: Path, *, config: Config, published: PublishedModel, run: "Run | None", uri: str
+) -> "LoggedModel":
+    return log_published_model(
+        client,
+        model_dir,
+        name=config.name,
+        experiment_id=run.info.experiment_id if run else experiment_id(client, config.tracking.experiment, uri=uri),
+        run_id=run.info.run_id if run else None,
+        example=_example(config, published),
+        step=0,
+    )
 
 
 def _create(
-    client: "MlflowClient", name: str, model: "LoggedModel", *, tags: dict[str, str], uri: str
+    client: "MlflowClient", model_name: str, model: "LoggedModel", *, tags: dict[str, str], uri: str
 ) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(model_name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     run_id = model.source_run_id or None
-    # A database is written to from this process, where MLflow would look up `models:/…` in its global store instead.
-    source = f"models:/{model.model_id}" if uri.startswith("http") else model.artifact_location
     return client.create_model_version(
-        name, source=source, run_id=run_id, tags=tags, model_id=model.model_id if run_id is not None else None
+        model_name,
+        # A database is written to from this process, where MLflow would look up `models:/…` in its global store.
+        source=f"models:/{model.model_id}" if uri.startswith("http") else model.artifact_location,
+        run_id=run_id,
+        tags=tags,
+        model_id=model.model_id if run_id is not None else None,
     )
 
 

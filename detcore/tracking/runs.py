@@ -6,17 +6,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from detcore.config import Config
 from detcore.tracking import buffer
-from detcore.tracking.client import connect, is_refusal, one_line, tracking_uri, without_password
+from detcore.tracking.client import connect, find_run, is_refusal, one_line, tracking_uri, without_password
 from detcore.tracking.handle import RunHandle
 from detcore.tracking.opening import describe_run, finish_opening
 from detcore.tracking.records import Record
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -52,7 +49,7 @@ def open_run(config: Config, *, dataset: Mapping[str, Any]) -> RunHandle:
         _begin(handle)
     try:
         client = connect(uri)
-        if last is not None and last.run_id is not None and not _exists(client, last.run_id):
+        if last is not None and last.run_id is not None and find_run(client, last.run_id) is None:
             handle = _begin(replace(handle, previous=None))
         return handle if handle.previous is not None else finish_opening(client, handle)
     except Exception as error:  # MLflow, SQLAlchemy and the network each raise their own: none may stop a training
@@ -115,14 +112,3 @@ def _begin(handle: RunHandle) -> RunHandle:
     buffer.set_aside(handle.run_dir)
     handle.save()
     return handle
-
-
-def _exists(client: "MlflowClient", run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if not is_refusal(error):
-            raise
-        return False

@@ -63,8 +63,12 @@ def test_the_checkpoint_before_stays_valid(configure) -> None:
 
 
 def test_a_full_disk_is_called_so(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
     def full(descriptor: int) -> None:
-        raise OSError(28, os.strerror(28))
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(28, os.strerror(28))
+        fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(

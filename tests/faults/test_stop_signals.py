@@ -10,66 +10,63 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import StopAfter, TinyDetector, checkpoint_of, same, train
+from torch import Tensor
 
 from detcore.engine import LocalWorker
 from detcore.engine.signals import StopRequest
+from detcore.structures.batch import Batch
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from tiny_training import TinyDetector, tiny_config, train
 
 class Slow(TinyDetector):
     def losses(self, batch):
-        if self.passes == 5:
-            print("ready", flush=True)
-            time.sleep(float(sys.argv[3]))  # a signal comes in the middle of a step
+        print("ready", flush=True)
+        time.sleep(60)
         return super().losses(batch)
 
-result = train(Slow(), tiny_config(Path(sys.argv[1]), Path(sys.argv[2])))
-sys.exit(result.exit_code)
+train(Slow(), tiny_config(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
 
-def started(run_dir: Path, shards: Path, *, seconds: float) -> subprocess.Popen[str]:
-    """A training of its own, in its sixth step."""
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(run_dir), str(shards), str(seconds)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert any(line == "ready\n" for line in process.stdout)
-    return process
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_step_is_finished_and_saved(configure, tiny_shards: Path, number: int, code: int) -> None:
+def test_the_step_is_finished_and_saved(configure, capfd: pytest.CaptureFixture[str], number: int, code: int) -> None:
+    class Interrupted(TinyDetector):
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            if self.passes == 5:  # in the middle of the sixth step
+                signal.raise_signal(number)
+            return super().losses(batch)
+
     config = configure()
-    process = started(Path(config.run_dir), tiny_shards, seconds=0.5)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert f"{signal.Signals(number).name}: finishing the step, then a checkpoint" in said
+    result = train(Interrupted(), config)
+    assert (result.step, result.stopped, result.exit_code) == (6, signal.Signals(number).name, code)
+    assert f"{signal.Signals(number).name}: finishing the step, then a checkpoint" in capfd.readouterr().err
     assert checkpoint_of(config, 6)["record"]["state"]["step"] == 6
+    assert train(TinyDetector(), config).step == 10
 
 
 def test_a_second_one_exits_at_once(configure, tiny_shards: Path) -> None:
     config = configure()
-    process = started(Path(config.run_dir), tiny_shards, seconds=60)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, config.run_dir, str(tiny_shards)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert any(line == "ready\n" for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    assert any("once more to exit at once" in line for line in process.stderr)
+    assert process.poll() is None
     before = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 143
     assert time.monotonic() - before < 20  # not the minute that the step takes
-    assert not (Path(config.run_dir) / "checkpoints" / "step-00000006").exists()
+    assert not (Path(config.run_dir) / "checkpoints").exists()
 
 
 def test_a_stop_during_an_evaluation_is_made_up_for(configure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ __all__ = ["fetch_archives", "fetch_files", "make_digits", "obtain"]
 def obtain(config: DataConfig, *, progress: bool = True) -> Path:
     """The raw folder `config.root`; from `config.source` where it does not exist yet.
 
-    A folder of fetched data appears whole or not at all: one that holds anything is taken as it is. Scenes of digits are made
-    anew when their configuration has changed.
+    A folder of fetched data appears whole or not at all: one that holds anything is taken as it is. Scenes of digits
+    are made anew when their configuration has changed.
 
     Raises:
         ValueError: it does not exist and nothing says where from, or it cannot be had.

@@ -314,7 +314,7 @@ def test_the_models_divisor_counts_beside_the_configs(split):
 
 
 def test_ones_own_transform_comes_first(loaders):
-    def paint(sample: Sample) -> Sample:
+    def paint(sample: Sample, random: np.random.Generator) -> Sample:
         """The left half white, as the only object."""
         image = np.asarray(sample.image).copy()
         half = image.shape[1] // 2
@@ -336,7 +336,7 @@ def test_ones_own_transform_comes_first(loaders):
 
 
 def test_ones_own_transform_may_change_the_size(loaders):
-    def widen(sample: Sample) -> Sample:
+    def widen(sample: Sample, random: np.random.Generator) -> Sample:
         return replace(sample, image=np.concatenate([sample.image] * 3, axis=1))
 
     for batch in islice(loaders(transform=widen), 6):
@@ -358,13 +358,13 @@ def test_ones_own_transform_may_change_the_size(loaders):
     ],
 )
 def test_what_a_transform_may_not_return_is_named(loaders, changes, message):
-    loader = loaders(transform=lambda sample: replace(sample, **changes))
+    loader = loaders(transform=lambda sample, random: replace(sample, **changes))
     with pytest.raises(RuntimeError, match=rf"^image-\d+\.png \(sample \d+ of train\): .*{message}"):
         next(loader)
 
 
 def test_a_thread_s_error_names_the_sample_and_stays(loaders):
-    def fail(sample: Sample) -> Sample:
+    def fail(sample: Sample, random: np.random.Generator) -> Sample:
         if sample.image_id == 105:
             raise KeyError("no such key")
         return sample
@@ -410,7 +410,7 @@ def test_close_joins_the_threads(loaders):
 def test_only_the_loaders_threads_run_torch_on_one_core(loaders):
     inside: list[int] = []
 
-    def ask(sample: Sample) -> Sample:
+    def ask(sample: Sample, random: np.random.Generator) -> Sample:
         torch.ones(8).sum()
         inside.append(torch.get_num_threads())
         return sample
@@ -432,7 +432,7 @@ def test_only_the_loaders_threads_run_torch_on_one_core(loaders):
 def test_prefetch_is_bounded_and_waiting_is_measured(loaders):
     started: list[int | None] = []
 
-    def slow(sample: Sample) -> Sample:
+    def slow(sample: Sample, random: np.random.Generator) -> Sample:
         started.append(sample.image_id)
         time.sleep(0.1)
         return sample

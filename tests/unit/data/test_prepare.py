@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from raw_folders import coco_annotation, data_config, voc_object, write_coco, write_image, write_voc, write_yolo
 
-from detcore.data.prepare import prepare
+from detcore.data.prepare import SETTINGS, is_prepared, prepare
 from detcore.data.shards import ShardedSplit
 
 
@@ -17,7 +17,9 @@ def run(root, tmp_path, *, seed=0, **changes):
 
 
 def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All but the record of the settings, among which is the root."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SETTINGS)
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
 @pytest.fixture
@@ -52,6 +54,20 @@ def test_missing_splits_are_taken_from_train_by_seed_and_file_name(root, tmp_pat
     assert contents(tmp_path / "shards") == first
     run(root, tmp_path, val_fraction=0.2, test_fraction=0.1, seed=1)
     assert ShardedSplit.open(tmp_path / "shards", "val").file_names != files["val"]
+
+
+def test_shards_of_another_root_or_other_settings_are_not_taken_for_these(root, tmp_path):
+    config = data_config(root, tmp_path / "shards")
+    assert not is_prepared(config, seed=0)
+    prepare(config, seed=0, progress=False)
+    assert is_prepared(config, seed=0)
+    assert not is_prepared(config, seed=1)
+    assert not is_prepared(config.model_copy(update={"min_box_size": 5.0}), seed=0)
+    assert is_prepared(config.model_copy(update={"num_buckets": 1}), seed=0)
+    write_coco(tmp_path / "other", images=20)
+    assert not is_prepared(config.model_copy(update={"root": str(tmp_path / "other")}), seed=0)
+    shutil.rmtree(root)
+    assert is_prepared(config.model_copy(update={"root": str(root)}), seed=1), "pulled shards need no raw data"
 
 
 def test_ground_truth_is_the_source(root, tmp_path):
@@ -203,7 +219,7 @@ def test_a_failure_leaves_the_old_shards_whole(root, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr("detcore.data.prepare.write_description", full_disk)
+        patch.setattr("detcore.data.shard_writing.SplitWriter.finish", full_disk)
         run(root, tmp_path)
     assert contents(tmp_path / "shards") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "shards"]

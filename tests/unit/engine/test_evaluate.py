@@ -4,8 +4,7 @@ import pytest
 import torch
 from tiny_training import TinyDetector, same
 
-from detcore.data import ShardedSplit
-from detcore.data.loader import build_loader
+from detcore.data import ShardedSplit, build_loader
 from detcore.engine import Precision, Scores, evaluate
 
 CPU = torch.device("cpu")

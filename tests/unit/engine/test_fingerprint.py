@@ -21,7 +21,7 @@ def test_what_counts_and_what_does_not(configure) -> None:
     assert differences(before, of(data="abd")) == "data"
     assert differences(before, of(TinyDetector(num_classes=3), data="abd")) == "data; code"
     assert differences(before, of(nn.Linear(2, 2))) == "code"
-    assert differences(before, of(transform=lambda sample: sample)) == "code"
+    assert differences(before, of(transform=lambda sample, random: sample)) == "code"
 
 
 def test_the_package_hash_is_of_every_source_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

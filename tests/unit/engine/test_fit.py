@@ -225,7 +225,7 @@ def test_training_never_sees_another_split(configure, tiny_shards: Path, monkeyp
 def test_a_users_transform_is_used(configure) -> None:
     touched: list[int] = []
 
-    def transform(sample: Sample) -> Sample:
+    def transform(sample: Sample, random: np.random.Generator) -> Sample:
         touched.append(sample.image_id or 0)
         return sample
 

@@ -108,3 +108,13 @@ def test_a_model_without_a_pyramid_is_refused() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="no model 'resnet50000'"):
         backbone("resnet50000")
+
+
+def test_a_model_that_cannot_be_frozen_by_stage_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"hrnet_w18_small has no module 'stage1'"):
+        backbone("hrnet_w18_small", frozen_stages=1)
+
+
+def test_features_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"inception_v3: \(20, 20\) features at stride 4, needs \(24, 24\)"):
+        backbone("inception_v3")(torch.zeros(1, 3, 96, 96))

@@ -55,3 +55,11 @@ def test_messages_are_one_short_line() -> None:
     assert one_line(ValueError("a\n  b")) == "a b"
     assert one_line(KeyError()) == "KeyError"
     assert len(one_line(ValueError("x" * 1000))) == 300
+
+
+def test_a_database_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
+    """MLflow itself would try again for 100 seconds."""
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        connect(f"sqlite:///{tmp_path}")  # a folder
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        connect("postgresql://user:secret@127.0.0.1:1/runs")

@@ -1,13 +1,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tracking_samples import MakeConfig, MakeModel, make_shards
+from tracking_samples import MakeConfig, MakeModel, make_shards, start_of
 
-from detcore.tracking import close_run, open_run, register, resolve
+from detcore.evaluation import save_pr_curve
+from detcore.tracking import RunHandle, TrackingCallback, close_run, open_run, register, resolve
 from detcore.tracking.client import connect
+from detcore.tracking.runs import settle
 
 
 def test_a_version_has_description_signature_example_and_tags_and_is_linked_to_its_run(
@@ -111,3 +114,23 @@ def test_what_training_could_not_deliver_is_delivered_first(
     version = connect(store).get_model_version(registered.name, "1")
     assert version.run_id is not None
     assert connect(store).get_run(version.run_id).info.status == "FINISHED"
+
+
+def test_a_model_that_dvc_brought_back_is_linked_to_the_run_that_made_it(
+    make_config: MakeConfig, make_model: MakeModel, dataset: dict[str, Any], store: str
+) -> None:
+    """Two trainings in one folder; then the first one's files are restored, and its MLflow run is not the last."""
+    config = make_config()
+    models, run_ids = [], []
+    for seed in (0, 1):
+        models.append(make_model(config, seed=seed))
+        handle = settle(open_run(config, dataset=dataset), resumed=False)
+        with TrackingCallback(handle, save_curve=save_pr_curve) as callback:
+            callback.on_start(start_of(config))
+            callback.on_end(SimpleNamespace(model_dir=models[seed], best_step=4))
+        stored = RunHandle.load(config.run_dir)
+        assert stored is not None
+        run_ids.append(stored.run_id)
+    registered = register(models[0], config=config)
+    assert run_ids[0] != run_ids[1]
+    assert connect(store).get_model_version(registered.name, "1").run_id == run_ids[0]

@@ -11,7 +11,7 @@ def main(arguments: Sequence[str]) -> int:
     if result.model_dir is None:
         print(f"stopped at step {result.step} by {result.stopped}; the same command goes on from there")
     else:
-        print(f"published: {result.model_dir}")
+        print(f"published: {config.run_dir}/model")
     return result.exit_code
 
 

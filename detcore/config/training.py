@@ -71,7 +71,8 @@ class ClusterConfig(Section):
     """'local' runs in this process, without Ray: for a debugger."""
     num_workers: Count = 1
     cpus_per_worker: Positive = 1.0
-    gpus_per_worker: NonNegative = 0.0
+    gpus_per_worker: NonNegative | None = None
+    """None takes one where the cluster has enough for all workers and engine.device allows it."""
     address: str | None = None
     """A Ray cluster to join; None takes RAY_ADDRESS, else starts one on this machine."""
     storage_path: str | None = None

@@ -58,7 +58,8 @@ def _compose(overrides: list[str], *, model: nn.Module | None, data: str | Path 
         folder = Path(data).absolute()
         name = read_description(folder)["name"]
         derived += ["data=coco", f"data.name={_quoted(name)}"]
-        derived += [f"data.{key}={_quoted(folder)}" for key in ("root", "shards")]
+        # There is no raw data to prepare them from again: they are taken as they are.
+        derived += [f"data.shards={_quoted(folder)}", f"data.root={_quoted(folder / 'raw')}"]
     elif data is not None:
         if "/" in str(data):
             raise ValueError(f"{data}: no prepared data (dataset.json is missing); see detcore.data.write_split")

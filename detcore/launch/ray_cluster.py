@@ -64,7 +64,7 @@ def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
     Raises:
         ValueError: if what is stated contradicts `device`, or CUDA is asked for where there are too few GPUs.
     """
-    present = ray.cluster_resources().get("GPU", 0.0)
+    present = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
     stated = config.gpus_per_worker
     wanted = stated if stated is not None else float(device != "cpu" and present >= config.num_workers)
     if device == "cuda" and wanted == 0:

@@ -56,6 +56,7 @@ def fit_on_ray(job: Job) -> FitResult:
     """
     config, run_dir = job.config, Path(job.config.run_dir)
     cluster = config.cluster
+    print(f"starting {cluster.num_workers} {'worker' if cluster.num_workers == 1 else 'workers'} with Ray", flush=True)
     with ray_cluster(cluster):
         gpus = gpus_per_worker(cluster, device=config.engine.device)
         trainer = TorchTrainer(
@@ -85,7 +86,8 @@ def _run(trainer: TorchTrainer, relay: console.Relay) -> FitResult:
             relay.move()
             time.sleep(_POLL_SECONDS)
         try:
-            return future.result().return_value
+            result: FitResult = future.result().return_value
+            return result
         except (WorkerGroupError, ControllerError) as error:
             cause = first_cause(error)
             if isinstance(cause, (ValueError, OSError)):

@@ -3,9 +3,12 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+import psutil
 
 FILE_NAME = ".stop"
 
@@ -22,7 +25,7 @@ class StopFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handlers: dict[int, Any] = {}
-        self.received: str | None = None
+        self.received: Literal["SIGINT", "SIGTERM"] | None = None
 
     def __enter__(self) -> Self:
         self._path.unlink(missing_ok=True)
@@ -38,8 +41,12 @@ class StopFile:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            # A cluster of our own would leave some of its processes behind.
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
             os._exit(128 + number)
-        self.received = signal.Signals(number).name
+        self.received = "SIGINT" if number == signal.SIGINT else "SIGTERM"
         self._path.touch()
         # Written past Python's buffers, which a signal may find locked.
         os.write(2, f"\n{self.received}: finishing the step, then a checkpoint; once more to exit at once\n".encode())

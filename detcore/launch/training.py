@@ -64,7 +64,7 @@ def ensure_shards(config: Config) -> None:
 def with_absolute_paths(config: Config) -> Config:
     """The same configuration for processes with other working folders."""
     data = config.data.model_copy(update={"shards": str(Path(config.data.shards).absolute())})
-    update = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
+    update: dict[str, object] = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
     backbone = getattr(config.model, "backbone", None)
     if isinstance(backbone, ResNetBackbone) and backbone.weights is not None:
         backbone = backbone.model_copy(update={"weights": str(Path(backbone.weights).absolute())})

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -77,6 +78,7 @@ class TrackingCallback:
 
     def __init__(self, handle: RunHandle, *, save_curve: Callable[[Any, Path], None]) -> None:
         self._handle = handle
+        self._folder = Path(handle.run_dir, "tracking")
         self._save_curve = save_curve
         self._start: Start | None = None
 
@@ -131,6 +133,8 @@ class TrackingCallback:
             self._sampler.close()
         self._artist.shutdown()
         self._outbox.close()
+        with suppress(OSError):  # it is not there, or holds what is still to be uploaded
+            self._folder.rmdir()
 
     def _put_metrics(self, step: int, values: Mapping[str, float]) -> None:
         record = {"values": {name: float(value) for name, value in values.items()}, "step": step}
@@ -138,7 +142,7 @@ class TrackingCallback:
 
     def _illustrate(self, step: int, evaluation: Evaluation) -> None:
         try:
-            folder = Path(self._handle.run_dir, "tracking")
+            folder = self._folder
             folder.mkdir(parents=True, exist_ok=True)
             now = int(1000 * time.time())
             for index, picture in enumerate(self._pictures.draw(evaluation.results)):

@@ -90,7 +90,8 @@ def register(
         else:
             for key, value in tags.items():
                 client.set_model_version_tag(name, version.version, key, value)
-        client.update_model_version(name, version.version, description=_describe(config, published, figures))
+        loading = f'`detcore.load("{name}/{version.version}").predict("image.jpg")`'
+        client.update_model_version(name, version.version, description=_describe(published, figures, loading))
         champion = _champion(client, name, alias)
         better, reason = _judge(int(version.version), tags, champion, monitor=monitor)
         if better:
@@ -178,7 +179,11 @@ def _tags(config: Config, published: PublishedModel, figures: Mapping[str, Mappi
         "data.name": published.data.name,
         "data.content_hash": published.data.content_hash,
         VAL_HASH: _val_hash(config, published),
-        **{f"{split}.{name}": repr(float(value)) for split, own in figures.items() for name, value in own.items()},
+        **{
+            f"{split}.{name.removeprefix(f'{split}_')}": repr(float(value))
+            for split, own in figures.items()
+            for name, value in own.items()
+        },
     }
 
 
@@ -213,7 +218,7 @@ def _example(config: Config, published: PublishedModel) -> str:
         split.close()
 
 
-def _describe(config: Config, published: PublishedModel, figures: Mapping[str, Mapping[str, float]]) -> str:
+def _describe(published: PublishedModel, figures: Mapping[str, Mapping[str, float]], loading: str) -> str:
     """What a person reads in the registry."""
     shown = {
         split: ", ".join(f"{name} {value:.2f}" for name, value in own.items() if name.endswith(("_ap", "_ap50")))
@@ -222,6 +227,6 @@ def _describe(config: Config, published: PublishedModel, figures: Mapping[str, M
     lines = [
         f"{published.model.name} trained on {published.data.name}, {published.num_classes} classes.",
         *(f"{split}: {text}" for split, text in shown.items() if text),
-        f'`detcore.load("{config.tracking.registered_name}@…").predict("image.jpg")`',
+        loading,
     ]
     return "\n\n".join(lines)

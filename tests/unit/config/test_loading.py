@@ -107,3 +107,8 @@ def test_config_imports_no_torch() -> None:
 def test_config_directory_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (config_directory() / "config.yaml").is_file()
+
+
+def test_the_committed_params_are_of_the_committed_conf(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETCORE_CONF", str(repository / "conf"))
+    assert load(file=repository / "params.yaml") == load()

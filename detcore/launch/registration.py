@@ -1,6 +1,7 @@
 """A trained and measured model into the registry, and what to do with it next."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,18 @@ def report(config: Config) -> str:
         [
             f"test      {figures}",
             f"model     {name}, version {version} ({outcome['alias']}: {outcome['reason']})",
-            "next",
+            f"next{_activation()}",
             f"  runs and models in a browser   {browser}",
             f"  predict on an image            detcore predict {champion} {example}",
-            "  train on your own folder       python pipelines/train.py data=coco data.root=FOLDER",
+            "  train on your own folder       python pipelines/train.py data=coco data.root=FOLDER data.name=NAME "
+            "model=faster_rcnn_lite0 engine=finetune",
         ]
     )
+
+
+def _activation() -> str:
+    """What to type first, where the commands are in a virtual environment of this folder that a shell may not have."""
+    script = Path(sys.prefix, "bin", "activate")
+    if not script.is_file() or not script.is_relative_to(Path.cwd()):
+        return ""
+    return f" (first: source {script.relative_to(Path.cwd())})"

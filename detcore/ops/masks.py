@@ -111,7 +111,8 @@ def paste_masks(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], thres
     masks = masks.detach().to(torch.promote_types(masks.dtype, torch.float32))
     boxes = boxes.detach().to(masks.dtype)
     usable = boxes.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    boxes = torch.where(usable[:, None], boxes, boxes.new_tensor([-2.0, -2.0, -1.0, -1.0]))
+    nowhere = (-2.0, -2.0, -1.0, -1.0)
+    boxes = torch.stack([torch.where(usable, boxes[:, k], value) for k, value in enumerate(nowhere)], dim=1)
     out = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
     if masks.is_cuda:
         step = max(1, _PASTE_CHUNK // max(1, height * width))

@@ -117,8 +117,10 @@ def _corners_in_frame_of(frame: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
     own = torch.deg2rad(frame[..., 4])
     cx, cy = dx * own.cos() - dy * own.sin(), dx * own.sin() + dy * own.cos()
     turn = torch.deg2rad(box[..., 4] - frame[..., 4])[..., None]
-    u = box[..., 2:3] * box.new_tensor([0.5, -0.5, -0.5, 0.5])
-    v = box[..., 3:4] * box.new_tensor([0.5, 0.5, -0.5, -0.5])
+    # Not a product with a tensor of signs: to copy that to a GPU would make the host wait.
+    half_w, half_h = box[..., 2:3] / 2, box[..., 3:4] / 2
+    u = torch.cat([half_w, -half_w, -half_w, half_w], dim=-1)
+    v = torch.cat([half_h, half_h, -half_h, -half_h], dim=-1)
     return cx[..., None] + u * turn.cos() + v * turn.sin(), cy[..., None] - u * turn.sin() + v * turn.cos()
 
 

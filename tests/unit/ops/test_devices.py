@@ -126,8 +126,9 @@ def test_the_gpu_warps_like_the_cpu(angle: float) -> None:
             std=(1.0, 1.0, 1.0),
         ).cpu()
 
-    difference = (warp("cuda") - warp("cpu")).abs()  # grey levels; roundings may fall to either side
-    assert difference.max() <= 1.01 and difference.mean() <= 0.1
+    difference = (warp("cuda") - warp("cpu")).abs()
+    # Grey levels: the roundings of both passes of a resize may fall to the other side.
+    assert difference.max() <= 2.01 and difference.mean() <= 0.1
 
 
 @pytest.mark.parametrize("name", ["keyed_uniform", "match_anchors", "multilevel_roi_align", "focal", "ciou"])

@@ -5,13 +5,14 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 import detcore
 from detcore.data import Sample, write_split
 
-SHARDS = "data/shards/rectangles"
+SHARDS = Path("data/shards/rectangles")
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 
 

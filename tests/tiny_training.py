@@ -120,7 +120,7 @@ def faster_rcnn_config(run_dir: Path, shards: Path, **changes: Any) -> Config:
                     "post_nms_topk_train": 50,
                     "post_nms_topk_test": 30,
                 },
-                "roi_sampling": {"samples_per_image": 32},
+                "roi_sampling": {"samples_per_image": 64},
                 "box_head": {"fc_channels": 32, "sampling_ratio": 2},
                 "selection": {"score_threshold": 0.0},  # a detector hardly trained is to detect something
             },
@@ -130,7 +130,7 @@ def faster_rcnn_config(run_dir: Path, shards: Path, **changes: Any) -> Config:
             ],
             "data__test_transforms": [{"type": "resize_shortest_edge", "sizes": [64], "max_size": 96}],
             "data__num_buckets": 3,
-            "optim__lr": 0.02,
+            "optim__lr": 0.005,
             "engine__steps": 20,
             "engine__batch_size": 8,
             "engine__eval_every": None,

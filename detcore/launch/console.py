@@ -77,7 +77,8 @@ class Relay:
         self._target = sys.stdout
         self._file = path.open("w+b", buffering=0)
 
-    def move(self) -> None:
+    def move(self) -> bool:
+        """Whether anything had been said."""
         with _locked(self._file):
             self._file.seek(0)
             said = self._file.read()
@@ -85,6 +86,7 @@ class Relay:
         if said:
             self._target.write(said.decode("utf-8", "replace"))
             self._target.flush()
+        return bool(said)
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,8 @@ def fit(
             section; None takes what `config` says.
         config: overrides of conf/, as on the command line (`["engine.steps=1000", "cluster=local"]`), or a whole
             configuration.
-        transform: your own augmentation: called on every training `Sample`, from several threads, before all others.
+        transform: your own augmentation, `transform(sample, rng) -> Sample`: called on every training `Sample`, from
+            several threads, before all others.
 
     Returns:
         The outcome; `model_dir` in it is a folder that `detcore.load` reads.

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,13 +50,28 @@ def _join(address: str) -> None:
 def _start(config: ClusterConfig) -> None:
     # One machine is not preempted node by node, and without a dashboard nobody reads the metrics: two processes less.
     _set_defaults(RAY_USAGE_STATS_ENABLED="0", RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0", RAY_TRAIN_METRICS_ENABLED="0")
-    ray.init(
-        address="local",
-        num_cpus=math.ceil(config.num_workers * config.cpus_per_worker),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _same_import_path():
+        ray.init(
+            address="local",
+            num_cpus=math.ceil(config.num_workers * config.cpus_per_worker),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextmanager
+def _same_import_path() -> Iterator[None]:
+    """Processes started inside import from where this one does; Ray by itself passes on only the script's folder."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
@@ -75,6 +91,14 @@ def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
     if device == "cpu" and wanted > 0:
         raise ValueError(f"engine.device = cpu, but cluster.gpus_per_worker = {stated:g}")
     return wanted
+
+
+def resources(config: ClusterConfig) -> str:
+    """What the workers ask for and what there is, in words."""
+    free, total = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
+    there = ", ".join(f"{free.get(kind, 0.0):g} of {total.get(kind, 0.0):g} {kind}s" for kind in ("CPU", "GPU"))
+    asked = f"{config.num_workers} x {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker or 0:g} GPUs"
+    return f"they ask for {asked}, free in the cluster are {there}"
 
 
 def _set_defaults(**settings: str) -> None:

@@ -13,14 +13,16 @@ from ray.exceptions import RayTaskError
 from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device
 
+from detcore.config import ClusterConfig
 from detcore.engine import FitResult
 from detcore.launch import console
 from detcore.launch.job import Job, run_rank
-from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster
+from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster, resources
 from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
 from detcore.launch.stopping import StopFile
 
 _POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(kw_only=True)
@@ -59,34 +61,45 @@ def fit_on_ray(job: Job) -> FitResult:
     print(f"starting {cluster.num_workers} {'worker' if cluster.num_workers == 1 else 'workers'} with Ray", flush=True)
     with ray_cluster(cluster):
         gpus = gpus_per_worker(cluster, device=config.engine.device)
-        trainer = TorchTrainer(
-            partial(_train, job, console.Terminal.of_this_process()),
+        trainer = TorchTrainer(  # Train V2; type checkers see V1 by the same names
+            partial(_train, job, console.Terminal.of_this_process()),  # type: ignore[arg-type]
             scaling_config=ScalingConfig(
                 num_workers=cluster.num_workers,
                 use_gpu=gpus > 0,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
             ),
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]
                 name=config.name,
-                storage_path=cluster.storage_path or str(run_dir / "ray"),
+                storage_path=_storage(cluster.storage_path, run_dir),
                 failure_config=FailureConfig(max_failures=cluster.max_failures),
                 logging_config=LoggingConfig(log_level="CRITICAL"),  # errors are raised here, as one
             ),
         )
         with StopFile(run_dir / STOP_FILE_NAME) as stop, console.Relay(run_dir / console.FILE_NAME) as relay:
-            result = _run(trainer, relay)
-    return result if stop.received is None else replace(result, stopped=stop.received)
+            result = _run(trainer, relay, cluster)
+    # Otherwise the signal came too late to stop anything.
+    return replace(result, stopped=stop.received) if result.stopped is not None and stop.received else result
 
 
-def _run(trainer: TorchTrainer, relay: console.Relay) -> FitResult:
+def _storage(stated: str | None, run_dir: Path) -> str:
+    if stated is not None and "://" in stated:
+        return stated
+    return str(run_dir / "ray" if stated is None else Path(stated).absolute())
+
+
+def _run(trainer: TorchTrainer, relay: console.Relay, cluster: ClusterConfig) -> FitResult:
     # In another thread: in the main one Ray answers Ctrl-C by killing the workers, without a checkpoint.
     with ThreadPoolExecutor(1, thread_name_prefix="detcore-ray") as pool:
         future = pool.submit(trainer.fit)
+        begun, patient_until = False, time.monotonic() + _PATIENCE_SECONDS
         while not future.done():
-            relay.move()
+            begun = relay.move() or begun
+            if not begun and time.monotonic() > patient_until:  # Ray waits for ever, in case the cluster grows
+                patient_until += _PATIENCE_SECONDS
+                print(f"nothing heard of the workers yet; {resources(cluster)}", flush=True)
             time.sleep(_POLL_SECONDS)
         try:
-            result: FitResult = future.result().return_value
+            result: FitResult = future.result().return_value  # type: ignore[attr-defined]
             return result
         except (WorkerGroupError, ControllerError) as error:
             cause = first_cause(error)
@@ -96,20 +109,23 @@ def _run(trainer: TorchTrainer, relay: console.Relay) -> FitResult:
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The exception that a worker raised, out of those that Ray wraps it in.
+    """What went wrong in a worker, out of the exceptions that Ray wraps it in.
 
-    Of several workers' it is a ValueError if there is one, and a RuntimeError last: that is how torch.distributed says
-    that another rank is gone.
+    Of several workers' exceptions it is a ValueError if there is one, and a RuntimeError last: that is how
+    torch.distributed says that another rank is gone. A worker that died or never came is a ChildProcessError.
     """
     match error:
-        case WorkerGroupError():
+        case WorkerGroupError() if error.worker_failures:
             causes = [first_cause(failure) for _, failure in sorted(error.worker_failures.items())]
-            causes.sort(key=lambda cause: (not isinstance(cause, ValueError), isinstance(cause, RuntimeError)))
-            return causes[0] if causes else error
+            return min(causes, key=lambda cause: (not isinstance(cause, ValueError), isinstance(cause, RuntimeError)))
         case ControllerError():
             return first_cause(error.controller_failure)
-        case RayTaskError():
-            return error.cause if isinstance(error.cause, BaseException) else error
+        case RayTaskError() if isinstance(error.cause, BaseException):
+            return first_cause(error.cause)
+        case ModuleNotFoundError():
+            return ValueError(f"a worker cannot import {error.name!r}: install it on the cluster's machines")
+        case _ if type(error).__module__.split(".")[0] == "ray":
+            return ChildProcessError(f"a worker is lost: {' '.join(str(error).split())[:500]}")
     return error
 
 

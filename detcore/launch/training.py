@@ -23,7 +23,7 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
     Args:
         config: the whole configuration.
         model: your own detector, any module with losses(batch) and detect(batch); in place only with cluster=local.
-        transform: your own augmentation, called on each training sample, from several threads.
+        transform: your own augmentation of the training samples.
 
     Raises:
         ValueError: for what the configuration, the data or the model have wrong; one line.

@@ -54,16 +54,18 @@ class RegionSampler:
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, batch: Batch, targets: Targets) -> TrainingRegions:
-        boxes, valid = proposals.boxes_xyxy, proposals.valid
+        boxes, valid, candidates = proposals.boxes_xyxy, proposals.valid, proposals.anchors
         target_boxes = targets.boxes_xyxy.to(boxes.dtype)
         if self.append_ground_truth:
             boxes = torch.cat((boxes, target_boxes), dim=1)
             valid = torch.cat((valid, targets.valid), dim=1)
+            # Negative, as no anchor is.
+            objects = -1 - torch.arange(target_boxes.shape[1], device=boxes.device)
+            candidates = torch.cat((candidates, objects.expand(len(boxes), -1)), dim=1)
         thresholds = (self.positive_iou, self.positive_iou)
         matched, status = match_anchors(boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False)
         status = torch.where(valid & batch.real[:, None], status, -1)
         seed, step = batch.rng_key.unbind()
-        candidates = torch.arange(boxes.shape[1], device=boxes.device)
         keys = keyed_uniform(seed, step, batch.sample_ids, RANDOM_SITE, candidates)
         samples = sample_balanced(
             status, keys, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction

@@ -43,11 +43,13 @@ class Proposals(TensorStruct):
         boxes_xyxy: (B, R, 4), pixels of the network's input, inside the content; 0 where padded.
         logits: (B, R); 0 where padded.
         valid: (B, R) bool.
+        anchors: (B, R) int64, the anchor that each came from: a name that, unlike its rank, rounding does not change.
     """
 
     boxes_xyxy: Tensor
     logits: Tensor
     valid: Tensor
+    anchors: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,7 @@ class RPN(nn.Module):
         keep, count = nms_padded(boxes, scores, group, self.nms_threshold, total, valid=usable)
         valid = torch.arange(total, device=keep.device) < count[:, None]
         boxes = torch.where(valid[..., None], boxes.gather(1, keep[..., None].expand(-1, -1, 4)), 0.0)
-        return Proposals(boxes, torch.where(valid, scores.gather(1, keep), 0.0), valid)
+        return Proposals(boxes, torch.where(valid, scores.gather(1, keep), 0.0), valid, index.gather(1, keep))
 
     def losses(self, predictions: AnchorPredictions, batch: Batch, targets: Targets) -> dict[str, Tensor]:
         """loss_rpn_cls and loss_rpn_loc of a random balanced set of anchors; see `rpn_losses`."""

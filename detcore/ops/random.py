@@ -23,12 +23,12 @@ def keyed_uniform(
         step: int or 0-d int64; its low 32 bits count.
         sample_ids: (B,) int64; their low 32 bits count.
         site: the place in the program that draws; two samplers of one step need different sites. Low 32 bits.
-        candidate_ids: (N,) int64; their low 32 bits count.
+        candidate_ids: (N,) int64, or (B, N) where images have candidates of their own; their low 32 bits count.
 
     Returns:
         (B, N) float32.
     """
-    counter = (candidate_ids[None, :] & _MASK, sample_ids[:, None] & _MASK, step & _MASK, site & _MASK)
+    counter = (candidate_ids & _MASK, sample_ids[:, None] & _MASK, step & _MASK, site & _MASK)
     word = philox4x32_10(counter, (seed & _MASK, (seed >> 32) & _MASK))[0]
     return torch.as_tensor(word >> 8).float() * 2.0**-24
 

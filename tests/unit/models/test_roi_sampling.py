@@ -37,7 +37,7 @@ BATCH = Batch(
 
 @pytest.fixture
 def proposals() -> Proposals:
-    return Proposals(BOXES[None], torch.zeros(1, 5), torch.tensor([[True] * 4 + [False]]))
+    return Proposals(BOXES[None], torch.zeros(1, 5), torch.tensor([[True] * 4 + [False]]), torch.arange(5)[None])
 
 
 def sampler(*, append_ground_truth: bool, samples_per_image: int = 100) -> RegionSampler:

@@ -1,0 +1,160 @@
+"""The DVC pipeline on a copy of the project: its stages, what reruns when, and experiments."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("dvc", reason="dvc is not installed")
+
+STAGES = ["fetch", "prepare", "train", "evaluate", "register"]
+TINY = {
+    "conf/config.yaml": [("- cluster: ray", "- cluster: local")],
+    "conf/data/digits.yaml": [("train: 1200", "train: 16"), ("val: 200", "val: 6"), ("test: 200", "test: 6")],
+}
+TINY_ENGINE = "steps: 4\nbatch_size: 4\neval_every: 2\nlog_every: 1\ncheckpoint_every: 1\nmonitor: box_ap\n"
+
+
+class Project:
+    """A copy of what DVC needs, in a git repository of its own, with a configuration of a few steps."""
+
+    def __init__(self, repository: Path, folder: Path) -> None:
+        self.folder = folder
+        self.repository = repository
+        for name in ("conf", "pipelines", "detcore", ".dvc", "dvc.yaml", ".dvcignore", ".gitignore"):
+            source, target = repository / name, folder / name
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+            else:
+                shutil.copy(source, target)
+        for name, changes in TINY.items():
+            path = folder / name
+            text = path.read_text()
+            for before, after in changes:
+                assert before in text, f"{name} does not say {before!r} any more"
+                text = text.replace(before, after)
+            path.write_text(text)
+        (folder / "conf/engine/demo.yaml").write_text(TINY_ENGINE)
+        self.params()
+        for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+            self.run("git", *command)
+
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        author = {
+            f"GIT_{role}_{what}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        return {**os.environ, **author, "PYTHONPATH": str(self.folder), "PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def params(self, *overrides: str) -> None:
+        self.run(sys.executable, "-m", "detcore.config", "params.yaml", *overrides)
+
+
+@pytest.fixture(scope="module")
+def project(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    yield Project(repository, tmp_path_factory.mktemp("project"))
+
+
+def stages_run(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage ")]
+
+
+def test_the_stages_resolve_in_order(project: Project) -> None:
+    assert project.run("dvc", "stage", "list", "--name-only").split() == STAGES
+    edges = set(re.findall(r'"(\w+)" -> "(\w+)"', project.run("dvc", "dag", "--dot")))
+    assert set(pairwise(STAGES)) <= edges
+    config = project.run("dvc", "config", "--list")
+    assert "core.analytics=false" in config
+    assert "remote." not in config
+
+
+def test_dvc_composes_as_make_params_does(project: Project, tmp_path: Path) -> None:
+    """`dvc exp run` calls this function of DVC's; the resolver of conf_sha256 must be known there too."""
+    script = (
+        "import sys; from dvc.utils.hydra import compose_and_dump\n"
+        "compose_and_dump(sys.argv[1], sys.argv[2], None, 'config', sys.argv[2], ['optim.lr=0.5'])"
+    )
+    composed = tmp_path / "params.yaml"
+    project.run(sys.executable, "-c", script, str(composed), str(project.folder / "conf"))
+    found = yaml.safe_load(composed.read_text())
+    expected = yaml.safe_load((project.folder / "params.yaml").read_text())
+    expected["optim"]["lr"] = 0.5
+    assert found == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_whole_way(project: Project) -> None:
+    assert stages_run(project.run("dvc", "repro")) == STAGES
+    run_dir = project.folder / "runs" / "digits-mask-rcnn"
+    assert json.loads((run_dir / "registered.json").read_text())["version"] == 1
+    assert "version 1" in project.run(sys.executable, "pipelines/register.py", "--params", "params.yaml", "--report")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "results")
+
+    started = time.monotonic()
+    assert stages_run(project.run("dvc", "repro")) == []
+    assert time.monotonic() - started < 60  # about 1 s; the bar is 10 s on a quiet machine
+
+    _interrupt_and_resume(project, run_dir)
+
+    output = project.run("dvc", "exp", "run", "-S", "model=faster_rcnn_lite0", "-S", "optim.lr=0.0005")
+    assert stages_run(output) == STAGES[2:]
+    assert "report/test.json" in project.run("dvc", "metrics", "diff")
+    assert "index.html" in project.run("dvc", "plots", "show")
+    assert "evaluate" in project.run("dvc", "dag")
+
+
+def _interrupt_and_resume(project: Project, run_dir: Path) -> None:
+    """Another learning rate and more steps: train and what follows run; Ctrl-C in train, then the same again."""
+    project.params("optim.lr=0.002", "engine.steps=40", "engine.eval_every=40")
+    process = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("step 3/40"):
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait() != 0
+    assert stages_run("".join(lines)) == ["train"]
+    assert "starting anew" in "".join(lines)
+    assert not (run_dir / "model").exists()
+
+    output = project.run("dvc", "repro")
+    assert "resuming at step" in output
+    assert stages_run(output) == STAGES[2:]
+    steps = [int(line.split(",")[0]) for line in (run_dir / "history.csv").read_text().splitlines()[1:]]
+    assert steps == list(range(1, 41))
+    assert stages_run(project.run("dvc", "repro")) == []
+    assert (
+        hashlib.sha256((run_dir / "model" / "weights.safetensors").read_bytes()).hexdigest()
+        == (json.loads((run_dir / "model" / "model.json").read_text())["weights_sha256"])
+    )

@@ -1,0 +1,108 @@
+"""`ray start --head` and `ray job submit`, with Ray's token authentication, on the loopback address."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+class Head:
+    """A cluster of one node, and what a client needs to reach it."""
+
+    def __init__(self, repository: Path, folder: Path, sessions: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "HOME": str(folder),  # the token is kept below it
+            "RAY_AUTH_MODE": "token",
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(repository),
+        }
+        subprocess.run([RAY, "get-auth-token", "--generate"], env=self.environment, check=True, capture_output=True)
+        ports = _free_ports(len(PORTS))
+        self.address = f"http://127.0.0.1:{ports[1]}"
+        command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
+        command += ["--dashboard-host=127.0.0.1", f"--temp-dir={sessions}", "--disable-usage-stats"]
+        command += [f"--{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def submit(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [RAY, "job", "submit", "--address", self.address, "--", *command],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+
+@pytest.fixture(scope="module")
+def head(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    sessions = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets lie below it
+    head = Head(repository, tmp_path_factory.mktemp("head"), sessions)
+    try:
+        deadline = time.monotonic() + 120
+        while head.submit("true").returncode:
+            assert head.process.poll() is None, head.process.communicate()[0]
+            assert time.monotonic() < deadline, "the cluster does not take jobs"
+            time.sleep(1)
+        yield head
+    finally:
+        head.process.send_signal(signal.SIGTERM)
+        head.process.communicate(timeout=120)
+        shutil.rmtree(sessions, ignore_errors=True)
+
+
+def test_a_job_trains_on_the_cluster_it_was_submitted_to(head: Head, repository: Path) -> None:
+    small = [f"data.source.{split}={count}" for split, count in (("train", 8), ("val", 4), ("test", 4))]
+    done = head.submit(
+        "python",
+        str(repository / "pipelines" / "train.py"),
+        *("engine.steps=2", "engine.batch_size=4", "engine.log_every=1", "tracking.enabled=false"),
+        *("cluster.num_workers=2", "cluster.cpus_per_worker=1", f"run_dir={head.folder}/run", *small),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step 2/2" in done.stdout
+    assert (head.folder / "run" / "model" / "weights.safetensors").is_file()
+
+
+def test_an_error_in_a_job_is_one_line(head: Head, repository: Path) -> None:
+    done = head.submit("python", str(repository / "pipelines" / "train.py"), "optim.lr=-1")
+    assert done.returncode != 0
+    assert "error: configuration: optim.lr" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_without_the_token_nobody_gets_in(head: Head, tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    done = head.submit("true", HOME=str(tmp_path))
+    assert done.returncode != 0
+    assert "oken" in done.stdout + done.stderr  # "Invalid token", or the like
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

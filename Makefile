@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 demo: $(READY)
 	@dvc repro
-	@python pipelines/register.py --report
+	@python pipelines/register.py --params params.yaml --report
 
 test: $(READY)
 	@python -m pytest

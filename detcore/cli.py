@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ import detcore
 
 if TYPE_CHECKING:
     from detcore.inference import Prediction
+    from detcore.inference.sources import ImageSource
 
+_INCOMPLETE = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130
 
@@ -51,11 +53,20 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit code: 0, 2 for what the user can mend (in one line), 130 for Ctrl-C."""
+    """Runs the command.
+
+    Returns:
+        The exit code: 0, 1 where images were left out, 2 for what the user can mend (in one line), 130 for Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
-    commands = {"predict": _predict, "pull": _pull, "models": _models, "doctor": _doctor}
+    commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
+        "predict": _predict,
+        "pull": _pull,
+        "models": _models,
+        "doctor": _doctor,
+    }
     try:
-        commands[options.command](options)
+        return commands[options.command](options) or 0
     except (ValueError, OSError) as error:
         if options.traceback:
             raise
@@ -63,7 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _USER_ERROR
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,40 +113,52 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace) -> int:
     from detcore.inference.sources import expand
 
     sources = expand(options.sources)[0]  # a misspelt path is told before a model is loaded
     predictor = detcore.load(options.model, device=options.device)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    names = _file_names(sources)
+    if options.json not in (None, "-"):  # told before hours of work, not after
+        file = Path(options.json)
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise ValueError(f"--json {file}: no file can be written there")
+    taken: set[str] = set()
+    unreadable = 0
+
+    def skip(_: "ImageSource", error: ValueError) -> None:
+        nonlocal unreadable
+        unreadable += 1
+        print(f"detcore predict: skipped {' '.join(str(error).split())}", file=sys.stderr)
+
     rows = []
     table = sys.stderr if options.json == "-" else sys.stdout
-    found = predictor.stream(sources, score_threshold=options.score, batch_size=options.batch_size)
+    found = predictor.stream(sources, score_threshold=options.score, batch_size=options.batch_size, on_unreadable=skip)
     for prediction in found:
         print(f"{prediction.name}: {_in_words(prediction)}", file=table)
-        name = next(names)
         if options.out is not None:
-            prediction.draw().save(options.out / name, quality=92)
+            prediction.draw().save(options.out / _file_name(prediction.source, taken), quality=92)
         if options.json is not None:
             rows.append(prediction.to_dict())
     if options.json == "-":
         print(json.dumps(rows, indent=1))
     elif options.json is not None:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+    if unreadable:
+        print(f"detcore predict: {unreadable} of {len(sources)} images could not be read", file=sys.stderr)
+        return _INCOMPLETE
+    return 0
 
 
-def _file_names(sources: Sequence[Any]) -> Iterator[str]:
-    """A file name of its own for each image: a.jpg and b/a.png give a.jpg and a-2.jpg."""
-    taken: set[str] = set()
-    for source in sources:
-        stem, number = Path(source).stem, 2
-        name = stem
-        while name in taken:
-            name, number = f"{stem}-{number}", number + 1
-        taken.add(name)
-        yield f"{name}.jpg"
+def _file_name(source: Any, taken: set[str]) -> str:
+    """A file name not in `taken`, which it joins: a.jpg and b/a.png give a.jpg and a-2.jpg."""
+    stem, number = Path(source).stem, 2
+    name = stem
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    taken.add(name)
+    return f"{name}.jpg"
 
 
 def _in_words(prediction: "Prediction") -> str:
@@ -146,13 +168,12 @@ def _in_words(prediction: "Prediction") -> str:
 
 def _pull(options: argparse.Namespace) -> None:
     from detcore.inference.folder import DESCRIPTION, WEIGHTS, read_description, read_weights
-    from detcore.tracking import resolve
+    from detcore.loading import published_folder
 
     target: Path = options.folder
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is not an empty folder")
-    named = Path(options.model)
-    source = named if (named / DESCRIPTION).is_file() else resolve(options.model)
+    source = published_folder(options.model)
     description = read_description(source)
     read_weights(source, description)
     # Whole or not at all: a copy that is cut off must not look like a model.

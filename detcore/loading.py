@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from detcore.inference import Predictor, load_folder
+from detcore.inference.folder import DESCRIPTION
 from detcore.tracking import resolve
 
 
@@ -21,6 +22,21 @@ def load(name: str | Path, *, device: str = "auto", model: nn.Module | None = No
     Raises:
         ValueError: if there is no such model, or its files do not fit together.
     """
+    return load_folder(published_folder(name), device=device, model=model)
+
+
+def published_folder(name: str | Path) -> Path:
+    """The folder of a model: the one named so, or a registered model's.
+
+    Raises:
+        ValueError: if there is neither.
+    """
     path = Path(name)
-    folder = path if (path / "model.json").is_file() else resolve(str(name))
-    return load_folder(folder, device=device, model=model)
+    if (path / DESCRIPTION).is_file():
+        return path
+    try:
+        return resolve(str(name))
+    except ValueError as error:
+        if len(path.parts) < 2 and not path.is_dir():  # meant as a registered name
+            raise
+        raise ValueError(f"{error}; nor is there a file {path / DESCRIPTION}") from error

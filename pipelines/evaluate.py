@@ -8,7 +8,8 @@ from detcore.launch import evaluate_published, parser, read_config, run_main
 def main(arguments: Sequence[str]) -> int:
     config = read_config(parser(__doc__).parse_args(arguments))
     metrics = evaluate_published(config)
-    print("test: " + "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
+    if metrics:
+        print("test: " + "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
     return 0
 
 

@@ -103,7 +103,10 @@ def write_shards(folder: Path, *, train: int = 16, val: int = 6, make: Callable[
 
 
 def faster_rcnn_config(run_dir: Path, shards: Path, **changes: Any) -> Config:
-    """A Faster R-CNN with a ResNet-50 of few channels and frozen norms: 20 steps of `scenes`, each logged."""
+    """A Faster R-CNN with a ResNet-50 of few channels and frozen norms: 20 steps of `scenes`, each logged.
+
+    To be built with load_weights=False: it is small enough to learn on top of frozen random stages.
+    """
     return tiny_config(
         run_dir,
         shards,
@@ -111,7 +114,13 @@ def faster_rcnn_config(run_dir: Path, shards: Path, **changes: Any) -> Config:
             "model": {
                 "type": "faster_rcnn",
                 "name": "small",
-                "backbone": {"type": "resnet", "stem_channels": 8, "res2_channels": 16, "width_per_group": 8},
+                "backbone": {
+                    "type": "resnet",
+                    "stem_channels": 8,
+                    "res2_channels": 16,
+                    "width_per_group": 8,
+                    "weights": "absent.safetensors",
+                },
                 "fpn": {"channels": 16},
                 "rpn": {
                     "anchors": {"sizes": [[16], [24], [32], [48], [64]]},

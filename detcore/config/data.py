@@ -1,8 +1,9 @@
 """The data section: where raw images come from, how they become shards, and how shards become batches."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
 
@@ -57,7 +58,7 @@ class Split(Section):
 
 class ResizeShortestEdge(Section):
     type: Literal["resize_shortest_edge"] = "resize_shortest_edge"
-    sizes: tuple[Count, ...]
+    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
     """One is drawn for each image; a test pipeline has one."""
     max_size: Count
 
@@ -100,6 +101,7 @@ Transform = Annotated[
 
 class DataConfig(Section):
     name: str
+    """Becomes part of names of runs, folders and registered models: letters, digits, '_', '-' and blanks within."""
     format: Literal["coco", "voc", "yolo"]
     root: str
     """The raw folder."""
@@ -124,6 +126,16 @@ class DataConfig(Section):
     size_divisor: Count = 32
     threads: CountOrZero = 0
     """Loader threads of each worker; 0 takes the cores that the worker has."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        # MLflow refuses / : . % and quotes in the names of registered models, which are made of this one.
+        if not re.fullmatch(r"\w(?:[\w -]*[\w-])?", name):
+            raise ValueError(
+                f"{name!r} is no name for data: only letters, digits, '_', '-' and blanks within, and no '-' first"
+            )
+        return name
 
     @model_validator(mode="after")
     def _resizes(self) -> Self:

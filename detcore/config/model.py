@@ -23,10 +23,19 @@ class ResNetBackbone(Section):
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
     """Stages that are not trained: 0 none, 1 the stem, 2 the stem and res2, and so on."""
     weights: str | None = None
-    """A safetensors file with the backbone's tensors; None starts at random."""
+    """A safetensors file with the backbone's tensors; None starts at random, which leaves nothing to freeze."""
     image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """RGB, on the scale 0..255."""
     image_std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
+
+    @model_validator(mode="after")
+    def _no_random_weights_are_frozen(self) -> Self:
+        if self.weights is None and (self.norm == "frozen_bn" or self.frozen_stages):
+            raise ValueError(
+                f"norm={self.norm} and frozen_stages={self.frozen_stages} would freeze random weights: set "
+                "model.backbone.weights=FILE (safetensors), or norm=gn (or bn) and frozen_stages=0 to start at random"
+            )
+        return self
 
 
 class TimmBackbone(Section):

@@ -9,6 +9,9 @@ from detcore.config.model import ModelConfig
 from detcore.config.section import Section
 from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig
 
+_REFUSED = "/:.%'\""
+"""What MLflow takes in no name of a model."""
+
 
 class Config(Section):
     name: str
@@ -22,6 +25,18 @@ class Config(Section):
     engine: EngineConfig
     cluster: ClusterConfig
     tracking: TrackingConfig
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self.run_dir.strip():
+            raise ValueError("run_dir is empty")
+        for key, value in (("name", self.name), ("tracking.registered_name", self.tracking.registered_name)):
+            if not value.strip() or set(value) & set(_REFUSED):
+                raise ValueError(
+                    f"{key} = {value!r} is empty or has one of {' '.join(_REFUSED)} in it; "
+                    "unless you set it, it is made of data.name and model.name"
+                )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -102,13 +102,13 @@ class RowReader:
             shape: height and width of the batch.
 
         Raises:
-            RuntimeError: anything that went wrong, with the image's name.
+            ValueError: anything that went wrong, with the image's name.
         """
         try:
             return self._read(epoch, sample, choice, shape)
         except Exception as error:
             where = f"{self._split.file_names[sample]} (sample {sample} of {self._split.split})"
-            raise RuntimeError(f"{where}: {error or type(error).__name__}") from error
+            raise ValueError(f"{where}: {error or type(error).__name__}") from error
 
     def _read(self, epoch: int, sample: int, choice: int, shape: Shape) -> Row:
         image = decode(self._split.read(sample))

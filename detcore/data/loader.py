@@ -174,7 +174,8 @@ class Loader(Iterator[Batch]):
         """The next batch.
 
         Raises:
-            RuntimeError: a sample could not be read (with its name; asked again, the same), or the loader is closed.
+            ValueError: a sample could not be read (with its name; asked again, the same).
+            RuntimeError: the loader is closed.
         """
         started = time.perf_counter()
         self._fill()

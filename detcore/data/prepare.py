@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from detcore.config import DataConfig
 from detcore.data.annotations import Annotations
 from detcore.data.cleaning import clean
+from detcore.data.fingerprint import fingerprint
 from detcore.data.formats import RawDataset, RawSplit, read_raw
 from detcore.data.formats.raw import IMAGE_SCHEMA, listing
 from detcore.data.images import StoredImage, read_image, store_image
@@ -26,7 +27,7 @@ from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
 
 SETTINGS = "settings.sha256"
-"""The file that says of which part of the configuration the shards were made."""
+"""The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
 
 
 def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
@@ -45,6 +46,8 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     root = obtain(config, progress=progress)
     shards = Path(config.shards)
     _refuse_foreign_folder(shards)
+    # Before they are read: what changes meanwhile is a change.
+    raw_files = fingerprint(root, without=shards)
     raw = read_raw(config, root)
     _refuse_shared_images(raw)
     for split in raw.splits.values():
@@ -78,7 +81,7 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
                 splits={name: ready.report for name, ready in checked.items()},
             )
             (temporary / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-            (temporary / SETTINGS).write_text(_settings(config, seed=seed) + "\n")
+            (temporary / SETTINGS).write_text(f"{_settings(config, seed=seed)}\n{raw_files}\n")
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -88,17 +91,20 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
 
 
 def is_prepared(config: DataConfig, *, seed: int) -> bool:
-    """Whether `config.shards` holds what `prepare` would write with these settings; the raw files are not looked at.
+    """Whether `config.shards` holds what `prepare` would write with these settings and raw files.
 
-    Shards that `write_split` made are taken as they are, and so are those whose raw folder is on another machine.
+    Files are compared by path, size and time of change. Where there are none (shards that were pulled) the settings
+    decide. Taken as they are: shards that `write_split` made, and any whose absent root is said to lie within them,
+    where no raw folder can be.
     """
-    shards = Path(config.shards)
+    shards, root = Path(config.shards), Path(config.root)
     if not (shards / "dataset.json").is_file():
         return False
     written = shards / SETTINGS
-    if not written.is_file() or (config.source is None and not Path(config.root).exists()):
+    if not written.is_file() or (not root.exists() and shards.absolute() in root.absolute().parents):
         return True
-    return written.read_text().strip() == _settings(config, seed=seed)
+    settings, _, raw_files = written.read_text().strip().partition("\n")
+    return settings == _settings(config, seed=seed) and fingerprint(root, without=shards) in (None, raw_files)
 
 
 def _settings(config: DataConfig, *, seed: int) -> str:
@@ -139,7 +145,11 @@ def _with_missing_splits(raw: RawDataset, config: DataConfig, *, seed: int) -> R
     splits["train"] = train.take(np.array(sorted(order), np.int64))
     for name, split in splits.items():
         if split.images.num_rows == 0:
-            raise ValueError(f"{split.source}: the {name} split has no images")
+            raise ValueError(
+                f"{split.source}: the {name} split has no images; the data's own train has {len(names)}, from which"
+                f" data.val_fraction = {config.val_fraction:g} and data.test_fraction = {config.test_fraction:g} draw"
+                " the splits that are missing"
+            )
     return replace(raw, splits=splits)
 
 
@@ -204,7 +214,8 @@ def _check_split(
     split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
     cleaned = clean(split, min_box_size=config.min_box_size)
     if cleaned.split.objects.num_rows == 0:
-        raise ValueError(f"{split.source}: the {name} split has no objects")
+        hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
+        raise ValueError(f"{split.source}: the {name} split has no objects{hint}")
     report = SplitReport.of(cleaned, categories=categories, skipped=skipped, converted=kept.count(False))
     return _Checked(
         split=cleaned.split, declared=[declared[row] for row in readable], kept=np.array(kept), report=report

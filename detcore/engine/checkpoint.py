@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ WEIGHTS, AVERAGE, TENSORS, RECORD, MANIFEST = (
     "record.json",
     "manifest.json",
 )
+MOST_SET_ASIDE = 3
+"""Checkpoints of so many earlier trainings stay."""
 
 
 class CheckpointError(OSError):
@@ -114,10 +117,21 @@ class CheckpointFolder:
                 shutil.rmtree(self.folder(later))
 
     def set_aside(self) -> Path:
-        """Moves all checkpoints out of the way, in the place of those that were set aside before."""
-        aside = self.path.with_name(f"{self.path.name}.previous")
-        shutil.rmtree(aside, ignore_errors=True)
-        return self.path.rename(aside)
+        """Moves all checkpoints out of the way, beside those set aside before; says which of these it removes."""
+        before = self._set_aside_before()
+        number = max(before, default=0) + 1
+        name = f"{self.path.name}.previous"
+        aside = self.path.rename(self.path.with_name(name if number == 1 else f"{name}-{number}"))
+        for old in sorted(before)[: -(MOST_SET_ASIDE - 1)]:
+            self._say(f"removing the checkpoints of an earlier training: {before[old]}")
+            shutil.rmtree(before[old])
+        return aside
+
+    def _set_aside_before(self) -> dict[int, Path]:
+        """By number; the higher, the later."""
+        pattern = re.compile(re.escape(self.path.name) + r"\.previous(?:-(\d+))?")
+        found = ((pattern.fullmatch(path.name), path) for path in self.path.parent.iterdir())
+        return {int(match[1] or 1): path for match, path in found if match}
 
     def _read(self, step: int) -> Checkpoint:
         files = self._checked(step)

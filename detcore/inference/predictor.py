@@ -1,7 +1,7 @@
 """A trained detector, ready to predict."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from detcore.structures.boxes import larger_than
 from detcore.structures.coordinates import boxes_to_original
 
 _MASK_THRESHOLD = 0.5
+
+OnUnreadable = Callable[[ImageSource, ValueError], None]
+_Read = tuple[ImageSource, NDArray[np.uint8]]
 
 
 class Predictor:
@@ -60,15 +63,26 @@ class Predictor:
         predictions = list(self.stream(images, score_threshold=score_threshold, batch_size=batch_size))
         return predictions if several else predictions[0]
 
-    def stream(self, source: Source, *, score_threshold: float = 0.5, batch_size: int = 8) -> Iterator[Prediction]:
-        """As `predict`, one prediction after the other, in order: for more images than fit into memory."""
+    def stream(
+        self,
+        source: Source,
+        *,
+        score_threshold: float = 0.5,
+        batch_size: int = 8,
+        on_unreadable: OnUnreadable | None = None,
+    ) -> Iterator[Prediction]:
+        """As `predict`, one prediction after the other, in order: for more images than fit into memory.
+
+        With `on_unreadable`, an image that cannot be read is left out, and the function called with it and the error.
+        """
         if not 0.0 <= score_threshold <= 1.0:
             raise ValueError(f"score_threshold {score_threshold} is not between 0 and 1")
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is less than 1")
         images, _ = expand(source)
         chunks = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        return (prediction for chunk in chunks for prediction in self._predict_some(chunk, score_threshold))
+        read = (_read(chunk, on_unreadable) for chunk in chunks)
+        return (prediction for some in read for prediction in self._predict_some(some, score_threshold))
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Batch, Detections]:
         """The model's own output for images (h, w, 3) of one padded size, and the batch that it saw."""
@@ -77,8 +91,8 @@ class Predictor:
             detections: Detections = self.model.detect(batch)  # type: ignore[operator]
         return batch, detections
 
-    def _predict_some(self, sources: Sequence[ImageSource], score_threshold: float) -> list[Prediction]:
-        images = [read_rgb(source) for source in sources]
+    def _predict_some(self, read: Sequence[_Read], score_threshold: float) -> list[Prediction]:
+        images = [image for _, image in read]
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             groups[self.preprocessing.padded_size(image)].append(index)
@@ -92,7 +106,7 @@ class Predictor:
                 keep, own_boxes = kept[row], boxes[row][kept[row]]
                 labels = detections.labels[row][keep].cpu().numpy()
                 predictions[index] = Prediction(
-                    source=sources[index],
+                    source=read[index][0],
                     height=height,
                     width=width,
                     boxes_xyxy=own_boxes.cpu().numpy(),
@@ -101,7 +115,19 @@ class Predictor:
                     class_names=tuple(self.labels[label] for label in labels),
                     masks=_pasted(detections, row, keep, own_boxes, (height, width)),
                 )
-        return [predictions[index] for index in range(len(sources))]
+        return [predictions[index] for index in range(len(read))]
+
+
+def _read(sources: Sequence[ImageSource], on_unreadable: OnUnreadable | None) -> list[_Read]:
+    read = []
+    for source in sources:
+        try:
+            read.append((source, read_rgb(source)))
+        except ValueError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(source, error)
+    return read
 
 
 def _pasted(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detcore.data.images import read_image
+from detcore.data.images import _as_rgb, read_image
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """What counts as an image in a folder."""
@@ -60,19 +60,21 @@ def _expand_path(source: str | Path) -> tuple[list[ImageSource], bool]:
 
 
 def read_rgb(source: ImageSource) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB. A file's EXIF orientation is applied.
+    """(H, W, 3) uint8 RGB; 16 bits are scaled to 8. A file's EXIF orientation is applied.
 
     Raises:
-        ValueError: if a file is no readable image, or an array is not (H, W, 3) uint8.
+        ValueError: if a file cannot be read, or is no readable image, or an array is not (H, W, 3) uint8.
     """
     if isinstance(source, Path):
         try:
             picture, _ = read_image(source.read_bytes())
+        except OSError as error:
+            raise ValueError(f"{source}: {error.strerror or error}") from error
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
         return np.asarray(picture.convert("RGB"))
     if isinstance(source, Image.Image):
-        return np.asarray(source.convert("RGB"))
+        return np.asarray(_as_rgb(source).convert("RGB"))
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
         raise ValueError(f"an image array must be (H, W, 3) uint8 in RGB order, got {source.shape} {source.dtype}")
     return source

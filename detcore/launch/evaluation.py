@@ -1,6 +1,7 @@
 """The test figures of a published model, once, after all decisions are made."""
 
 import csv
+import io
 import json
 import shutil
 import time
@@ -12,14 +13,18 @@ from torch import nn
 
 from detcore.config import Config
 from detcore.data import ShardedSplit, build_loader
+from detcore.data.shards import read_description as read_dataset
 from detcore.engine import Precision, evaluate
+from detcore.engine.atomic import write_file
 from detcore.evaluation import Evaluation, PRCurve, save_pr_curve
-from detcore.inference import load_folder
+from detcore.inference import PublishedModel, load_folder, read_description
 from detcore.launch.training import ensure_shards
 from detcore.tracking import RunHandle, buffer
 from detcore.tracking.pictures import Pictures
 
 FOLDER = "evaluation"
+MODEL_SHA256 = "model.sha256"
+"""The file in it that says which weights were measured."""
 PNG_SIGNATURE = b"\x89PNG"
 
 
@@ -28,22 +33,26 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
 
     Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv`, `pr_curve.csv` (and `mask_pr_curve.csv`) with a
     picture of each, `pictures/` of predictions beside the truth, and `example.jpg`, an image to try the model on. Logs
-    the same to the run that trained the model.
+    the same to the run that trained the model. Where the data has no test split it says so, and the files are empty.
 
     Args:
         model: your own module, where the published model is one; its weights are loaded into it.
 
     Returns:
-        The test metrics in percent.
+        The test metrics in percent; {} without a test split.
 
     Raises:
-        ValueError: if there is no published model, it is of another data set's classes, or there is no test split.
+        ValueError: if there is no published model, or it was trained on other data or another split of it.
     """
-    ensure_shards(config)
-    predictor = load_folder(Path(config.run_dir, "model"), device=config.engine.device, model=model)
-    split = ShardedSplit.open(Path(config.data.shards), "test")
-    if predictor.labels != split.categories:
-        raise ValueError(f"{config.run_dir}/model knows {predictor.labels}, {split.name} has {split.categories}")
+    model_dir, folder, shards = Path(config.run_dir, "model"), Path(config.run_dir, FOLDER), Path(config.data.shards)
+    published = read_description(model_dir)
+    _ensure_its_shards(config, published)
+    if "test" not in read_dataset(shards)["splits"]:
+        print(f"{config.data.name} has no test split: there are no test figures", flush=True)
+        _write_none(folder, published)
+        return {}
+    predictor = load_folder(model_dir, device=config.engine.device, model=model)
+    split = ShardedSplit.open(shards, "test")
     precision = Precision(name=config.engine.precision, device=predictor.device)
     preprocessing = predictor.preprocessing
     with build_loader(
@@ -66,17 +75,43 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
             precision=precision,
         )
     assert scores is not None and scores.evaluation is not None
-    folder = Path(config.run_dir, FOLDER)
-    _write(scores.evaluation, folder)
+    _write(scores.evaluation, folder, published)
     _draw(scores.evaluation, split, folder, count=config.tracking.num_pictures)
     if config.tracking.enabled:
         _track(config, folder, scores.metrics)
     return scores.metrics
 
 
-def _write(evaluation: Evaluation, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
+def _ensure_its_shards(config: Config, published: PublishedModel) -> None:
+    """Makes sure that the shards are those of the training: in other splits, test may hold training images."""
+    shards, trained_on = Path(config.data.shards), published.data.content_hash
+    if (shards / "dataset.json").is_file() and read_dataset(shards)["content_hash"] == trained_on:
+        return  # whatever the settings are now
+    ensure_shards(config)
+    found = read_dataset(shards)["content_hash"]
+    if found != trained_on:
+        raise ValueError(
+            f"{config.run_dir}/model was trained on other data ({trained_on[:12]}) than there is in {shards} "
+            f"({found[:12]}); evaluate with the same data.* and seed as in training"
+        )
+
+
+def _begin(folder: Path, published: PublishedModel, metrics: Mapping[str, float]) -> None:
+    """An empty folder, then figures, and of which weights they are."""
+    shutil.rmtree(folder, ignore_errors=True)  # it may be of other weights
+    folder.mkdir(parents=True)
+    write_file(folder / "metrics.json", (json.dumps(dict(metrics), indent=2) + "\n").encode())
+    write_file(folder / MODEL_SHA256, f"{published.weights_sha256}\n".encode())
+
+
+def _write_none(folder: Path, published: PublishedModel) -> None:
+    """What the pipeline goes on with where there was nothing to measure."""
+    _begin(folder, published, {})
+    write_file(folder / "pr_curve.csv", b"recall,mean\n")
+
+
+def _write(evaluation: Evaluation, folder: Path, published: PublishedModel) -> None:
+    _begin(folder, published, evaluation.metrics)
     rows = [{"class": name, **values} for name, values in evaluation.per_class.items()]
     _write_csv(folder / "per_class.csv", rows)
     for prefix, curve in (("", evaluation.pr_curve), ("mask_", evaluation.mask_pr_curve)):
@@ -92,10 +127,11 @@ def _wide(curve: PRCurve) -> list[Mapping[str, Any]]:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, text.getvalue().encode())
 
 
 def _draw(evaluation: Evaluation, split: ShardedSplit, folder: Path, *, count: int) -> None:

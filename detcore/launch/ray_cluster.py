@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 import ray
 
 from detcore.config import ClusterConfig
+
+_PROBE_SECONDS = 5.0
 
 
 @contextmanager
@@ -41,9 +44,13 @@ def ray_cluster(config: ClusterConfig) -> Iterator[None]:
 
 
 def _join(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if port.isdecimal():
+            # Ray itself tries for four minutes, then ends the process.
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
+    except OSError as error:
         raise ValueError(f"no Ray cluster answers at {address!r} (cluster.address or RAY_ADDRESS): {error}") from error
 
 

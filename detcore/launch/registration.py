@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from detcore.config import Config
+from detcore.engine.atomic import write_file
+from detcore.inference import read_description
 from detcore.launch.evaluation import FOLDER as EVALUATION_FOLDER
+from detcore.launch.evaluation import MODEL_SHA256
 from detcore.tracking import register
 from detcore.tracking.client import tracking_uri, without_password
 
@@ -17,26 +20,33 @@ def register_published(config: Config) -> dict[str, Any]:
     """Registers `<run_dir>/model` under `tracking.registered_name` and writes `<run_dir>/registered.json`.
 
     Returns:
-        name, version, alias, whether the alias moved to it and why, and the test metrics.
+        name, version, alias, whether the alias moved to it and why, and the metrics on val and test ({} where the data
+        has no test split).
 
     Raises:
-        ValueError: if there is no published model or no evaluation of it, or MLflow refuses.
+        ValueError: if there is no published model or no evaluation of these weights, or MLflow refuses.
         ConnectionError: if MLflow is out of reach.
     """
-    path = Path(config.run_dir, EVALUATION_FOLDER, "metrics.json")
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; evaluate the model first: python pipelines/evaluate.py")
-    metrics = json.loads(path.read_text())
-    registered = register(Path(config.run_dir, "model"), config=config, metrics_test=metrics)
+    model_dir, evaluation = Path(config.run_dir, "model"), Path(config.run_dir, EVALUATION_FOLDER)
+    published = read_description(model_dir)
+    measured = evaluation / MODEL_SHA256
+    if not measured.is_file() or measured.read_text().strip() != published.weights_sha256:
+        raise ValueError(
+            f"{evaluation} has no figures of the weights in {model_dir}; evaluate this model first: "
+            "python pipelines/evaluate.py"
+        )
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    registered = register(model_dir, config=config, metrics_test=metrics)
     outcome = {
         "name": registered.name,
         "version": registered.version,
         "alias": registered.alias,
         "alias_moved": registered.alias_moved,
         "reason": registered.reason,
+        "val": published.metrics,
         "test": metrics,
     }
-    Path(config.run_dir, FILE_NAME).write_text(json.dumps(outcome, indent=2) + "\n")
+    write_file(Path(config.run_dir, FILE_NAME), (json.dumps(outcome, indent=2) + "\n").encode())
     return outcome
 
 
@@ -51,16 +61,15 @@ def report(config: Config) -> str:
         raise ValueError(f"{path} does not exist; register the model first: dvc repro")
     outcome = json.loads(path.read_text())
     name, version = outcome["name"], outcome["version"]
-    figures = "  ".join(
-        f"{key} {value:.1f}" for key, value in outcome["test"].items() if key.endswith(("_ap", "_ap50"))
-    )
+    split = "test" if outcome["test"] else "val"
+    figures = "  ".join(f"{key} {value:.1f}" for key, value in outcome[split].items() if key.endswith(("_ap", "_ap50")))
     example = next(Path(config.run_dir, EVALUATION_FOLDER).glob("example.*"), "IMAGE.jpg")
     uri = without_password(tracking_uri(config.tracking))
     browser = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     champion = f"{name}@{outcome['alias']}" if outcome["alias_moved"] else f"{name}/{version}"
     return "\n".join(
         [
-            f"test      {figures}",
+            f"{split:<9} {figures}",
             f"model     {name}, version {version} ({outcome['alias']}: {outcome['reason']})",
             f"next{_activation()}",
             f"  runs and models in a browser   {browser}",

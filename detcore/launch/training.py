@@ -12,6 +12,7 @@ from detcore.data.prepare import is_prepared
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, pick_device
 from detcore.launch.job import Job, run_rank
+from detcore.launch.lock import only_training
 from detcore.tracking import close_run, open_run
 
 
@@ -26,9 +27,15 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
         transform: your own augmentation of the training samples.
 
     Raises:
-        ValueError: for what the configuration, the data or the model have wrong; one line.
+        ValueError: for what the configuration, the data or the model have wrong, or if another training is running in
+            the same folder; one line.
         OSError: if something cannot be written.
     """
+    with only_training(Path(config.run_dir)):
+        return _train(config, model=model, transform=transform)
+
+
+def _train(config: Config, *, model: nn.Module | None, transform: SampleTransform | None) -> FitResult:
     ensure_shards(config)
     job = Job(config=with_absolute_paths(config), model=model, transform=transform)
     if not config.tracking.enabled:

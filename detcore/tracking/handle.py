@@ -1,15 +1,18 @@
 """What every process of a training knows of its run."""
 
 import json
+import logging
 import os
+import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from detcore.tracking.client import without_password
 
 _FILE_NAME = "tracking.json"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +54,36 @@ class RunHandle:
         return cls(**{**stored, "uri": uri})
 
     def save(self) -> None:
-        """Writes `tracking.json` in the run's folder."""
+        """Writes `tracking.json` in the run's folder.
+
+        Raises:
+            OSError: naming the file, which is then as it was.
+        """
         path = Path(self.run_dir, _FILE_NAME)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_dict(), indent=2))
+        # Other processes and threads may write it too, and read it at any time.
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        try:
+            partial.write_text(json.dumps(self.to_dict(), indent=2))
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     @classmethod
     def load(cls, run_dir: Path | str, *, uri: str | None = None) -> Self | None:
-        """The handle of the last run in this folder, or None; `uri` as in `from_dict`."""
+        """The handle of the last run in this folder, or None; `uri` as in `from_dict`. A broken file is as none."""
         path = Path(run_dir, _FILE_NAME)
-        return cls.from_dict(json.loads(path.read_text()), uri=uri) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError:
+            stored = None
+        if not isinstance(stored, dict) or stored.keys() != {field.name for field in fields(cls)}:
+            _log.warning("%s is broken: going on as if it were not there", path)
+            return None
+        return cls.from_dict(stored, uri=uri)
 
     def latest(self) -> Self:
         """This handle as another process may have left it since: that one may have settled or opened the run."""

@@ -38,7 +38,9 @@ def faster_rcnn(precision: str) -> dict[str, Any]:
     config = faster_rcnn_config(FOLDER / f"two-{precision}", FOLDER / "scenes", engine__precision=precision)
     torch.manual_seed(0)
     callback = KeepDetections()
-    result = train(build_model(config.model, num_classes=2), config, worker=WORKER, callbacks=[callback])
+    result = train(
+        build_model(config.model, num_classes=2, load_weights=False), config, worker=WORKER, callbacks=[callback]
+    )
     return {"metrics": result.metrics, "detections": callback.detections if RANK == 0 else None}
 
 

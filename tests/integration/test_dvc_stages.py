@@ -116,6 +116,7 @@ def test_the_whole_way(project: Project) -> None:
     assert stages_run(project.run("dvc", "repro")) == []
     assert time.monotonic() - started < 60  # about 1 s; the bar is 10 s on a quiet machine
 
+    _change_conf(project)
     _interrupt_and_resume(project, run_dir)
 
     output = project.run("dvc", "exp", "run", "-S", "model=faster_rcnn_lite0", "-S", "optim.lr=0.0005")
@@ -123,6 +124,16 @@ def test_the_whole_way(project: Project) -> None:
     assert "report/test.json" in project.run("dvc", "metrics", "diff")
     assert "index.html" in project.run("dvc", "plots", "show")
     assert "evaluate" in project.run("dvc", "dag")
+
+
+def _change_conf(project: Project) -> None:
+    """What is edited in conf/ is not passed over; a comment changes nothing but conf/ itself."""
+    with (project.folder / "conf/config.yaml").open("a") as file:
+        file.write("# edited\n")
+    with pytest.raises(AssertionError, match="run 'make params'"):
+        project.run("dvc", "repro")
+    project.params()
+    assert stages_run(project.run("dvc", "repro")) == ["fetch"]
 
 
 def _interrupt_and_resume(project: Project, run_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """The examples, as a user runs them, for a few steps."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ def run(script: Path, folder: Path, *overrides: str) -> str:
         env={**os.environ, "PYTHONPATH": str(script.parents[1])},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -41,14 +42,14 @@ def test_own_data(repository: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_own_model_learns(repository: Path, tmp_path: Path) -> None:
-    """Measured on two cores: box AP50 after 300 steps on 400 scenes is far above that of an untrained model, 0."""
+    """Measured: box AP50 11.7 after 400 steps, 23.4 after 800; an untrained model has 0."""
     overrides = [
-        "engine.steps=300",
+        "engine.steps=400",
         "engine.batch_size=8",
         "data.source.train=400",
         "data.source.val=50",
-        "optim.lr=0.02",
+        "optim.lr=0.004",
     ]
     output = run(repository / "examples" / "own_model.py", tmp_path, *overrides)
-    metrics = eval(output.splitlines()[-1])
+    metrics = ast.literal_eval(output.splitlines()[-1])
     assert metrics["box_ap50"] > 5.0

@@ -43,7 +43,7 @@ class StopAtStep(LocalWorker):
 
 def detector(config: Config) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(config.model, num_classes=2)
+    return build_model(config.model, num_classes=2, load_weights=False)
 
 
 def test_resumed_is_as_never_stopped(tmp_path: Path, shards: Path) -> None:

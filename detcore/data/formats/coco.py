@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
-from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing
+from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, refuse_repeats
 
 _ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 _FILES = ("annotations/instances_{}*.json", "{}/_annotations.coco.json", "annotations/{}*.json", "{}.json")
@@ -34,7 +34,8 @@ def read_coco(root: Path, splits: Splits | None = None) -> RawDataset:
 
     Raises:
         ValueError: no annotation file, or several for a split; JSON of another form; an annotation whose image,
-            category or bbox is missing; one id twice; categories that differ between the splits.
+            category or bbox is missing; one id, file name or category name twice; categories that differ between the
+            splits.
     """
     if splits:
         read = {name: _read_file(root / split.annotations, root / split.images, root) for name, split in splits.items()}
@@ -51,6 +52,7 @@ def read_coco(root: Path, splits: Splits | None = None) -> RawDataset:
             if category.get("supercategory") != category["name"]:
                 parents.add(category.get("supercategory", ""))
     classes = [key for key in sorted(names) if key in used or names[key] not in parents]
+    refuse_repeats(root, "categories with other ids have one name", [names[key] for key in classes])
     labels = {key: label for label, key in enumerate(classes)}
     return RawDataset(
         categories=tuple(names[key] for key in classes),
@@ -178,6 +180,7 @@ def _check_ids(
         values, counts = np.unique(ids.to_numpy(), return_counts=True)
         if (counts > 1).any():
             raise ValueError(f"{path}: two {what} with one id: {listing([str(i) for i in values[counts > 1]])}")
+    refuse_repeats(path, "images with other ids have one file_name", images["file_name"].to_pylist())
     unknown = np.flatnonzero(~np.isin(category_of, np.array(sorted(known), np.int64)))
     if len(unknown):
         first = int(unknown[0])

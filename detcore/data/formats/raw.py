@@ -1,6 +1,7 @@
 """What every reader of a raw format gives: columns of images and of objects, split by split."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -84,6 +85,25 @@ def upright_size(path: Path) -> tuple[int, int]:
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception:  # decoders raise nearly anything on a broken file
         return 0, 0
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 (byte {error.start})") from error
+
+
+def refuse_repeats(where: Path, what: str, names: Iterable[str]) -> None:
+    """Raises ValueError, with the names that occur more than once, if there are any."""
+    repeated = [str(name) for name, number in Counter(names).items() if number > 1]
+    if repeated:
+        raise ValueError(f"{where}: {what} more than once: {listing(repeated)}")
 
 
 def listing(names: Sequence[str], *, most: int = 10) -> str:

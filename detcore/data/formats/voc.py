@@ -9,7 +9,16 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
-from detcore.data.formats.raw import IMAGE_SUFFIXES, RawDataset, RawSplit, Splits, images_batch, listing
+from detcore.data.formats.raw import (
+    IMAGE_SUFFIXES,
+    RawDataset,
+    RawSplit,
+    Splits,
+    images_batch,
+    listing,
+    read_text,
+    refuse_repeats,
+)
 
 
 def read_voc(root: Path, splits: Splits | None = None) -> RawDataset:
@@ -23,8 +32,9 @@ def read_voc(root: Path, splits: Splits | None = None) -> RawDataset:
     both relative to that of the annotations.
 
     Raises:
-        ValueError: no such folder, or several; a list that names no annotation; XML that cannot be read or holds a
-            document type; an object without name or box; a name that is not among the classes.
+        ValueError: no such folder, or several; a list that names no annotation, or one twice; XML that cannot be read
+            or holds a document type; an object without name or box; a name that is not among the classes; a class
+            stated twice; text that is not UTF-8.
     """
     folder = _voc_folder(root)
     lists = _lists(folder, splits)
@@ -86,7 +96,8 @@ def _lists(folder: Path, splits: Splits | None) -> dict[str, tuple[Path, list[st
 def _read_list(path: Path, folder: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path}: does not exist; set data.splits")
-    stems = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    stems = _lines(path)
+    refuse_repeats(path, "lists", stems)
     lost = [stem for stem in stems if not (folder / "Annotations" / f"{stem}.xml").is_file()]
     if lost:
         raise ValueError(f"{path}: {len(lost)} without a file in Annotations/: {listing(lost)}")
@@ -96,8 +107,14 @@ def _read_list(path: Path, folder: Path) -> list[str]:
 def _stated_classes(folder: Path) -> list[str]:
     for name in ("classes.txt", "labels.txt"):
         if (folder / name).is_file():
-            return [line.strip() for line in (folder / name).read_text().splitlines() if line.strip()]
+            names = _lines(folder / name)
+            refuse_repeats(folder / name, "names a class", names)
+            return names
     return []
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _read_split(folder: Path, images: Path, stems: list[str], image_ids: dict[str, int], labels: _Labels) -> RawSplit:
@@ -112,7 +129,7 @@ def _read_split(folder: Path, images: Path, stems: list[str], image_ids: dict[st
             widths.append(int(float(document.findtext("size/width") or 0)))
             for number, element in enumerate(document.iterfind("object"), 1):
                 _add_object(builder, element, sample=sample, number=number, labels=labels)
-        except (ValueError, expat.ExpatError) as error:
+        except (ValueError, LookupError, expat.ExpatError) as error:  # LookupError: an encoding nobody knows
             raise ValueError(f"{path}: {error}") from error
     return RawSplit(
         folder=images,
@@ -151,6 +168,7 @@ def parse_xml(data: bytes) -> Element:
     Raises:
         ValueError: it declares a document type, the only door to entities, external or multiplying.
         expat.ExpatError: not well-formed.
+        LookupError: in an unknown encoding.
     """
 
     def refuse(name: str, *_: object) -> None:

@@ -7,7 +7,17 @@ import numpy as np
 import yaml
 
 from detcore.data.annotations import AnnotationBuilder
-from detcore.data.formats.raw import IMAGE_SUFFIXES, RawDataset, RawSplit, Splits, images_batch, listing, upright_size
+from detcore.data.formats.raw import (
+    IMAGE_SUFFIXES,
+    RawDataset,
+    RawSplit,
+    Splits,
+    images_batch,
+    listing,
+    read_text,
+    refuse_repeats,
+    upright_size,
+)
 from detcore.data.outlines import ring_area
 
 _ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
@@ -16,13 +26,14 @@ _ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 def read_yolo(root: Path, splits: Splits | None = None) -> RawDataset:
     """Reads a folder with data.yaml (its `names`, and where it says so the images of each split).
 
-    Where data.yaml names no folder that exists, images/{train,val,test} and {train,valid,test}/images are looked for,
+    Where data.yaml names no folder for a split, images/{train,val,test} and {train,valid,test}/images are looked for,
     then images/ as a whole, which counts as train. Labels lie where `images` in an image's path is `labels`. A line is
     'class x_center y_center width height' or 'class x1 y1 x2 y2 x3 y3 ...', the outline of the object. An image
     without a label file has no objects. Image ids count the images of all splits by path, from 1.
 
     Raises:
-        ValueError: no data.yaml, no names in it, no images; a line of another form; a class outside the names.
+        ValueError: no data.yaml, no names in it or one twice, a folder in it that does not exist (or is a list of
+            images), no images; a line of another form; a class outside the names; text that is not UTF-8.
     """
     config_path, config = _data_yaml(root)
     names = _names(config_path, config)
@@ -45,7 +56,7 @@ def _data_yaml(root: Path) -> tuple[Path, dict[str, Any]]:
     for path in [root / "data.yaml", *sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]:
         if path.is_file():
             try:
-                config = yaml.safe_load(path.read_text())
+                config = yaml.safe_load(read_text(path))
             except yaml.YAMLError as error:
                 raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
             if isinstance(config, dict) and "names" in config:
@@ -59,7 +70,9 @@ def _names(path: Path, config: dict[str, Any]) -> list[str]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: names is neither a list nor a mapping from 0, 1, ...: {str(names)[:60]}")
-    return [str(name) for name in names]
+    names = [str(name) for name in names]
+    refuse_repeats(path, "names a class", names)
+    return names
 
 
 def _find(root: Path, config: dict[str, Any]) -> dict[str, Path]:
@@ -75,7 +88,8 @@ def _find(root: Path, config: dict[str, Any]) -> dict[str, Path]:
         candidates = [folder / path for path in stated for folder in (base, root)]
         # Roboflow writes ../train/images where ./train/images is meant.
         candidates += [root / path.removeprefix("../") for path in stated if path.startswith("../")]
-        candidates += [root / pattern.format(alias) for alias in aliases for pattern in ("images/{}", "{}/images")]
+        if not stated:
+            candidates = [root / pattern.format(alias) for alias in aliases for pattern in ("images/{}", "{}/images")]
         folders = [folder for folder in candidates if folder.is_dir()]
         if folders:
             found[split] = folders[0]
@@ -107,7 +121,7 @@ def _read_split(images: Path, labels: Path, files: list[Path], *, names: list[st
     for sample, path in enumerate(files):
         sizes.append(upright_size(path))
         label_path = (labels / path.relative_to(images)).with_suffix(".txt")
-        lines = label_path.read_text().splitlines() if label_path.is_file() else []
+        lines = read_text(label_path).splitlines() if label_path.is_file() else []
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

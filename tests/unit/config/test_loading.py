@@ -112,3 +112,23 @@ def test_config_directory_is_found_from_elsewhere(tmp_path: Path, monkeypatch: p
 def test_the_committed_params_are_of_the_committed_conf(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETCORE_CONF", str(repository / "conf"))
     assert load(file=repository / "params.yaml") == load()
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("name=''", r"name = '' is empty"),
+        ("run_dir=' '", r"run_dir is empty"),
+        ("name=a/b", r"name = 'a/b' "),
+        ("model.name=v1.2", r"name = 'digits-v1\.2' .* made of data\.name and model\.name"),
+        ("tracking.registered_name='a:b'", r"tracking\.registered_name = 'a:b'"),
+    ],
+)
+def test_names_that_mlflow_refuses(override: str, line: str) -> None:
+    with pytest.raises(ValueError, match=line) as caught:
+        load([override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_may_have_blanks() -> None:
+    assert load(["data.name='my own data'"]).run_dir == "runs/my own data-mask-rcnn"

@@ -114,6 +114,10 @@ def test_unused_supercategory_of_others_is_no_class(tmp_path):
     [
         (lambda d: d["annotations"][3].update(id=1), "two annotations with one id: 1"),
         (lambda d: d["images"][3].update(id=100), "two images with one id: 100"),
+        (
+            lambda d: d["images"][3].update(file_name="train_000.jpg"),
+            "images with other ids have one file_name more than once: train_000",
+        ),
         (lambda d: d["annotations"][3].update(category_id=8), r"unknown category 8 in annotation 4"),
         (lambda d: d["annotations"][3].update(image_id=8), "annotation 4 is of image 8, which is not listed"),
         (lambda d: d["annotations"][3].pop("bbox"), "entry 4 of annotations: 'bbox' is missing"),
@@ -146,6 +150,21 @@ def test_categories_that_differ_between_splits_are_an_error(tmp_path):
     write_coco(tmp_path, split="val")
     edit(tmp_path, lambda d: d["categories"][0].update(name="horse"), split="val")
     with pytest.raises(ValueError, match="category 7 is both 'cat' and 'horse'"):
+        read_coco(tmp_path)
+
+
+def test_two_categories_of_one_name_are_an_error(tmp_path):
+    write_coco(tmp_path)
+    edit(tmp_path, lambda d: d["categories"][1].update(name="cat"))
+    with pytest.raises(ValueError, match="categories with other ids have one name more than once: cat"):
+        read_coco(tmp_path)
+
+
+def test_what_is_not_utf8_is_named(tmp_path):
+    write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.write_bytes(path.read_bytes().replace(b"cat", b"\xe9"))
+    with pytest.raises(ValueError, match=r"instances_train\.json: 'utf-8' codec can't decode"):
         read_coco(tmp_path)
 
 

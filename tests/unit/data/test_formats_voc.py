@@ -104,6 +104,35 @@ def test_a_list_that_names_no_annotation_is_an_error(tmp_path):
         read_voc(tmp_path)
 
 
+def test_a_list_that_names_an_image_twice_is_an_error(tmp_path):
+    write_voc(tmp_path, {"a": [CAT], "b": [CAT]}, lists={"train": ["a", "b", "a"]})
+    with pytest.raises(ValueError, match=r"train\.txt: lists more than once: a$"):
+        read_voc(tmp_path)
+
+
+def test_a_class_stated_twice_is_an_error(tmp_path):
+    write_voc(tmp_path, {"a": [CAT]})
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncat\n")
+    with pytest.raises(ValueError, match=r"classes\.txt: names a class more than once: cat$"):
+        read_voc(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("classes.txt", b"caf\xe9\n", r"is not UTF-8 \(byte 3\)"),
+        ("ImageSets/Main/train.txt", b"\xe9\n", "is not UTF-8"),
+        ("Annotations/a.xml", b"<annotation>\xe9</annotation>", "not well-formed"),
+        ("Annotations/a.xml", b'<?xml version="1.0" encoding="klingon"?><annotation/>', "unknown encoding: klingon"),
+    ],
+)
+def test_what_cannot_be_decoded_is_named(tmp_path, name, data, message):
+    write_voc(tmp_path, {"a": [CAT]}, lists={"train": ["a"]})
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
+        read_voc(tmp_path)
+
+
 def test_a_folder_without_annotations_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no folder Annotations/"):
         read_voc(tmp_path)

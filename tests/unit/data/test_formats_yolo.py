@@ -84,9 +84,26 @@ def test_faults_are_named_with_their_file_and_line(tmp_path, line, message):
         read_yolo(tmp_path)
 
 
-def test_a_stated_folder_must_exist(tmp_path):
-    write_yolo(tmp_path, {"one/a": None}, yaml="train: images/lost\n")
-    with pytest.raises(ValueError, match=r"data\.yaml says train: images/lost, which is no folder"):
+@pytest.mark.parametrize("stated", ["images/lost", "list.txt"])
+def test_a_stated_folder_must_exist(tmp_path, stated):
+    """Though there is a folder of the usual name."""
+    write_yolo(tmp_path, {"train/a": None}, yaml=f"train: {stated}\n")
+    (tmp_path / "list.txt").write_text("images/train/a.jpg\n")
+    with pytest.raises(ValueError, match=rf"data\.yaml says train: {stated}, which is no folder"):
+        read_yolo(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "labels/train/a.txt"])
+def test_what_is_not_utf8_is_named(tmp_path, name):
+    write_yolo(tmp_path, {"train/a": ""})
+    (tmp_path / name).write_bytes(b"\xe9")
+    with pytest.raises(ValueError, match=f"{name}: is not UTF-8"):
+        read_yolo(tmp_path)
+
+
+def test_a_class_named_twice_is_an_error(tmp_path):
+    write_yolo(tmp_path, {"train/a": None}, names=["cat", "dog", "cat"])
+    with pytest.raises(ValueError, match=r"data\.yaml: names a class more than once: cat$"):
         read_yolo(tmp_path)
 
 

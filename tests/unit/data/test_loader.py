@@ -359,7 +359,7 @@ def test_ones_own_transform_may_change_the_size(loaders):
 )
 def test_what_a_transform_may_not_return_is_named(loaders, changes, message):
     loader = loaders(transform=lambda sample, random: replace(sample, **changes))
-    with pytest.raises(RuntimeError, match=rf"^image-\d+\.png \(sample \d+ of train\): .*{message}"):
+    with pytest.raises(ValueError, match=rf"^image-\d+\.png \(sample \d+ of train\): .*{message}"):
         next(loader)
 
 
@@ -371,12 +371,12 @@ def test_a_thread_s_error_names_the_sample_and_stays(loaders):
 
     loader = loaders(transform=fail, train=False, batch_size=1)
     given = 0
-    with pytest.raises(RuntimeError, match=r"image-5\.png \(sample 5 of train\): 'no such key'") as caught:
+    with pytest.raises(ValueError, match=r"image-5\.png \(sample 5 of train\): 'no such key'") as caught:
         for _ in loader:
             given += 1
     assert isinstance(caught.value.__cause__, KeyError)
     assert loader.position == given < NUMBER
-    with pytest.raises(RuntimeError, match=r"image-5\.png"):
+    with pytest.raises(ValueError, match=r"image-5\.png"):
         next(loader)
 
 
@@ -388,7 +388,7 @@ def test_a_broken_shard_is_an_error_not_a_missing_sample(tmp_path, loaders):
     data[at + 4 : at + 2000] = bytes(1996)
     shard.write_bytes(data)
     loader = loaders(split=ShardedSplit.open(tmp_path, "train"), train=False, batch_size=3)
-    with pytest.raises(RuntimeError, match=r"image-2\.png"):
+    with pytest.raises(ValueError, match=r"image-2\.png"):
         list(loader)
 
 

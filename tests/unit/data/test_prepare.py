@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -67,7 +68,43 @@ def test_shards_of_another_root_or_other_settings_are_not_taken_for_these(root, 
     write_coco(tmp_path / "other", images=20)
     assert not is_prepared(config.model_copy(update={"root": str(tmp_path / "other")}), seed=0)
     shutil.rmtree(root)
-    assert is_prepared(config.model_copy(update={"root": str(root)}), seed=1), "pulled shards need no raw data"
+    assert is_prepared(config, seed=0), "pulled shards need no raw data"
+    assert not is_prepared(config, seed=1)
+    mistyped = config.model_copy(update={"root": str(tmp_path / "rwa")})
+    assert not is_prepared(mistyped, seed=0)
+    within = config.model_copy(update={"root": str(tmp_path / "shards" / "raw"), "min_box_size": 5.0})
+    assert is_prepared(within, seed=0), "no raw folder can be there: the shards are all there is"
+
+
+@pytest.mark.parametrize("change", ["edit", "delete", "add", "touch"])
+def test_shards_of_other_raw_files_are_not_taken_for_these(root, tmp_path, change):
+    # Neither a link that leads in a circle nor the shards themselves stand in the way.
+    (root / "images" / "around").symlink_to(root)
+    config = data_config(root, root / "shards")
+    prepare(config, seed=0, progress=False)
+    assert is_prepared(config, seed=0)
+    labels, image = root / "annotations" / "instances_train.json", root / "images" / "train_000.jpg"
+    match change:
+        case "edit":
+            labels.write_text(labels.read_text().replace("cat", "tiger"))
+        case "delete":
+            image.unlink()
+        case "add":
+            write_image(root / "images" / "new.jpg")
+        case "touch":
+            os.utime(image, ns=(0, 0))
+    assert not is_prepared(config, seed=0)
+
+
+def test_data_that_was_just_made_counts_as_unchanged(tmp_path):
+    source = {"type": "digits", "train": 3, "val": 2, "test": 2, "size": 64, "max_digits": 3}
+    config = data_config(tmp_path / "raw", tmp_path / "shards", source=source)
+    prepare(config, seed=0, progress=False)
+    assert is_prepared(config, seed=0)
+    next((tmp_path / "raw" / "images").iterdir()).unlink()
+    assert not is_prepared(config, seed=0)
+    shutil.rmtree(tmp_path / "raw")
+    assert is_prepared(config, seed=0), "pulled shards need nothing made"
 
 
 def test_ground_truth_is_the_source(root, tmp_path):
@@ -196,7 +233,14 @@ def test_one_image_in_two_splits_is_an_error(root, tmp_path):
     ("images", "annotations", "changes", "message"),
     [
         (0, [], {}, "the train split has no images"),
-        (1, None, {}, "the train split has no images"),
+        (
+            1,
+            None,
+            {},
+            r"the train split has no images; the data's own train has 1, from which data\.val_fraction = 0\.5",
+        ),
+        (2, None, {"test_fraction": 0.4}, "the train split has no images; .* data\\.test_fraction = 0\\.4 draw"),
+        (8, [coco_annotation(1, 100)], {}, r"no objects; if it was drawn from train, raise data\.val_fraction"),
         (3, [], {"val_fraction": 0.0, "test_fraction": 0.0}, "the train split has no objects"),
     ],
 )

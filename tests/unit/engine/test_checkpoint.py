@@ -111,6 +111,18 @@ def test_dropped_and_set_aside(folder: CheckpointFolder) -> None:
     assert folder.steps() == []
 
 
+def test_the_last_three_set_aside_stay(folder: CheckpointFolder, said: list[str]) -> None:
+    names = []
+    for step in (1, 2, 3, 4):
+        assert said == []
+        folder.save(checkpoint(step))
+        names.append(folder.set_aside().name)
+    assert names == ["checkpoints.previous", *(f"checkpoints.previous-{number}" for number in (2, 3, 4))]
+    assert sorted(path.name for path in folder.path.parent.iterdir()) == names[1:]
+    (line,) = said
+    assert line.endswith(f"{folder.path.parent}/checkpoints.previous")
+
+
 def test_leftovers_of_a_killed_process_go(folder: CheckpointFolder) -> None:
     leftover = folder.path / ".step-00000001.tmp"
     leftover.mkdir(parents=True)

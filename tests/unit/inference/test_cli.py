@@ -62,6 +62,20 @@ def test_json_to_the_terminal_is_json_alone(published: Path, scenes: Path, capsy
     assert "a.jpg: nothing" in shown.err
 
 
+def test_an_unreadable_image_costs_only_itself(published: Path, scenes: Path, tmp_path: Path, capsys: Output) -> None:
+    out, file = tmp_path / "drawn", tmp_path / "found.json"
+    (scenes / "a.jpg").write_bytes((scenes / "a.jpg").read_bytes()[:500])
+    (scenes / "d.png").write_text("not an image")
+    options = ["--out", str(out), "--json", str(file), "--batch-size", "3"]
+    assert main(["predict", str(published), str(scenes), *options]) == 1
+    assert [Path(row["image"]).name for row in json.loads(file.read_text())] == ["b.png", "c.PNG"]
+    assert sorted(path.name for path in out.iterdir()) == ["b.jpg", "c.jpg"]
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"detcore predict: skipped {scenes / 'a.jpg'}: unreadable image")
+    assert second.startswith(f"detcore predict: skipped {scenes / 'd.png'}: unreadable image")
+    assert last == "detcore predict: 2 of 4 images could not be read"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -69,18 +83,30 @@ def test_json_to_the_terminal_is_json_alone(published: Path, scenes: Path, capsy
         (["predict", "MODEL", "SCENES", "--score", "7"], "detcore predict: score_threshold 7.0 is not between 0 and 1"),
         (["predict", "MODEL", "SCENES", "--device", "cuda:77"], "detcore predict: device 'cuda:77'"),
         (["predict", "SCENES", "SCENES"], "detcore predict: "),
+        (["predict", "MODEL", "SCENES", "--json", "no/x.json"], "detcore predict: --json no/x.json: no file can be"),
+        (["predict", "MODEL", "SCENES", "--json", "SCENES"], "detcore predict: --json SCENES: no file can be written"),
+        (["predict", "MODEL", "SCENES", "--out", "SCENES/a.jpg"], "detcore predict: [Errno 17] File exists"),
         (["pull", "MODEL", "SCENES"], "detcore pull: SCENES exists and is not an empty folder"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(
     published: Path, scenes: Path, capsys: Output, arguments: list[str], message: str
 ) -> None:
-    names = {"MODEL": str(published), "SCENES": str(scenes)}
-    assert main([names.get(argument, argument) for argument in arguments]) == 2
+    told = [argument.replace("MODEL", str(published)).replace("SCENES", str(scenes)) for argument in arguments]
+    assert main(told) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
     assert shown.err.startswith(message.replace("SCENES", str(scenes)))
+
+
+@pytest.mark.parametrize("command", [["predict", "runs/none", "SCENES"], ["pull", "runs/none", "SCENES/new"]])
+def test_a_path_that_is_no_model_is_told_as_a_path(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output, command: list[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
+    assert main([argument.replace("SCENES", str(scenes)) for argument in command]) == 2
+    assert "; nor is there a file runs/none/model.json" in capsys.readouterr().err
 
 
 def test_traceback_on_request(published: Path) -> None:

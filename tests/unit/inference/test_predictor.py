@@ -15,7 +15,7 @@ from detcore.data import Sample, ShardedSplit, write_split
 from detcore.data.loader import build_loader
 from detcore.evaluation import Evaluator, ImageDetections
 from detcore.inference import Prediction, Predictor, load_folder
-from detcore.inference.sources import Source
+from detcore.inference.sources import Source, read_rgb
 
 SceneMaker = Callable[[int, int, int], Image.Image]
 
@@ -145,6 +145,22 @@ def test_any_colour_mode(predictor: Predictor, draw_scene: SceneMaker, mode: str
     path = tmp_path / "image.tif"
     image.save(path)
     assert_same(one(predictor, path, score_threshold=0.0), one(predictor, image, score_threshold=0.0))
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("I;16", np.uint16), ("I", np.int32), ("F", np.float32)])
+def test_deep_images_are_read_alike_from_memory_and_file(mode: str, dtype: type, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535 if mode != "F" else 255, 12 * 16).astype(dtype).reshape(12, 16)
+    image = Image.fromarray(ramp)
+    assert image.mode == mode
+    image.save(tmp_path / "deep.tif")
+    read = read_rgb(image)
+    np.testing.assert_array_equal(read, read_rgb(tmp_path / "deep.tif"))
+    assert len(np.unique(read)) > 150  # scaled: nearly every grey is there, and white only at the end
+
+
+def test_a_file_that_may_not_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone\.png: No such file"):
+        read_rgb(tmp_path / "gone.png")
 
 
 def test_a_files_orientation_is_applied(predictor: Predictor, draw_scene: SceneMaker, tmp_path: Path) -> None:

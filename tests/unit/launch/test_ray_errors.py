@@ -7,7 +7,7 @@ from ray.train import ControllerError, WorkerGroupError
 
 from detcore.config import ClusterConfig
 from detcore.launch import ray_train
-from detcore.launch.ray_cluster import gpus_per_worker
+from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster
 
 
 def test_a_value_error_goes_before_what_it_caused_elsewhere() -> None:
@@ -58,3 +58,11 @@ def test_a_device_that_the_workers_cannot_have_is_an_error(
     monkeypatch.setattr(ray, "cluster_resources", dict)
     with pytest.raises(ValueError, match=f"engine.device = {device}"):
         gpus_per_worker(ClusterConfig(num_workers=2, gpus_per_worker=stated), device=device)
+
+
+def test_a_wrong_address_is_said_at_once() -> None:
+    with (
+        pytest.raises(ValueError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"),
+        ray_cluster(ClusterConfig(address="127.0.0.1:1")),
+    ):
+        pass

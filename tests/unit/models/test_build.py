@@ -12,7 +12,14 @@ from detcore.config.model import FasterRCNN, OwnModel
 from detcore.models import build_model
 from detcore.models import pretrained as pretrained_weights
 
-RESNET = {"type": "resnet", "stem_channels": 8, "res2_channels": 16, "width_per_group": 4}
+RESNET = {
+    "type": "resnet",
+    "norm": "gn",
+    "stem_channels": 8,
+    "res2_channels": 16,
+    "width_per_group": 4,
+    "frozen_stages": 0,
+}
 TIMM = {"type": "timm", "name": "tf_efficientnet_lite0"}
 
 
@@ -62,6 +69,13 @@ def test_pretrained_weights_are_in_the_built_model() -> None:
     state = pretrained_weights.packaged_state("tf_efficientnet_lite0")
     stem = build(backbone=TIMM).backbone.body.conv_stem.weight
     assert torch.equal(stem, state["conv_stem.weight"])
+
+
+@pytest.mark.parametrize("frozen", [{"norm": "frozen_bn"}, {"frozen_stages": 1}])
+def test_random_weights_are_not_frozen(frozen: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"would freeze random weights: set model\.backbone\.weights=FILE"):
+        FasterRCNN(name="x", backbone={**RESNET, **frozen})
+    FasterRCNN(name="x", backbone={**RESNET, **frozen, "weights": "resnet.safetensors"})
 
 
 def test_a_resnet_s_weights_come_from_its_file(tmp_path: Path) -> None:

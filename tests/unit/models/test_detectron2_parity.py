@@ -65,6 +65,7 @@ def narrowed_config(published: dict) -> dict:
         "name": "parity",
         "backbone": {
             "type": "resnet",
+            "weights": "the reference's",  # frozen as they are
             "depth": resnet["DEPTH"],
             "stem_channels": resnet["STEM_OUT_CHANNELS"],
             "res2_channels": resnet["RES2_OUT_CHANNELS"],
@@ -115,7 +116,7 @@ def reference(request: pytest.FixtureRequest, shared: Path) -> Reference:
     stated = json.loads(file.with_suffix(".json").read_text())
     section = MaskRCNN if stated["model"]["MASK_ON"] else FasterRCNN
     config = section.model_validate(narrowed_config(stated["model"]))
-    model = build_model(config, num_classes=stated["model"]["ROI_HEADS"]["NUM_CLASSES"])
+    model = build_model(config, num_classes=stated["model"]["ROI_HEADS"]["NUM_CLASSES"], load_weights=False)
     load_weights(model, tensors)
     return Reference(tensors, stated["losses"], model.eval(), as_batch(tensors, model))
 

@@ -1,0 +1,1 @@
+"""What flows between rooms: batches, targets, detections, boxes and their coordinates."""

@@ -75,6 +75,14 @@ struct Lanes {
             std::memcpy(&narrow, from, sizeof(narrow));
             Wide bits = __builtin_convertvector(narrow, Wide) << 16;
             std::memcpy(&out.v, &bits, sizeof(bits));
+        } else if constexpr (std::is_same_v<T, uint8_t>) {
+            static_assert(count == 16);
+            typedef uint8_t Narrow __attribute__((vector_size(16)));
+            typedef int32_t Wide __attribute__((vector_size(64)));
+            Narrow narrow;
+            std::memcpy(&narrow, from, sizeof(narrow));
+            const Wide wide = __builtin_convertvector(narrow, Wide);
+            out.v = __builtin_convertvector(wide, Vector);
         } else {
             for (int i = 0; i < count; ++i) out.v[i] = widen(from[i]);
         }
@@ -85,6 +93,15 @@ struct Lanes {
     void store(T* to) const {
         if constexpr (std::is_same_v<T, A>) {
             std::memcpy(to, &v, sizeof(v));
+        } else if constexpr (std::is_same_v<T, bfloat16>) {
+            typedef uint32_t Wide __attribute__((vector_size(64)));
+            typedef uint16_t Narrow __attribute__((vector_size(32)));
+            Wide bits;
+            std::memcpy(&bits, &v, sizeof(bits));
+            const Wide rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+            const Wide nan = Wide{} + 0x7fc0, chosen = v == v ? rounded : nan;
+            const Narrow narrow = __builtin_convertvector(chosen, Narrow);
+            std::memcpy(to, &narrow, sizeof(narrow));
         } else {
             for (int i = 0; i < count; ++i) to[i] = narrow<T>(A(v[i]));
         }

@@ -1,10 +1,9 @@
-// Number types of 16 bits, and vectors of numbers for the compiler to put into registers.
+// Number types of 16 bits.
 #pragma once
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 namespace detcore {
@@ -18,6 +17,9 @@ using half = _Float16;
 template <class T>
 using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+inline float widen(uint8_t x) {
+    return static_cast<float>(x);
+}
 inline float widen(bfloat16 x) {
     return std::bit_cast<float>(uint32_t{x.bits} << 16);
 }
@@ -53,68 +55,5 @@ inline A multiply_add(A a, A b, A c) {
     return a * b + c;
 #endif
 }
-
-// 64 bytes of numbers: one AVX-512 register, or what the compiler splits it into.
-template <class A>
-struct Lanes {
-    static constexpr int count = 64 / sizeof(A);
-    typedef A Vector __attribute__((vector_size(64)));
-    Vector v;
-
-    static Lanes zero() { return {Vector{}}; }
-
-    template <class T>
-    static Lanes load(const T* from) {
-        Lanes out;
-        if constexpr (std::is_same_v<T, A>) {
-            std::memcpy(&out.v, from, sizeof(out.v));
-        } else if constexpr (std::is_same_v<T, bfloat16>) {
-            typedef uint16_t Narrow __attribute__((vector_size(32)));
-            typedef uint32_t Wide __attribute__((vector_size(64)));
-            Narrow narrow;
-            std::memcpy(&narrow, from, sizeof(narrow));
-            Wide bits = __builtin_convertvector(narrow, Wide) << 16;
-            std::memcpy(&out.v, &bits, sizeof(bits));
-        } else if constexpr (std::is_same_v<T, uint8_t>) {
-            static_assert(count == 16);
-            typedef uint8_t Narrow __attribute__((vector_size(16)));
-            typedef int32_t Wide __attribute__((vector_size(64)));
-            Narrow narrow;
-            std::memcpy(&narrow, from, sizeof(narrow));
-            const Wide wide = __builtin_convertvector(narrow, Wide);
-            out.v = __builtin_convertvector(wide, Vector);
-        } else {
-            for (int i = 0; i < count; ++i) out.v[i] = widen(from[i]);
-        }
-        return out;
-    }
-
-    template <class T>
-    void store(T* to) const {
-        if constexpr (std::is_same_v<T, A>) {
-            std::memcpy(to, &v, sizeof(v));
-        } else if constexpr (std::is_same_v<T, bfloat16>) {
-            typedef uint32_t Wide __attribute__((vector_size(64)));
-            typedef uint16_t Narrow __attribute__((vector_size(32)));
-            Wide bits;
-            std::memcpy(&bits, &v, sizeof(bits));
-            const Wide rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-            const Wide nan = Wide{} + 0x7fc0, chosen = v == v ? rounded : nan;
-            const Narrow narrow = __builtin_convertvector(chosen, Narrow);
-            std::memcpy(to, &narrow, sizeof(narrow));
-        } else {
-            for (int i = 0; i < count; ++i) to[i] = narrow<T>(A(v[i]));
-        }
-    }
-
-    // this += weight * other
-    void add(A weight, const Lanes& other) {
-#ifdef __FMA__
-        for (int i = 0; i < count; ++i) v[i] = multiply_add(weight, A(other.v[i]), A(v[i]));
-#else
-        v += weight * other.v;
-#endif
-    }
-};
 
 }  // namespace detcore

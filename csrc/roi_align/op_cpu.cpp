@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/lanes.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/numeric.h"
+#include "common/lanes.h"
 
 namespace detcore::warp {
 

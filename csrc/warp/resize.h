@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "common/numeric.h"
+#include "common/lanes.h"
 #include "warp/finish.h"
 #include "warp/op.h"
 
@@ -147,15 +147,12 @@ class Columns {
 // The rounded weighted mean of rows of bytes, as floats. Rows may be read up to a block beyond their length.
 inline void mean_of_rows(const uint8_t* rows, int64_t row_bytes, const float* weights, int taps, int64_t length,
                          float* out) {
-    typedef int32_t Whole __attribute__((vector_size(64)));
     for (int64_t i = 0; i < length; i += kBlock) {
         for (int v = 0; v < 3; ++v) {
             const int64_t at = i + v * Lanes<float>::count;
             Lanes<float> sum = {Lanes<float>::zero().v + 0.5f};
             for (int k = 0; k < taps; ++k) sum.add(weights[k], Lanes<float>::load(rows + k * row_bytes + at));
-            // All are positive, so that cutting off is rounding down.
-            const Whole whole = __builtin_convertvector(sum.v, Whole);
-            sum.v = __builtin_convertvector(whole, Lanes<float>::Vector);
+            sum.round_down();
             sum.store(out + at);
         }
     }

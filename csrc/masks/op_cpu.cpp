@@ -15,9 +15,54 @@ bool drawable(const double* box) {
            box[2] > box[0] && box[3] > box[1];
 }
 
-// One ring (count, 2), added to the mask (size, size); false sides are counted in `toggles`.
-void draw_ring(const double* ring, int64_t count, const double* box, int size, std::vector<uint8_t>& toggles,
-               bool* out) {
+// The sides that a mask's pixels lie on, a column after the other, in words of 64 rows.
+class Columns {
+  public:
+    explicit Columns(int size)
+        : size_(size), words_((size + 63) / 64), toggles_(size * words_), inside_(size * words_) {}
+
+    void clear() { std::fill(inside_.begin(), inside_.end(), 0); }
+
+    // Adds what an outline of FinePoints encloses.
+    template <class F>
+    void add_ring(const F& point, int64_t count) {
+        std::fill(toggles_.begin(), toggles_.end(), 0);
+        FinePoint last = point(count - 1);
+        for (int64_t i = 0; i < count; ++i) {
+            const FinePoint next = point(i);
+            cross_columns(last, next, size_, [this](int column, int row) {
+                // The row below the last is the first of the next column: that is how pycocotools counts pixels.
+                if (row == size_) ++column, row = 0;
+                if (column < size_) toggles_[column * words_ + row / 64] ^= uint64_t{1} << (row % 64);
+            });
+            last = next;
+        }
+        uint64_t inside = 0;  // all bits alike: the side that the pixel before lies on
+        for (int column = 0; column < size_; ++column) {
+            for (int word = 0; word < words_; ++word) {
+                uint64_t sides = toggles_[column * words_ + word];
+                for (int shift = 1; shift < 64; shift *= 2) sides ^= sides << shift;
+                sides ^= inside;
+                inside_[column * words_ + word] |= sides;
+                const int rows = std::min(64, size_ - 64 * word);
+                inside = uint64_t{0} - (sides >> (rows - 1) & 1);
+            }
+        }
+    }
+
+    // Row by row.
+    void write(bool* out) const {
+        for (int row = 0; row < size_; ++row)
+            for (int column = 0; column < size_; ++column)
+                *out++ = inside_[column * words_ + row / 64] >> (row % 64) & 1;
+    }
+
+  private:
+    int size_, words_;
+    std::vector<uint64_t> toggles_, inside_;
+};
+
+void add_ring(const double* ring, int64_t count, const double* box, int size, Columns& columns) {
     for (int64_t i = 0; i < 2 * count; ++i)
         if (!std::isfinite(ring[i])) return;
     const double scale_x = size / std::max(box[2] - box[0], kSmallestSide);
@@ -25,21 +70,7 @@ void draw_ring(const double* ring, int64_t count, const double* box, int size, s
     const auto point = [&](int64_t i) {
         return fine_point((ring[2 * i] - box[0]) * scale_x, (ring[2 * i + 1] - box[1]) * scale_y);
     };
-    toggles.assign(static_cast<size_t>(size) * size + 1, 0);
-    FinePoint last = point(count - 1);
-    for (int64_t i = 0; i < count; ++i) {
-        const FinePoint next = point(i);
-        cross_columns(last, next, size, [&](int column, int row) { toggles[column * size + row] ^= 1; });
-        last = next;
-    }
-    uint8_t inside = 0;
-    const uint8_t* toggle = toggles.data();
-    for (int column = 0; column < size; ++column) {
-        for (int row = 0; row < size; ++row) {
-            inside ^= *toggle++;
-            if (inside) out[row * size + column] = true;
-        }
-    }
+    columns.add_ring(point, count);
 }
 
 }  // namespace
@@ -52,21 +83,22 @@ Tensor polygon_roi_masks(const Tensor& vertices, const Tensor& starts, const Ten
     const Tensor own_counts = as<int64_t>(counts), owners = as<int64_t>(ring_objects),
                  own_objects = as<int64_t>(objects);
     Tensor out = new_tensor({batch, num_boxes, size, size}, ScalarType::Bool);
-    torch::stable::parallel_for(0, batch * num_boxes, 16, [&](int64_t begin, int64_t end) {
-        std::vector<uint8_t> toggles;
+    torch::stable::parallel_for(0, batch * num_boxes, 128, [&](int64_t begin, int64_t end) {
+        Columns columns(static_cast<int>(size));
         for (int64_t k = begin; k < end; ++k) {
             const int64_t image = k / num_boxes, object = data<int64_t>(own_objects)[k];
             bool* mask = mutable_data<bool>(out) + k * size * size;
-            std::memset(mask, 0, size * size);
+            columns.clear();
             const double* box = data<double>(own_boxes) + 4 * k;
-            if (object < 0 || !drawable(box)) continue;
-            for (int64_t r = image * num_rings; r < (image + 1) * num_rings; ++r) {
+            const int64_t end_ring = object < 0 || !drawable(box) ? image * num_rings : (image + 1) * num_rings;
+            for (int64_t r = image * num_rings; r < end_ring; ++r) {
                 const int64_t start = data<int64_t>(own_starts)[r], count = data<int64_t>(own_counts)[r];
                 if (data<int64_t>(owners)[r] != object || count < 3 || start < 0 || start + count > num_vertices)
                     continue;
-                draw_ring(data<double>(own_vertices) + 2 * (image * num_vertices + start), count, box,
-                          static_cast<int>(size), toggles, mask);
+                add_ring(data<double>(own_vertices) + 2 * (image * num_vertices + start), count, box,
+                         static_cast<int>(size), columns);
             }
+            columns.write(mask);
         }
     });
     return out;

@@ -82,6 +82,8 @@ def _load(device_type: str) -> bool:
     mode = os.environ.get("DETCORE_NATIVE", "auto")
     if mode not in _MODES:
         raise ValueError(f"DETCORE_NATIVE={mode!r}: must be one of {', '.join(_MODES)}")
+    if mode == "require" and not _SOURCES.is_dir():
+        raise NativeBuildError(f"DETCORE_NATIVE=require: no sources at {_SOURCES}; install detcore from a checkout")
     if mode == "off" or not sources(device_type):
         return False
     try:
@@ -143,6 +145,8 @@ def _compile(device_type: str, cmake: str, ninja: str, library: Path, failure: P
                 failure.write_text(output)
                 raise NativeBuildError(f"{Path(command[0]).name} failed, see {failure}")
         failure.unlink(missing_ok=True)
+        if _key(device_type) != library.parent.name:
+            raise NativeBuildError("the sources changed while they were compiled; build again")
         os.replace(Path(build_folder) / library.name, library)
 
 

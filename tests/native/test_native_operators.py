@@ -13,6 +13,7 @@ from detcore.ops.masks import paste_masks_reference, polygon_roi_masks_reference
 from detcore.ops.matching import match_anchors_reference
 from detcore.ops.nms import nms_padded_reference
 from detcore.ops.random import keyed_uniform_reference
+from detcore.ops.rotated import box_iou_rotated_reference, nms_rotated_padded_reference
 from detcore.ops.warp import warp_normalize_reference
 from detcore.structures.batch import Polygons
 
@@ -50,8 +51,15 @@ COLOUR = torch.eye(3, 4).repeat(2, 1, 1) + uniform(2, 3, 4) * 0.1
 CONTENT, MEAN, STD = torch.tensor([[30, 60], [50, 40]]), [100.0, 110, 120], [50.0, 60, 70]
 LOGITS, LABELS = (uniform(700) - 0.5) * 60, (uniform(700) < 0.3).float()
 
+ROTATED = torch.cat((uniform(2, 90, 2) * 90, uniform(2, 90, 2) * 60 - 2, uniform(2, 90, 1) * 720 - 360), dim=2)
+ROTATED[:, 5] = ROTATED[:, 4]
+for place, value in ((0, NAN), (1, INF), (2, INF), (3, NAN), (4, -INF)):
+    ROTATED[:, place, place] = value
+
 OPCHECKED: dict[str, tuple[object, ...]] = {
     "nms_padded": (BOXES, SCORES, GROUPS, VALID, 0.5, 20),
+    "nms_rotated_padded": (ROTATED, SCORES, GROUPS, VALID, 0.3, 20),
+    "box_iou_rotated": (ROTATED[0], ROTATED[1, :70]),
     "match_anchors": (ANCHORS, TRUTH, VALID[:, :9], 0.3, 0.5, True),
     "keyed_uniform": (torch.tensor(7), torch.tensor(8), torch.arange(5), 9, torch.arange(100)),
     "sigmoid_focal_loss": (LOGITS.clone().requires_grad_(), LABELS, 0.25, 2.0),
@@ -212,3 +220,22 @@ def test_warp_equals_the_reference(dtype: torch.dtype) -> None:
     assert grey[0].max() <= 1.3 + tolerance and grey[0].mean() <= 0.05
     # White noise, where a 128th of a pixel may be two grey levels. Samples on the very border fall to either side.
     assert (grey[1] > 4).float().mean() <= 2e-3 and grey[1].mean() <= 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rotated_boxes_equal_the_reference(dtype: torch.dtype) -> None:
+    own = ROTATED.to(dtype)
+    overlap = ops.box_iou_rotated(own[0], own[1])
+    torch.testing.assert_close(overlap, box_iou_rotated_reference(own[0], own[1]), rtol=1e-6, atol=1e-12)
+    assert (overlap > 0).any() and ops.box_iou_rotated(own[0, :0], own[1]).shape == (0, 90)
+    for groups, max_keep in ((None, 90), (GROUPS, 90), (GROUPS, 5)):
+        assert_equal(
+            ops.nms_rotated_padded(own, SCORES, groups, 0.3, max_keep, valid=VALID),
+            nms_rotated_padded_reference(own, SCORES, groups, 0.3, max_keep, VALID),
+        )
+
+
+def test_polygon_masks_wider_than_a_word_equal_pycocotools() -> None:
+    for size in (64, 65, 130):
+        drawn = ops.polygon_roi_masks(POLYGONS, BOXES[:, :20], OBJECTS[:, :20], size)
+        assert_equal(drawn, polygon_roi_masks_reference(POLYGONS, BOXES[:, :20], OBJECTS[:, :20], size))

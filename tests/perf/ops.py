@@ -24,6 +24,7 @@ from detcore.ops.multilevel_roi_align import _assign, _flat, _pool_everywhere, _
 from detcore.ops.nms import nms_padded_reference
 from detcore.ops.random import keyed_uniform_reference
 from detcore.ops.roi_align import roi_align_reference
+from detcore.ops.rotated import box_iou_rotated_reference, nms_rotated_padded_reference
 from detcore.ops.warp import warp_normalize_reference
 from detcore.structures.batch import Polygons
 
@@ -117,6 +118,30 @@ def nms_cases(device: str) -> Iterator[Case]:
         lambda: ops.nms_padded(crowded, confidence, None, 0.7, 300),
         lambda: nms_padded_reference(crowded, confidence, None, 0.7, 300, valid),
         0.2 if cuda else 20.0,
+    )
+
+
+def rotated_cases(device: str) -> Iterator[Case]:
+    cuda = device == "cuda"
+
+    def rotated(count: int, extent: float) -> Tensor:
+        sides = torch.rand((count, 2), device=device) * 30 + 2
+        return torch.cat((torch.rand((count, 2), device=device) * extent, sides, sides[:, :1] * 12), dim=1)
+
+    a, b = rotated(2000, 1000), rotated(2000, 1000)
+    yield Case(
+        "box_iou_rotated, 2000 x 2000",
+        lambda: ops.box_iou_rotated(a, b),
+        lambda: box_iou_rotated_reference(a, b),
+        0.15 if cuda else 20.0,
+    )
+    own, scores = rotated(1000, 1000)[None], torch.rand((1, 1000), device=device)
+    valid = torch.ones_like(scores, dtype=torch.bool)
+    yield Case(
+        "nms_rotated, 1000 boxes",
+        lambda: ops.nms_rotated(own[0], scores[0], 0.5),
+        lambda: nms_rotated_padded_reference(own, scores, None, 0.5, 1000, valid),
+        0.1 if cuda else 20.0,
     )
 
 
@@ -242,7 +267,7 @@ def main() -> None:
     print(f"native operators for {device}: {built}; torch {torch.__version__}, {arguments.threads} threads")
     print(f"{'case':62} {'ours ms':>9} {'theirs ms':>10} {'ratio':>7} {'bar':>6}")
     rows = []
-    for cases in (roi_cases, nms_cases, matching_cases, mask_cases, warp_cases):
+    for cases in (roi_cases, nms_cases, rotated_cases, matching_cases, mask_cases, warp_cases):
         for case in cases(device):
             if arguments.case not in case.name:
                 continue

@@ -1,6 +1,7 @@
 # make demo   raw images to a registered model, on the embedded data set
 # make test   the tests
 # make check  style, types, structure
+# make native build the C++ operators now instead of on first use
 # make params compose params.yaml from conf/; O='data=bccd optim.lr=0.01' sets what differs from conf/config.yaml
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test check params format clean
+.PHONY: demo test check native params format clean
 
 demo: $(READY)
 	@dvc repro
@@ -28,6 +29,9 @@ check: $(READY)
 	@mypy
 	@find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs --no-run-if-empty clang-format --dry-run --Werror
 	@python -m pytest tests/test_architecture.py
+
+native: $(READY)
+	@python -m detcore.ops
 
 params: $(READY)
 	@python -m detcore.config params.yaml $(O)

@@ -263,10 +263,12 @@ def _machine() -> dict[str, str]:
 def _operators() -> dict[str, str]:
     import torch
 
-    import detcore.ops  # noqa: F401  registers what there is
+    from detcore.ops import native
 
     facts = {}
     for device in ("CPU", "CUDA"):
+        if device == "CPU" or torch.cuda.is_available():
+            native.load(device.lower())
         registered = torch._C._dispatch_get_registrations_for_dispatch_key(device)
         native = sorted(name.removeprefix("detcore::") for name in registered if name.startswith("detcore::"))
         facts[f"native operators, {device}"] = (

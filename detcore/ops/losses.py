@@ -1,9 +1,12 @@
 """Losses of single predictions, unreduced; none of them looks at its values to decide what to do."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from detcore.ops import native
 
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -19,6 +22,14 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, 
         The loss of each element, float32 or float64.
     """
     logits, targets = _at_least_fp32(logits), _at_least_fp32(targets)
+    if native.serves(logits.device.type) and logits.shape == targets.shape and not targets.requires_grad:
+        loss: Tensor = torch.ops.detcore.sigmoid_focal_loss(logits, targets.to(logits.dtype), alpha, gamma)
+        return loss
+    return sigmoid_focal_loss_reference(logits, targets, alpha, gamma)
+
+
+def sigmoid_focal_loss_reference(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
+    """`sigmoid_focal_loss` in torch's own operators, differentiable twice, and in the targets too."""
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     # 1 - p_t as a sum of two sigmoids: exact where p rounds to 1.
     miss = torch.sigmoid(logits) * (1 - targets) + torch.sigmoid(-logits) * targets
@@ -76,3 +87,35 @@ def _centre_distance(boxes1: Tensor, boxes2: Tensor, hull: Tensor, eps: float) -
 
 def _at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _fake(logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _fake_backward(grad: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    logits, targets, ctx.alpha, ctx.gamma = inputs
+    ctx.save_for_backward(logits, targets)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    slope = torch.ops.detcore.sigmoid_focal_loss_backward(grad, *ctx.saved_tensors, ctx.alpha, ctx.gamma)
+    return slope, None, None, None
+
+
+native.define(
+    "sigmoid_focal_loss",
+    "(Tensor logits, Tensor targets, float alpha, float gamma) -> Tensor",
+    _fake,
+    save=_save,
+    backward=_backward,
+)
+native.define(
+    "sigmoid_focal_loss_backward",
+    "(Tensor grad, Tensor logits, Tensor targets, float alpha, float gamma) -> Tensor",
+    _fake_backward,
+)

@@ -1,6 +1,7 @@
 """Masks between their three forms: outlines, small masks inside boxes, masks of a whole image."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from detcore.ops import native
 from detcore.structures.batch import Polygons
 
 _SMALLEST_SIDE = 0.1
@@ -22,7 +24,7 @@ def polygon_roi_masks(polygons: Polygons, boxes: Tensor, objects: Tensor, size: 
     """Mask targets (He et al., Mask R-CNN, 2017): each box's object, cropped to the box and drawn size x size.
 
     Equal bit for bit to pycocotools: the object's rings less the box's (x1, y1), times size / max(side, 0.1), in
-    float64, through `frPyObjects`, `merge` and `decode`. It runs on the host: GPU tensors are copied there and back.
+    float64, through `frPyObjects`, `merge` and `decode`.
 
     Args:
         polygons: outlines of the batch.
@@ -34,6 +36,22 @@ def polygon_roi_masks(polygons: Polygons, boxes: Tensor, objects: Tensor, size: 
         (B, R, size, size) bool. Empty where a box has no area or a non-finite coordinate, and where its object has no
         rings; rings with fewer than three vertices or a non-finite one do not count.
     """
+    if native.serves(boxes.device.type):
+        drawn: Tensor = torch.ops.detcore.polygon_roi_masks(
+            polygons.vertices,
+            polygons.ring_starts,
+            polygons.ring_counts,
+            polygons.ring_objects,
+            boxes.detach(),
+            objects,
+            size,
+        )
+        return drawn
+    return polygon_roi_masks_reference(polygons, boxes, objects, size)
+
+
+def polygon_roi_masks_reference(polygons: Polygons, boxes: Tensor, objects: Tensor, size: int) -> Tensor:
+    """`polygon_roi_masks` by pycocotools, on the host: GPU tensors are copied there and back."""
     batch, num_boxes = objects.shape
     out = np.zeros((batch, num_boxes, size, size), dtype=bool)
     boxes_np = boxes.detach().double().cpu().numpy()
@@ -110,6 +128,15 @@ def paste_masks(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], thres
     height, width = image_size
     masks = masks.detach().to(torch.promote_types(masks.dtype, torch.float32))
     boxes = boxes.detach().to(masks.dtype)
+    if native.serves(masks.device.type):
+        pasted: Tensor = torch.ops.detcore.paste_masks(masks, boxes, height, width, threshold)
+        return pasted
+    return paste_masks_reference(masks, boxes, image_size, threshold)
+
+
+def paste_masks_reference(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float) -> Tensor:
+    """`paste_masks` by grid_sample; masks and boxes both float32 or both float64."""
+    height, width = image_size
     usable = boxes.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     nowhere = (-2.0, -2.0, -1.0, -1.0)
     boxes = torch.stack([torch.where(usable, boxes[:, k], value) for k, value in enumerate(nowhere)], dim=1)
@@ -141,3 +168,26 @@ def _sample(masks: Tensor, boxes: Tensor, left: int, top: int, bottom: int, righ
     shape = (len(masks), bottom - top, right - left)
     grid = torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), dim=-1)
     return torch.nn.functional.grid_sample(masks[:, None], grid, align_corners=False)[:, 0]
+
+
+def _fake_polygons(
+    vertices: Tensor, starts: Tensor, counts: Tensor, owners: Tensor, boxes: Tensor, objects: Tensor, size: int
+) -> Tensor:
+    return boxes.new_empty((*objects.shape, size, size), dtype=torch.bool)
+
+
+def _fake_paste(masks: Tensor, boxes: Tensor, height: int, width: int, *_: Any) -> Tensor:
+    return masks.new_empty((masks.shape[0], height, width), dtype=torch.bool)
+
+
+native.define(
+    "polygon_roi_masks",
+    "(Tensor vertices, Tensor ring_starts, Tensor ring_counts, Tensor ring_objects, Tensor boxes, Tensor objects, "
+    "SymInt size) -> Tensor",
+    _fake_polygons,
+)
+native.define(
+    "paste_masks",
+    "(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold) -> Tensor",
+    _fake_paste,
+)

@@ -1,7 +1,11 @@
 """Which ground truth each anchor is trained on."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from detcore.ops import native
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
@@ -44,6 +48,19 @@ def match_anchors(
     anchors = anchors.detach()[None] if anchors.dim() == 2 else anchors.detach()
     dtype = torch.promote_types(torch.promote_types(anchors.dtype, gt_boxes.dtype), torch.float32)
     anchors, gt_boxes = anchors.to(dtype), gt_boxes.detach().to(dtype)
+    if native.serves(anchors.device.type):
+        matched, status = torch.ops.detcore.match_anchors(
+            anchors, gt_boxes, valid, negative, positive, allow_low_quality
+        )
+        return matched, status
+    return match_anchors_reference(anchors, gt_boxes, valid, thresholds, allow_low_quality)
+
+
+def match_anchors_reference(
+    anchors: Tensor, gt_boxes: Tensor, valid: Tensor, thresholds: tuple[float, float], allow_low_quality: bool
+) -> tuple[Tensor, Tensor]:
+    """`match_anchors` in torch's own operators; anchors (1 or B, N, 4) of the dtype of gt_boxes, float32 or float64."""
+    (negative, positive), dtype = thresholds, anchors.dtype
     shape = (len(gt_boxes), anchors.shape[1])
     best = torch.zeros(shape, dtype=dtype, device=anchors.device)
     matched = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
@@ -80,3 +97,16 @@ def _iou_with(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
     intersection = width.mul_(height)
     union = ((a[2] - a[0]) * (a[3] - a[1]) + (g[2] - g[0]) * (g[3] - g[1])).sub(intersection)
     return torch.where(union > 0, intersection / union, 0)
+
+
+def _fake(anchors: Tensor, gt_boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    shape = (gt_boxes.shape[0], anchors.shape[1])
+    return anchors.new_empty(shape, dtype=torch.int64), anchors.new_empty(shape, dtype=torch.int8)
+
+
+native.define(
+    "match_anchors",
+    "(Tensor anchors, Tensor gt_boxes, Tensor valid, float negative, float positive, bool allow_low_quality) "
+    "-> (Tensor, Tensor)",
+    _fake,
+)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detcore.ops.roi_align import roi_align
+from detcore.ops import native
+from detcore.ops.roi_align import pool_rois
+from detcore.ops.roi_align import roi_align_reference as roi_align
 
 
 def multilevel_roi_align(
@@ -49,23 +51,38 @@ def multilevel_roi_align(
         raise ValueError(
             f"strides {list(strides)} for {len(features)} feature maps: needs one per map, consecutive powers of two"
         )
-    rois, level = _assign(boxes.detach(), levels, canonical_size, canonical_level)
+    rois, valid = _flat(boxes.detach()), None if valid is None else valid.reshape(-1)
+    if native.serves(rois.device.type):
+        return pool_rois(
+            features,
+            rois,
+            valid,
+            [1 / stride for stride in strides],
+            (output_size, output_size),
+            sampling_ratio,
+            canonical_size=canonical_size,
+            canonical_level=canonical_level - levels[0],
+        )
+    level = _assign(rois, levels, canonical_size, canonical_level)
     if valid is not None:
-        level = torch.where(valid.reshape(-1), level, -1)
+        level = torch.where(valid, level, -1)
     pool = _pool_everywhere if boxes.is_cuda or torch.compiler.is_compiling() else _pool_grouped
     return pool(features, rois, level, strides, output_size, sampling_ratio)
 
 
-def _assign(boxes: Tensor, levels: Sequence[int], canonical_size: float, canonical_level: int) -> tuple[Tensor, Tensor]:
-    """RoIs (K, 5) with their image's index, and each one's place (K,) int64 in the list of levels."""
+def _flat(boxes: Tensor) -> Tensor:
+    """(B, R, 4) -> RoIs (B * R, 5), each with its image's index first."""
     batch, num_boxes, _ = boxes.shape
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device).repeat_interleave(num_boxes)
-    flat = boxes.reshape(-1, 4)
-    area = ((flat[:, 2] - flat[:, 0]) * (flat[:, 3] - flat[:, 1])).nan_to_num(nan=0.0).clamp(min=0)
+    return torch.cat((image[:, None], boxes.reshape(-1, 4)), dim=1)
+
+
+def _assign(rois: Tensor, levels: Sequence[int], canonical_size: float, canonical_level: int) -> Tensor:
+    """Each RoI's place (K,) int64 in the list of levels."""
+    area = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).nan_to_num(nan=0.0).clamp(min=0)
     exact = canonical_level + torch.log2(area.sqrt() / canonical_size + 1e-8)
-    level = exact.clamp(levels[0], levels[-1]).floor().to(torch.int64) - levels[0]
-    return torch.cat((image[:, None], flat), dim=1), level
+    return exact.clamp(levels[0], levels[-1]).floor().to(torch.int64) - levels[0]
 
 
 def _pool_grouped(
@@ -74,7 +91,7 @@ def _pool_grouped(
     """Each level pools its own RoIs alone: the least work, but the number of them is read by the host."""
     members = [(level == place).nonzero()[:, 0] for place in range(len(strides))]
     pooled = [
-        roi_align(feature, rois[own], output_size, 1 / stride, sampling)
+        roi_align(feature, rois[own], (output_size, output_size), 1 / stride, sampling)
         for feature, own, stride in zip(features, members, strides, strict=True)
     ]
     out = features[0].new_zeros((len(rois), features[0].shape[1], output_size, output_size))
@@ -88,7 +105,7 @@ def _pool_everywhere(
     total: Tensor | None = None
     for place, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         own = torch.where((level == place)[:, None], rois, torch.nan)
-        pooled = roi_align(feature, own, output_size, 1 / stride, sampling)
+        pooled = roi_align(feature, own, (output_size, output_size), 1 / stride, sampling)
         total = pooled if total is None else total + pooled
     assert total is not None
     return total

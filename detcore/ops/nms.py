@@ -4,10 +4,13 @@ A box is suppressed when its IoU with a better box that was itself kept lies str
 non-finite coordinate has no IoU: it suppresses nothing and nothing suppresses it.
 """
 
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor
 
+from detcore.ops import native
 from detcore.ops.greedy import pad_kept, suppress_padded
 
 
@@ -22,7 +25,12 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Returns:
         (K,) int64. Its length depends on the data: on a GPU the call synchronises once.
     """
-    kept: Tensor = torchvision.ops.nms(_at_least_fp32(boxes_xyxy), _at_least_fp32(scores), iou_threshold)
+    boxes_xyxy, scores = _at_least_fp32(boxes_xyxy), _at_least_fp32(scores)
+    kept: Tensor
+    if native.serves(boxes_xyxy.device.type):
+        kept = torch.ops.detcore.nms(boxes_xyxy.detach(), scores.detach(), None, iou_threshold)
+    else:
+        kept = torchvision.ops.nms(boxes_xyxy, scores, iou_threshold)
     return kept
 
 
@@ -39,8 +47,12 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshol
         (K,) int64, by falling score over all groups.
     """
     boxes_xyxy, scores = _at_least_fp32(boxes_xyxy), _at_least_fp32(scores)
+    kept: Tensor
+    if native.serves(boxes_xyxy.device.type):
+        kept = torch.ops.detcore.nms(boxes_xyxy.detach(), scores.detach(), groups, iou_threshold)
+        return kept
     if boxes_xyxy.is_cuda:
-        kept: Tensor = torchvision.ops.batched_nms(boxes_xyxy, scores, groups, iou_threshold)
+        kept = torchvision.ops.batched_nms(boxes_xyxy, scores, groups, iou_threshold)
         return kept
     order = scores.argsort(descending=True, stable=True)
     return order[_nms_of_sorted(boxes_xyxy[order], groups[order], iou_threshold)]
@@ -72,6 +84,9 @@ def nms_padded(
         count: (B,) int64, how many of them are real.
     """
     boxes, scores = _at_least_fp32(boxes.detach()), _at_least_fp32(scores.detach())
+    if native.serves(boxes.device.type):
+        keep, count = torch.ops.detcore.nms_padded(boxes, scores, groups, valid, iou_threshold, max_keep)
+        return keep, count
     alive = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid
     if boxes.is_cuda:
         return nms_padded_reference(boxes, scores, groups, iou_threshold, max_keep, alive)
@@ -122,3 +137,21 @@ def _iou(a: Tensor, b: Tensor) -> Tensor:
 
 def _at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _fake_nms(boxes: Tensor, *_: Any) -> Tensor:
+    return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(),), dtype=torch.int64)
+
+
+def _fake_nms_padded(boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    batch, max_keep = boxes.shape[0], rest[-1]
+    return boxes.new_empty((batch, max_keep), dtype=torch.int64), boxes.new_empty((batch,), dtype=torch.int64)
+
+
+native.define("nms", "(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold) -> Tensor", _fake_nms)
+native.define(
+    "nms_padded",
+    "(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, SymInt max_keep) "
+    "-> (Tensor, Tensor)",
+    _fake_nms_padded,
+)

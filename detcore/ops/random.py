@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from detcore.ops import native
+
 Word = int | Tensor
 
 _MASK = 0xFFFFFFFF
@@ -28,6 +30,18 @@ def keyed_uniform(
     Returns:
         (B, N) float32.
     """
+    if candidate_ids.ndim == 1 and native.serves(candidate_ids.device.type):
+        drawn: Tensor = torch.ops.detcore.keyed_uniform(
+            _as_tensor(seed, candidate_ids), _as_tensor(step, candidate_ids), sample_ids, site & _MASK, candidate_ids
+        )
+        return drawn
+    return keyed_uniform_reference(seed, step, sample_ids, site, candidate_ids)
+
+
+def keyed_uniform_reference(
+    seed: int | Tensor, step: int | Tensor, sample_ids: Tensor, site: int, candidate_ids: Tensor
+) -> Tensor:
+    """`keyed_uniform` in torch's own operators."""
     counter = (candidate_ids & _MASK, sample_ids[:, None] & _MASK, step & _MASK, site & _MASK)
     word = philox4x32_10(counter, (seed & _MASK, (seed >> 32) & _MASK))[0]
     return torch.as_tensor(word >> 8).float() * 2.0**-24
@@ -50,3 +64,21 @@ def philox4x32_10(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]
         )
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return c0, c1, c2, c3
+
+
+def _as_tensor(word: int | Tensor, like: Tensor) -> Tensor:
+    """0-d int64 of the low 64 bits."""
+    if isinstance(word, Tensor):
+        return word
+    return torch.full((), (word + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=like.device)
+
+
+def _fake(seed: Tensor, step: Tensor, sample_ids: Tensor, site: int, candidate_ids: Tensor) -> Tensor:
+    return candidate_ids.new_empty((sample_ids.shape[0], candidate_ids.shape[0]), dtype=torch.float32)
+
+
+native.define(
+    "keyed_uniform",
+    "(Tensor seed, Tensor step, Tensor sample_ids, int site, Tensor candidate_ids) -> Tensor",
+    _fake,
+)

@@ -1,8 +1,13 @@
 """RoIAlign: features of fixed size from boxes of any size."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor
+
+from detcore.ops import native
 
 
 def roi_align(
@@ -29,13 +34,27 @@ def roi_align(
         number or whose batch index names no image. Coordinates are clamped to three map
         lengths outside the feature map, which bounds the number of samples.
     """
+    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    if native.serves(features.device.type):
+        return pool_rois([features], rois, None, [spatial_scale], (height, width), sampling_ratio, aligned=aligned)
+    return roi_align_reference(features, rois, (height, width), spatial_scale, sampling_ratio, aligned)
+
+
+def roi_align_reference(
+    features: Tensor,
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool = True,
+) -> Tensor:
+    """`roi_align` by torchvision's operator, on RoIs made harmless to it."""
     dtype = features.dtype
     if dtype in (torch.bfloat16, torch.float16):
         features = features.float()
     rois = _defined(rois.detach().to(features.dtype), features, spatial_scale)
     if features.shape[0] == 0:  # no image for any RoI to read
-        height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
-        return features.new_zeros((len(rois), features.shape[1], height, width), dtype=dtype)
+        return features.new_zeros((len(rois), features.shape[1], *output_size), dtype=dtype)
     pooled: Tensor = torchvision.ops.roi_align(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
     return pooled.to(dtype)
 
@@ -50,3 +69,93 @@ def _defined(rois: Tensor, features: Tensor, spatial_scale: float) -> Tensor:
     usable = rois.isfinite().all(dim=1, keepdim=True) & (index >= 0) & (index < batch)
     boxes = torch.where(usable, boxes.clamp(-3 * reach, 4 * reach), -8 / spatial_scale)
     return torch.cat((torch.where(usable, index, 0), boxes), dim=1)
+
+
+def pool_rois(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    valid: Tensor | None,
+    scales: Sequence[float],
+    output_size: tuple[int, int],
+    sampling_ratio: int,
+    *,
+    aligned: bool = True,
+    canonical_size: float = 1.0,
+    canonical_level: int = 0,
+) -> Tensor:
+    """The native operator: RoIs (K, 5), each from the level of its size, counted from the first of `features`."""
+    first = features[0]
+    # The output lies as the features do; a tensor that is contiguous both ways counts as NCHW.
+    channels_last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
+    pooled: Tensor = torch.ops.detcore.roi_align(
+        features,
+        rois.detach(),
+        valid,
+        scales,
+        *output_size,
+        sampling_ratio,
+        aligned,
+        canonical_size,
+        canonical_level,
+        channels_last,
+    )
+    return pooled
+
+
+def _layout(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _fake(
+    features: list[Tensor], rois: Tensor, valid: Tensor | None, scales: list[float], h: int, w: int, *rest: Any
+) -> Tensor:
+    shape = (rois.shape[0], features[0].shape[1], h, w)
+    return torch.empty(shape, dtype=features[0].dtype, device=rois.device, memory_format=_layout(rest[-1]))
+
+
+def _fake_backward(
+    grad: Tensor,
+    rois: Tensor,
+    valid: Tensor | None,
+    scales: list[float],
+    heights: list[int],
+    widths: list[int],
+    batch: int,
+    *rest: Any,
+) -> list[Tensor]:
+    return [
+        torch.empty((batch, grad.shape[1], h, w), dtype=grad.dtype, device=grad.device, memory_format=_layout(rest[-1]))
+        for h, w in zip(heights, widths, strict=True)
+    ]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, rois, valid, scales, _, _, *rest = inputs
+    ctx.save_for_backward(rois, valid)
+    ctx.scales, ctx.rest = scales, rest
+    ctx.heights, ctx.widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
+    ctx.batch = features[0].shape[0]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    rois, valid = ctx.saved_tensors
+    grads = torch.ops.detcore.roi_align_backward(
+        grad, rois, valid, ctx.scales, ctx.heights, ctx.widths, ctx.batch, *ctx.rest
+    )
+    return (grads, *[None] * 10)
+
+
+native.define(
+    "roi_align",
+    "(Tensor[] features, Tensor rois, Tensor? valid, float[] scales, SymInt height, SymInt width, int sampling_ratio, "
+    "bool aligned, float canonical_size, int canonical_level, bool channels_last) -> Tensor",
+    _fake,
+    save=_save,
+    backward=_backward,
+)
+native.define(
+    "roi_align_backward",
+    "(Tensor grad, Tensor rois, Tensor? valid, float[] scales, SymInt[] heights, SymInt[] widths, SymInt batch, "
+    "int sampling_ratio, bool aligned, float canonical_size, int canonical_level, bool channels_last) -> Tensor[]",
+    _fake_backward,
+)

@@ -4,9 +4,12 @@ A box with a non-finite number, or whose width or height is not above 0, has IoU
 float64 whatever the inputs are, so that the CPU and the GPU agree on the side of a threshold that it falls on.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from detcore.ops import native
 from detcore.ops.greedy import suppress_padded
 
 _CPU_PAIRS, _GPU_PAIRS = 2**14, 2**22
@@ -23,6 +26,14 @@ def box_iou_rotated(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (N, M), float64 if a is, else float32.
     """
+    if native.serves(a.device.type):
+        overlap: Tensor = torch.ops.detcore.box_iou_rotated(a.detach(), b.detach())
+        return overlap
+    return box_iou_rotated_reference(a, b)
+
+
+def box_iou_rotated_reference(a: Tensor, b: Tensor) -> Tensor:
+    """`box_iou_rotated` in torch's own operators."""
     dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
     a, b = a.detach().double(), b.detach().double()
     out = torch.zeros((len(a), len(b)), dtype=dtype, device=a.device)
@@ -68,15 +79,27 @@ def nms_rotated_padded(
 
     Args and returns are those of `nms_padded`.
     """
+    if native.serves(boxes.device.type):
+        keep, count = torch.ops.detcore.nms_rotated_padded(
+            boxes.detach(), scores.detach(), groups, valid, iou_threshold, max_keep
+        )
+        return keep, count
     if valid is None:
         valid = torch.ones_like(scores, dtype=torch.bool)
+    return nms_rotated_padded_reference(boxes, scores, groups, iou_threshold, max_keep, valid)
+
+
+def nms_rotated_padded_reference(
+    boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float, max_keep: int, valid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`nms_rotated_padded` by its definition, in tensor operations alone. Takes (B, N, N) bytes."""
     return suppress_padded(
         boxes.detach(),
         scores.detach(),
         groups,
         max_keep,
         valid,
-        lambda image: box_iou_rotated(image, image) > iou_threshold,
+        lambda image: box_iou_rotated_reference(image.double(), image.double()) > iou_threshold,
     )
 
 
@@ -127,3 +150,22 @@ def _corners_in_frame_of(frame: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
 def _share(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole in 0..1; where the whole is 0 any share will do, the function along it is constant."""
     return (part / torch.where(whole == 0, 1, whole)).clamp(0, 1)
+
+
+def _fake_iou(a: Tensor, b: Tensor) -> Tensor:
+    dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
+    return a.new_empty((a.shape[0], b.shape[0]), dtype=dtype)
+
+
+def _fake_nms_padded(boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    batch, max_keep = boxes.shape[0], rest[-1]
+    return boxes.new_empty((batch, max_keep), dtype=torch.int64), boxes.new_empty((batch,), dtype=torch.int64)
+
+
+native.define("box_iou_rotated", "(Tensor a, Tensor b) -> Tensor", _fake_iou)
+native.define(
+    "nms_rotated_padded",
+    "(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, SymInt max_keep) "
+    "-> (Tensor, Tensor)",
+    _fake_nms_padded,
+)

@@ -1,10 +1,14 @@
 """From raw pixels to the network's input in one call: geometry, colour, normalisation, padding."""
 
 import math
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from detcore.ops import native
 
 Range = tuple[int, int]
 
@@ -33,7 +37,8 @@ def warp_normalize(
     `resize` (to one grey level). Otherwise each pixel is the mean of at least 4 x 4 bilinear samples. Grey levels are
     rounded, then go through the colour matrix, are clamped to 0..255, less the mean, divided by std.
 
-    Geometry, colour and content_sizes are read by the host: keep them on the CPU. The GIL is free in the pixel loops.
+    Geometry, colour and content_sizes are read by the host: keep them on the CPU. The GIL is free in the pixel loops,
+    which share torch's threads when called from the main thread; from any other one they stay on it.
 
     Args:
         images: B tensors (h, w, 3) uint8, RGB, on the device of the output.
@@ -52,6 +57,31 @@ def warp_normalize(
         ValueError: for an image that is not (h, w, 3) uint8, a content that exceeds out_size, a geometry that is not
             affine and invertible.
     """
+    if images and native.serves(images[0].device.type):
+        for index, (image, matrix, (height, width)) in enumerate(
+            zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)
+        ):
+            if height and width and image.numel():
+                _check(index, image, matrix, (height, width), out_size)
+        parallel = threading.current_thread() is threading.main_thread()
+        out: Tensor = torch.ops.detcore.warp_normalize(
+            images, geometry, colour, content_sizes, *out_size, mean, std, dtype, parallel
+        )
+        return out.permute(0, 3, 1, 2)
+    return warp_normalize_reference(images, geometry, colour, out_size, content_sizes, mean, std, dtype)
+
+
+def warp_normalize_reference(
+    images: Sequence[Tensor],
+    geometry: Tensor,
+    colour: Tensor,
+    out_size: tuple[int, int],
+    content_sizes: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+) -> Tensor:
+    """`warp_normalize` in torch's own operators."""
     height, width = out_size
     device = images[0].device if images else geometry.device
     out = torch.zeros((len(images), height, width, 3), dtype=dtype, device=device)
@@ -208,3 +238,17 @@ def _normalize(
         rows.view(height, width, 3).mul_(coverage[..., None])
     if out.dtype != torch.float32:
         out.copy_(rows.view(height, width, 3))
+
+
+def _fake(
+    images: list[Tensor], geometry: Tensor, colour: Tensor, content: Tensor, height: int, width: int, *rest: Any
+) -> Tensor:
+    return geometry.new_empty((len(images), height, width, 3), dtype=rest[2])
+
+
+native.define(
+    "warp_normalize",
+    "(Tensor[] images, Tensor geometry, Tensor colour, Tensor content_sizes, SymInt height, SymInt width, "
+    "float[] mean, float[] std, ScalarType dtype, bool parallel) -> Tensor",
+    _fake,
+)

@@ -1,0 +1,70 @@
+// Outlines to pixels, as pycocotools draws them: vertices are rounded to a fifth of a pixel, edges are walked on that
+// grid, and a pixel changes sides at every step of the walk that crosses its column's middle line above it.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace detcore::masks {
+
+constexpr int kFine = 5;  // grid lines a pixel
+// Mask R-CNN's guard against a division by zero, in image pixels.
+constexpr double kSmallestSide = 0.1;
+// In mask pixels; vertices beyond are moved there.
+constexpr double kFarthestVertex = 1e6;
+
+struct FinePoint {
+    int x, y;
+};
+
+// Cuts off towards zero, also below it.
+inline int rounded(double value) {
+    return static_cast<int>(value + 0.5);
+}
+
+inline FinePoint fine_point(double x, double y) {
+    x = std::clamp(x, -kFarthestVertex, kFarthestVertex);
+    y = std::clamp(y, -kFarthestVertex, kFarthestVertex);
+    return {rounded(kFine * x), rounded(kFine * y)};
+}
+
+// Calls toggle(column, row) for every column of the mask whose middle line the edge crosses: the pixels from that row
+// on change sides; row may be `size`, which is none of the column. A crossing is a step between grid columns 5 c + 2
+// and 5 c + 3. The walk goes along the longer side of the edge, upwards; its direction along the outline does not
+// matter.
+template <class F>
+inline void cross_columns(FinePoint a, FinePoint b, int size, const F& toggle) {
+    if (a.x == b.x) return;
+    const int run = std::abs(b.x - a.x), rise = std::abs(b.y - a.y);
+    const bool flat = run >= rise;
+    if (flat ? a.x > b.x : a.y > b.y) std::swap(a, b);
+    const double slope = flat ? static_cast<double>(b.y - a.y) / run : static_cast<double>(b.x - a.x) / rise;
+    const int low = std::min(a.x, b.x), high = std::max(a.x, b.x);
+    const int first = std::max(0, (low - 2) / kFine);
+    for (int column = first; column < size; ++column) {
+        const int left = kFine * column + 2;
+        if (left < low) continue;
+        if (left + 1 > high) break;
+        int y;
+        if (flat) {
+            const int step = left - a.x;
+            y = std::min(rounded(a.y + slope * step), rounded(a.y + slope * (step + 1)));
+        } else {
+            // The step after which the walk's x, which only rises or only falls, lies on the other side.
+            const bool rises = b.x > a.x;
+            const auto beyond = [&](int step) {
+                const int x = rounded(a.x + slope * step);
+                return rises ? x > left : x <= left;
+            };
+            int step = std::clamp(static_cast<int>((left + 0.5 - a.x) / slope), 0, rise);
+            while (step > 0 && beyond(step)) --step;
+            while (step < rise && !beyond(step + 1)) ++step;
+            y = a.y + step;
+        }
+        const double row = std::clamp((y + 0.5) / kFine - 0.5, 0.0, static_cast<double>(size));
+        toggle(column, static_cast<int>(std::ceil(row)));
+    }
+}
+
+}  // namespace detcore::masks

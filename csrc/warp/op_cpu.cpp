@@ -1,0 +1,87 @@
+#include "warp/op.h"
+
+#include <cstring>
+#include <vector>
+
+#include "common/parallel.h"
+#include "common/tensor.h"
+#include "warp/affine.h"
+#include "warp/finish.h"
+#include "warp/resize.h"
+
+namespace detcore::warp {
+namespace {
+
+struct Size {
+    int64_t height, width;
+};
+
+// One image into its row of the batch, (size.height, size.width, 3), all of which is written.
+template <class T>
+void warp_one(const uint8_t* image, Size raw, const double* matrix, Size content, const Finish& finish, Size size,
+              T* out, Scratch& scratch) {
+    const int64_t row_length = 3 * size.width;
+    const auto zero = [&](int64_t line, int64_t begin, int64_t end) {
+        std::memset(out + line * row_length + 3 * begin, 0, 3 * (end - begin) * sizeof(T));
+    };
+    const bool empty = content.height == 0 || content.width == 0 || raw.height == 0 || raw.width == 0;
+    const double a = matrix[0], b = matrix[1], c = matrix[3], d = matrix[4];
+    Axis x{1, 0, 0, 0, content.width}, y{1, 0, 0, 0, content.height};
+    const bool upright =
+        std::abs(b) * static_cast<double>(raw.height) < kWhole && std::abs(c) * static_cast<double>(raw.width) < kWhole;
+    if (upright && !empty) {
+        x = axis_of(a, matrix[2], raw.width, content.width);
+        y = axis_of(d, matrix[5], raw.height, content.height);
+    }
+    if (empty || x.begin == x.end || y.begin == y.end) {
+        std::memset(out, 0, size.height * row_length * sizeof(T));
+        return;
+    }
+    for (int64_t line = 0; line < size.height; ++line) {
+        const bool drawn = line >= y.begin && line < y.end;
+        zero(line, 0, drawn ? x.begin : size.width);
+        if (drawn) zero(line, x.end, size.width);
+    }
+    if (upright) {
+        resize(image, x, y, finish, size.width, out, scratch);
+        return;
+    }
+    const double det = a * d - b * c;
+    const double inverse[6] = {d / det,  -b / det, (b * matrix[5] - d * matrix[2]) / det,
+                               -c / det, a / det,  (c * matrix[2] - a * matrix[5]) / det};
+    supersample(image, raw.height, raw.width, inverse, content.height, content.width, finish, size.width, out, scratch);
+}
+
+}  // namespace
+
+Tensor normalize(const std::vector<Tensor>& images, const Tensor& geometry, const Tensor& colour,
+                 const Tensor& content_sizes, int64_t height, int64_t width, const std::vector<double>& mean,
+                 const std::vector<double>& std, ScalarType type, bool parallel) {
+    const auto batch = static_cast<int64_t>(images.size());
+    Tensor out = new_tensor({batch, height, width, 3}, type);
+    const Tensor matrices = as<double>(geometry), colours = as<float>(colour), contents = as<int64_t>(content_sizes);
+    std::vector<Tensor> pixels;
+    for (const Tensor& image : images) pixels.push_back(torch::stable::contiguous(image));
+    dispatch_float(type, [&]<class T>(T) {
+        const auto one = [&](int64_t i) {
+            thread_local Scratch scratch;
+            const int64_t* content = data<int64_t>(contents) + 2 * i;
+            const Finish finish(data<float>(colours) + 12 * i, mean.data(), std.data());
+            warp_one(data<uint8_t>(pixels[i]), {pixels[i].size(0), pixels[i].size(1)}, data<double>(matrices) + 9 * i,
+                     {content[0], content[1]}, finish, {height, width}, mutable_data<T>(out) + i * height * width * 3,
+                     scratch);
+        };
+        if (parallel) {
+            parallel_tasks(batch, one);
+        } else {
+            for (int64_t i = 0; i < batch; ++i) one(i);
+        }
+    });
+    return out;
+}
+
+}  // namespace detcore::warp
+
+STABLE_TORCH_LIBRARY_IMPL(detcore, CPU, m) {
+    m.impl("warp_normalize", TORCH_BOX(&detcore::warp::normalize));
+}

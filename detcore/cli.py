@@ -270,9 +270,9 @@ def _operators() -> dict[str, str]:
         if device == "CPU" or torch.cuda.is_available():
             native.load(device.lower())
         registered = torch._C._dispatch_get_registrations_for_dispatch_key(device)
-        native = sorted(name.removeprefix("detcore::") for name in registered if name.startswith("detcore::"))
+        names = sorted(name.removeprefix("detcore::") for name in registered if name.startswith("detcore::"))
         facts[f"native operators, {device}"] = (
-            ", ".join(native) or "not built: torchvision's and the references are used"
+            ", ".join(names) or "not built: torchvision's and the references are used"
         )
     return facts
 

@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/numeric.h"
@@ -41,6 +42,9 @@ constexpr ScalarType scalar_type_of() {
     if constexpr (std::is_same_v<T, bfloat16>) return ScalarType::BFloat16;
     if constexpr (std::is_same_v<T, half>) return ScalarType::Half;
     if constexpr (std::is_same_v<T, int64_t>) return ScalarType::Long;
+    if constexpr (std::is_same_v<T, int32_t>) return ScalarType::Int;
+    if constexpr (std::is_same_v<T, int8_t>) return ScalarType::Char;
+    if constexpr (std::is_same_v<T, uint8_t>) return ScalarType::Byte;
     if constexpr (std::is_same_v<T, bool>) return ScalarType::Bool;
 }
 
@@ -62,8 +66,9 @@ Tensor as(const Tensor& tensor) {
     return torch::stable::contiguous(typed);
 }
 
-inline Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType type, bool channels_last = false) {
-    return torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt,
+inline Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType type, bool channels_last = false,
+                         std::optional<torch::stable::Device> device = std::nullopt) {
+    return torch::stable::empty(sizes, type, std::nullopt, device, std::nullopt,
                                 channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 

@@ -3,13 +3,15 @@
 
 #include <cstdint>
 
+#include "common/annotate.h"
+
 namespace detcore::random {
 
 struct Key {
     uint32_t low, high;
 };
 
-inline uint32_t philox_first_word(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, Key key) {
+inline DETCORE_HD uint32_t philox_first_word(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, Key key) {
     for (int round = 0; round < 10; ++round) {
         const uint64_t a = uint64_t{c0} * 0xD2511F53u, b = uint64_t{c2} * 0xCD9E8D57u;
         c0 = static_cast<uint32_t>(b >> 32) ^ c1 ^ key.low;

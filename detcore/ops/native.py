@@ -37,6 +37,7 @@ def define(
     *,
     save: Callable[[Any, tuple[Any, ...], Any], None] | None = None,
     backward: Callable[..., Any] | None = None,
+    autocast: Callable[..., Any] | None = None,
 ) -> None:
     """Declares `torch.ops.detcore.<name>`, whose kernels csrc/ registers.
 
@@ -46,12 +47,30 @@ def define(
         fake: results without values, from the same arguments.
         save: for autograd, called with (ctx, inputs, output); see `torch.library.register_autograd`.
         backward: for autograd, called with (ctx, *gradients of the results).
+        autocast: what runs in place of the operator where autocast is on: it gets the dtype of autocast and the
+            arguments, and calls the operator, for which autocast is then off. Without it autocast changes nothing.
     """
     full = f"detcore::{name}"
     torch.library.define(full, schema)
     torch.library.register_fake(full, fake)
     if backward is not None:
         torch.library.register_autograd(full, backward, setup_context=save)
+    if autocast is not None:
+        for device_type, key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
+            _AUTOCAST.impl(name, _under_autocast(autocast, device_type, key), key)  # type: ignore[no-untyped-call]
+
+
+_AUTOCAST = torch.library.Library("detcore", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def _under_autocast(rule: Callable[..., Any], device_type: str, key: str) -> Callable[..., Any]:
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+    def run(*arguments: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            return rule(torch.get_autocast_dtype(device_type), *arguments)
+
+    return run
 
 
 class NativeBuildError(RuntimeError):

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
+
+#include "common/annotate.h"
 
 namespace detcore::masks {
 
@@ -14,19 +17,39 @@ constexpr double kSmallestSide = 0.1;
 // In mask pixels; vertices beyond are moved there.
 constexpr double kFarthestVertex = 1e6;
 
+// Whether anything can be drawn in a box (x1, y1, x2, y2).
+inline DETCORE_HD bool drawable(const double* box) {
+    return std::isfinite(box[0]) && std::isfinite(box[1]) && std::isfinite(box[2]) && std::isfinite(box[3]) &&
+           box[2] > box[0] && box[3] > box[1];
+}
+
+// Whether a ring encloses anything and lies inside the vertices of its image.
+inline DETCORE_HD bool usable(int64_t start, int64_t count, int64_t num_vertices) {
+    return count >= 3 && start >= 0 && count <= num_vertices && start <= num_vertices - count;
+}
+
+// Mask pixels per image pixel along one side of a box.
+inline DETCORE_HD double scale_of(double low, double high, int size) {
+    const double side = high - low;
+    return size / (side > kSmallestSide ? side : kSmallestSide);
+}
+
 struct FinePoint {
     int x, y;
 };
 
 // Cuts off towards zero, also below it.
-inline int rounded(double value) {
+inline DETCORE_HD int rounded(double value) {
     return static_cast<int>(value + 0.5);
 }
 
-inline FinePoint fine_point(double x, double y) {
-    x = std::clamp(x, -kFarthestVertex, kFarthestVertex);
-    y = std::clamp(y, -kFarthestVertex, kFarthestVertex);
-    return {rounded(kFine * x), rounded(kFine * y)};
+inline DETCORE_HD double near(double value) {
+    if (!(value >= -kFarthestVertex)) return -kFarthestVertex;  // NaN as well
+    return value <= kFarthestVertex ? value : kFarthestVertex;
+}
+
+inline DETCORE_HD FinePoint fine_point(double x, double y) {
+    return {rounded(kFine * near(x)), rounded(kFine * near(y))};
 }
 
 // Calls toggle(column, row) for every column of the mask whose middle line the edge crosses: the pixels from that row
@@ -34,9 +57,9 @@ inline FinePoint fine_point(double x, double y) {
 // and 5 c + 3. The walk goes along the longer side of the edge, upwards; its direction along the outline does not
 // matter.
 template <class F>
-inline void cross_columns(FinePoint a, FinePoint b, int size, const F& toggle) {
+inline DETCORE_HD void cross_columns(FinePoint a, FinePoint b, int size, const F& toggle) {
     if (a.x == b.x) return;
-    const int run = std::abs(b.x - a.x), rise = std::abs(b.y - a.y);
+    const int run = b.x > a.x ? b.x - a.x : a.x - b.x, rise = b.y > a.y ? b.y - a.y : a.y - b.y;
     const bool flat = run >= rise;
     if (flat ? a.x > b.x : a.y > b.y) std::swap(a, b);
     const double slope = flat ? static_cast<double>(b.y - a.y) / run : static_cast<double>(b.x - a.x) / rise;

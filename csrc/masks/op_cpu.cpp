@@ -1,7 +1,6 @@
 #include "masks/op.h"
 
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "common/parallel.h"
@@ -10,40 +9,33 @@
 namespace detcore::masks {
 namespace {
 
-bool drawable(const double* box) {
-    return std::isfinite(box[0]) && std::isfinite(box[1]) && std::isfinite(box[2]) && std::isfinite(box[3]) &&
-           box[2] > box[0] && box[3] > box[1];
-}
-
 // The sides that a mask's pixels lie on, a column after the other, in words of 64 rows.
 class Columns {
   public:
     explicit Columns(int size)
-        : size_(size), words_((size + 63) / 64), toggles_(size * words_), inside_(size * words_) {}
+        : size_(size), words_((size + 63) / 64), toggles_(int64_t{size} * words_), inside_(int64_t{size} * words_) {}
 
     void clear() { std::fill(inside_.begin(), inside_.end(), 0); }
 
-    // Adds what an outline of FinePoints encloses.
-    template <class F>
-    void add_ring(const F& point, int64_t count) {
+    // Adds what an outline encloses.
+    void add_ring(const std::vector<FinePoint>& points) {
         std::fill(toggles_.begin(), toggles_.end(), 0);
-        FinePoint last = point(count - 1);
-        for (int64_t i = 0; i < count; ++i) {
-            const FinePoint next = point(i);
+        FinePoint last = points.back();
+        for (const FinePoint next : points) {
             cross_columns(last, next, size_, [this](int column, int row) {
                 // The row below the last is the first of the next column: that is how pycocotools counts pixels.
                 if (row == size_) ++column, row = 0;
-                if (column < size_) toggles_[column * words_ + row / 64] ^= uint64_t{1} << (row % 64);
+                if (column < size_) toggles_[int64_t{column} * words_ + row / 64] ^= uint64_t{1} << (row % 64);
             });
             last = next;
         }
         uint64_t inside = 0;  // all bits alike: the side that the pixel before lies on
         for (int column = 0; column < size_; ++column) {
             for (int word = 0; word < words_; ++word) {
-                uint64_t sides = toggles_[column * words_ + word];
+                uint64_t sides = toggles_[int64_t{column} * words_ + word];
                 for (int shift = 1; shift < 64; shift *= 2) sides ^= sides << shift;
                 sides ^= inside;
-                inside_[column * words_ + word] |= sides;
+                inside_[int64_t{column} * words_ + word] |= sides;
                 const int rows = std::min(64, size_ - 64 * word);
                 inside = uint64_t{0} - (sides >> (rows - 1) & 1);
             }
@@ -52,9 +44,10 @@ class Columns {
 
     // Row by row.
     void write(bool* out) const {
-        for (int row = 0; row < size_; ++row)
-            for (int column = 0; column < size_; ++column)
-                *out++ = inside_[column * words_ + row / 64] >> (row % 64) & 1;
+        for (int row = 0; row < size_; ++row) {
+            const uint64_t* word = &inside_[row / 64];
+            for (int column = 0; column < size_; ++column) *out++ = word[int64_t{column} * words_] >> (row % 64) & 1;
+        }
     }
 
   private:
@@ -62,123 +55,46 @@ class Columns {
     std::vector<uint64_t> toggles_, inside_;
 };
 
-void add_ring(const double* ring, int64_t count, const double* box, int size, Columns& columns) {
-    for (int64_t i = 0; i < 2 * count; ++i)
-        if (!std::isfinite(ring[i])) return;
-    const double scale_x = size / std::max(box[2] - box[0], kSmallestSide);
-    const double scale_y = size / std::max(box[3] - box[1], kSmallestSide);
-    const auto point = [&](int64_t i) {
-        return fine_point((ring[2 * i] - box[0]) * scale_x, (ring[2 * i + 1] - box[1]) * scale_y);
-    };
-    columns.add_ring(point, count);
+// The ring on the mask's own grid; empty if a vertex is not finite.
+void place(const double* ring, int64_t count, const double* box, int size, std::vector<FinePoint>& points) {
+    points.clear();
+    const double scale_x = scale_of(box[0], box[2], size), scale_y = scale_of(box[1], box[3], size);
+    for (int64_t i = 0; i < count; ++i) {
+        const double x = ring[2 * i], y = ring[2 * i + 1];
+        if (!std::isfinite(x) || !std::isfinite(y)) return points.clear();
+        points.push_back(fine_point((x - box[0]) * scale_x, (y - box[1]) * scale_y));
+    }
 }
 
 }  // namespace
 
-Tensor polygon_roi_masks(const Tensor& vertices, const Tensor& starts, const Tensor& counts, const Tensor& ring_objects,
-                         const Tensor& boxes, const Tensor& objects, int64_t size) {
-    const int64_t batch = boxes.size(0), num_boxes = boxes.size(1), num_rings = starts.size(1);
+Tensor polygon_roi_masks(const Tensor& vertices, const Tensor& ring_starts, const Tensor& ring_counts,
+                         const Tensor& ring_objects, const Tensor& boxes, const Tensor& objects, int64_t size) {
+    const int64_t batch = boxes.size(0), num_boxes = boxes.size(1), num_rings = ring_starts.size(1);
     const int64_t num_vertices = vertices.size(1);
-    const Tensor own_vertices = as<double>(vertices), own_boxes = as<double>(boxes), own_starts = as<int64_t>(starts);
-    const Tensor own_counts = as<int64_t>(counts), owners = as<int64_t>(ring_objects),
-                 own_objects = as<int64_t>(objects);
+    const Tensor own[] = {as<double>(vertices),     as<double>(boxes),         as<int64_t>(ring_starts),
+                          as<int64_t>(ring_counts), as<int64_t>(ring_objects), as<int64_t>(objects)};
+    const double *points = data<double>(own[0]), *box = data<double>(own[1]);
+    const int64_t *starts = data<int64_t>(own[2]), *counts = data<int64_t>(own[3]);
+    const int64_t *owners = data<int64_t>(own[4]), *wanted = data<int64_t>(own[5]);
     Tensor out = new_tensor({batch, num_boxes, size, size}, ScalarType::Bool);
-    torch::stable::parallel_for(0, batch * num_boxes, 128, [&](int64_t begin, int64_t end) {
+    bool* masks = mutable_data<bool>(out);
+    torch::stable::parallel_for(0, batch * num_boxes, 32, [&](int64_t begin, int64_t end) {
         Columns columns(static_cast<int>(size));
+        std::vector<FinePoint> placed;
         for (int64_t k = begin; k < end; ++k) {
-            const int64_t image = k / num_boxes, object = data<int64_t>(own_objects)[k];
-            bool* mask = mutable_data<bool>(out) + k * size * size;
+            const int64_t image = k / num_boxes, first = image * num_rings;
             columns.clear();
-            const double* box = data<double>(own_boxes) + 4 * k;
-            const int64_t end_ring = object < 0 || !drawable(box) ? image * num_rings : (image + 1) * num_rings;
-            for (int64_t r = image * num_rings; r < end_ring; ++r) {
-                const int64_t start = data<int64_t>(own_starts)[r], count = data<int64_t>(own_counts)[r];
-                if (data<int64_t>(owners)[r] != object || count < 3 || start < 0 || start + count > num_vertices)
-                    continue;
-                add_ring(data<double>(own_vertices) + 2 * (image * num_vertices + start), count, box,
-                         static_cast<int>(size), columns);
+            const int64_t rings = wanted[k] < 0 || !drawable(box + 4 * k) ? 0 : num_rings;
+            for (int64_t r = first; r < first + rings; ++r) {
+                if (owners[r] != wanted[k] || !usable(starts[r], counts[r], num_vertices)) continue;
+                place(points + 2 * (image * num_vertices + starts[r]), counts[r], box + 4 * k, static_cast<int>(size),
+                      placed);
+                if (!placed.empty()) columns.add_ring(placed);
             }
-            columns.write(mask);
+            columns.write(masks + k * size * size);
         }
     });
-    return out;
-}
-
-namespace {
-
-// The two mask pixels that an image pixel's centre lies between, and the share of the second.
-template <class A>
-struct Between {
-    int first;
-    A share;
-};
-
-template <class A>
-std::vector<Between<A>> between(A low, A high, int64_t begin, int64_t end, int64_t size) {
-    std::vector<Between<A>> out;
-    for (int64_t i = begin; i < end; ++i) {
-        const A place =
-            ((static_cast<A>(i) + A(0.5) - low) / (high - low) * 2 - 1 + 1) * (static_cast<A>(size) / 2) - A(0.5);
-        const A below = std::floor(place);
-        out.push_back({static_cast<int>(std::clamp(below, A(-2), static_cast<A>(size))), place - below});
-    }
-    return out;
-}
-
-template <class A>
-void paste_one(const A* mask, int64_t size, const A* box, int64_t height, int64_t width, A threshold, bool* out) {
-    std::memset(out, 0, height * width);
-    for (int k = 0; k < 4; ++k)
-        if (!std::isfinite(box[k])) return;
-    if (!(box[2] > box[0] && box[3] > box[1])) return;
-    const auto range = [size](A low, A high, int64_t limit, int64_t& begin, int64_t& end) {
-        // A mask reaches half a mask pixel beyond its box.
-        const A margin = (high - low) / static_cast<A>(2 * size) + 1;
-        begin = static_cast<int64_t>(std::clamp(std::floor(low - margin), A(0), static_cast<A>(limit)));
-        end = static_cast<int64_t>(std::clamp(std::ceil(high + margin), A(0), static_cast<A>(limit)));
-    };
-    int64_t x0, x1, y0, y1;
-    range(box[0], box[2], width, x0, x1);
-    range(box[1], box[3], height, y0, y1);
-    if (x0 >= x1 || y0 >= y1) return;
-    const auto columns = between(box[0], box[2], x0, x1, size), rows = between(box[1], box[3], y0, y1, size);
-    // A border of zeros, two wide, spares the question whether a neighbour exists.
-    const int64_t stride = size + 4;
-    std::vector<A> padded(stride * stride, A(0));
-    for (int64_t i = 0; i < size; ++i) std::copy_n(mask + i * size, size, &padded[(i + 2) * stride + 2]);
-    for (int64_t y = y0; y < y1; ++y) {
-        const Between<A> row = rows[y - y0];
-        const A* top = &padded[(row.first + 2) * stride + 2];
-        const A *bottom = top + stride, below = row.share, above = 1 - below;
-        bool* to = out + y * width;
-        for (int64_t x = x0; x < x1; ++x) {
-            const Between<A> column = columns[x - x0];
-            const A right = column.share, left = 1 - right;
-            const A *upper = top + column.first, *lower = bottom + column.first;
-            const A value = upper[0] * (above * left) + upper[1] * (above * right) + lower[0] * (below * left) +
-                            lower[1] * (below * right);
-            to[x] = value >= threshold;
-        }
-    }
-}
-
-}  // namespace
-
-Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int64_t width, double threshold) {
-    const int64_t count = masks.size(0), size = masks.size(1);
-    Tensor out = new_tensor({count, height, width}, ScalarType::Bool);
-    const auto paste = [&]<class A>(A) {
-        const Tensor own_masks = as<A>(masks), own_boxes = as<A>(boxes);
-        parallel_tasks(count, [&](int64_t k) {
-            paste_one(data<A>(own_masks) + k * size * size, size, data<A>(own_boxes) + 4 * k, height, width,
-                      static_cast<A>(threshold), mutable_data<bool>(out) + k * height * width);
-        });
-    };
-    if (masks.scalar_type() == ScalarType::Double) {
-        paste(double{});
-    } else {
-        paste(float{});
-    }
     return out;
 }
 
@@ -186,5 +102,4 @@ Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int
 
 STABLE_TORCH_LIBRARY_IMPL(detcore, CPU, m) {
     m.impl("polygon_roi_masks", TORCH_BOX(&detcore::masks::polygon_roi_masks));
-    m.impl("paste_masks", TORCH_BOX(&detcore::masks::paste_masks));
 }

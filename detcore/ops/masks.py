@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detcore.ops import native
@@ -87,6 +86,8 @@ def _draw(
     counts: NDArray[np.int64],
 ) -> None:
     """Draws one image's pairs of box (row) and ring (starts, counts) into out (R, size, size)."""
+    from pycocotools import mask as coco_mask
+
     size = out.shape[-1]
     offsets = np.concatenate(([0], np.cumsum(counts)))
     index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
@@ -190,4 +191,15 @@ native.define(
     "paste_masks",
     "(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold) -> Tensor",
     _fake_paste,
+)
+
+
+def _fake_pack(masks: Tensor, boxes: Tensor, windows: Tensor, starts: Tensor, num_words: int, *_: Any) -> Tensor:
+    return masks.new_empty((num_words,), dtype=torch.int64)
+
+
+native.define(
+    "pack_masks",
+    "(Tensor masks, Tensor boxes, Tensor windows, Tensor starts, SymInt num_words, float threshold) -> Tensor",
+    _fake_pack,
 )

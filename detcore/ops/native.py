@@ -1,32 +1,28 @@
-"""Builds the operators of csrc/ once per machine and loads them; without them the references run.
+"""Declares the operators of csrc/, and loads their libraries; where none can be had the references run.
 
-The environment decides: DETCORE_NATIVE=auto (the default) builds on first use and falls back with one line of warning,
-`require` makes the fallback an error, `off` uses the references. DETCORE_CACHE is the folder that keeps what was built,
-else a folder of the user's cache. `python -m detcore.ops` builds now, whatever failed before.
+A library comes from the wheel, else from the cache, else it is built, once per machine. The environment decides:
+DETCORE_NATIVE=auto (the default) falls back with one line of warning, `require` makes the fallback an error, `off` uses
+the references. `make native` builds beforehand.
 """
 
-import fcntl
-import hashlib
 import logging
 import os
-import platform
-import shutil
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import torch
 
+from detcore import toolchain
+from detcore.toolchain import NativeBuildError
+
 _LOG = logging.getLogger(__name__)
-_SOURCES = Path(__file__).resolve().parents[2] / "csrc"
 _LOCK = threading.RLock()
-_LOADED: dict[str, bool] = {}
+_STATES: dict[str, "State"] = {}
 _MODES = ("auto", "require", "off")
 
 
@@ -73,8 +69,19 @@ def _under_autocast(rule: Callable[..., Any], device_type: str, key: str) -> Cal
     return run
 
 
-class NativeBuildError(RuntimeError):
-    """The native operators are required, and cannot be had."""
+@dataclass(frozen=True)
+class State:
+    """Of one product of csrc/ in this process.
+
+    Args:
+        library: what is loaded; None if nothing is.
+        why: nothing is.
+        module: of the host product.
+    """
+
+    library: Path | None
+    why: str = ""
+    module: ModuleType | None = None
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
@@ -85,143 +92,119 @@ def serves(device_type: str) -> bool:
         NativeBuildError: if DETCORE_NATIVE=require and they cannot be built or loaded.
         ValueError: if DETCORE_NATIVE is none of auto, require, off.
     """
-    loaded = _LOADED.get(device_type)
-    return load(device_type) if loaded is None else loaded
+    state = _STATES.get(device_type)
+    if state is None:
+        if device_type not in ("cpu", "cuda"):
+            return False
+        state = load(device_type)
+    return state.library is not None
 
 
-def load(device_type: str) -> bool:
-    """`serves`, once a process: later changes of the environment have no effect."""
+def host() -> ModuleType | None:
+    """The functions of csrc/host that take no tensors, for which the caller has a slower way if this is None.
+
+    Raises:
+        NativeBuildError, ValueError: as `serves`.
+    """
+    return load("host").module
+
+
+def load(product: str) -> State:
+    """Loads "cpu", "cuda" or "host", once a process: later changes of the environment have no effect.
+
+    Raises:
+        NativeBuildError, ValueError: as `serves`.
+    """
     with _LOCK:
-        if device_type not in _LOADED:
-            _LOADED[device_type] = _load(device_type)
-        return _LOADED[device_type]
+        if product not in _STATES:
+            _STATES[product] = _load(product)
+        return _STATES[product]
 
 
-def _load(device_type: str) -> bool:
+def inspect(product: str) -> State:
+    """As `load`, but builds nothing, and raises nothing for what is missing: `why` says it."""
+    with _LOCK:
+        if product in _STATES:
+            return _STATES[product]
+        if _mode() == "off":
+            return State(None, "DETCORE_NATIVE=off")
+        capabilities = _capabilities(product)
+        state = _first_that_loads(product, capabilities)
+        if state.library is not None:
+            _STATES[product] = state
+            return state
+        obstacle = toolchain.obstacle(toolchain.targets(product, capabilities)[-1])
+        why = str(obstacle) if obstacle else "not built yet: its first use does, or `make native`"
+        return State(None, "; ".join(filter(None, (state.why, why))))
+
+
+def _mode() -> str:
     mode = os.environ.get("DETCORE_NATIVE", "auto")
     if mode not in _MODES:
         raise ValueError(f"DETCORE_NATIVE={mode!r}: must be one of {', '.join(_MODES)}")
-    if mode == "require" and not _SOURCES.is_dir():
-        raise NativeBuildError(f"DETCORE_NATIVE=require: no sources at {_SOURCES}; install detcore from a checkout")
-    if mode == "off" or not sources(device_type):
-        return False
+    return mode
+
+
+def _load(product: str) -> State:
+    mode = _mode()
+    if mode == "off":
+        return State(None, "DETCORE_NATIVE=off")
     try:
-        library = build(device_type, again=False)
-        torch.ops.load_library(library)  # type: ignore[no-untyped-call, unused-ignore]
-    except (NativeBuildError, OSError) as error:
+        return _obtain(product)
+    except NativeBuildError as error:
         if mode == "require":
             raise NativeBuildError(f"DETCORE_NATIVE=require: {error}") from error
-        _LOG.warning("native operators (%s) are off, slower ones are used: %s", device_type, error)
-        return False
-    return True
+        _LOG.warning("native library for %s is not there, slower code is used: %s", product, error)
+        return State(None, str(error))
 
 
-def build(device_type: str, *, again: bool) -> Path:
-    """The library of a device, from the cache or newly built. Processes that need the same one build it once.
-
-    Args:
-        device_type: "cpu" or "cuda".
-        again: whether to try what failed before.
+def _obtain(product: str) -> State:
+    """Prebuilt, cached or newly built.
 
     Raises:
-        NativeBuildError: if a tool is missing or the compiler fails.
+        NativeBuildError: if it cannot be built, or does not load even so.
     """
-    folder = cache_folder() / _key(device_type)
-    library, failure = folder / f"libdetcore_{device_type}.so", folder / "failure.log"
-    if library.exists():
-        return library
+    capabilities = _capabilities(product)
+    state = _first_that_loads(product, capabilities)
+    if state.library is not None:
+        return state
+    library = toolchain.build(toolchain.targets(product, capabilities)[-1], again=False)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NativeBuildError(f"the cache {folder} cannot be written ({error}); set DETCORE_CACHE") from error
-    with _exclusive(folder / "lock"):
-        if library.exists():
-            return library
-        if failure.exists() and not again:
-            raise NativeBuildError(f"an earlier build failed, see {failure}; `make native` tries again")
-        cmake, ninja = _tool("cmake"), _tool("ninja")
-        if device_type == "cuda" and shutil.which("nvcc") is None:
-            raise NativeBuildError("no nvcc found")
-        if shutil.which(os.environ.get("CXX", "c++")) is None:
-            raise NativeBuildError("no C++ compiler found (set CXX or install g++)")
-        _LOG.warning("building the native operators for %s, once, into %s", device_type, folder)
-        _compile(device_type, cmake, ninja, library, failure)
-    return library
+        return _open(product, library)
+    except (OSError, ImportError) as error:
+        toolchain.reject(library, error, for_good=True)
+        raise NativeBuildError(f"{library.name} was built, but does not load: {error}") from error
 
 
-def _compile(device_type: str, cmake: str, ninja: str, library: Path, failure: Path) -> None:
-    torch_folder = Path(torch.__file__).parent
-    with TemporaryDirectory(prefix="build-", dir=library.parent) as build_folder:
-        configure = [cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", f"-DDETCORE_DEVICE={device_type}"]
-        configure += [f"-DDETCORE_TORCH={torch_folder}", f"-DDETCORE_MARCH={_march()}"]
-        configure += ["-S", str(_SOURCES), "-B", build_folder]
-        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        output = ""
-        for command in (configure, [ninja, "-C", build_folder, "-j", jobs]):
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-            output += done.stdout
-            if done.returncode:
-                failure.write_text(output)
-                raise NativeBuildError(f"{Path(command[0]).name} failed, see {failure}")
-        failure.unlink(missing_ok=True)
-        if _key(device_type) != library.parent.name:
-            raise NativeBuildError("the sources changed while they were compiled; build again")
-        os.replace(Path(build_folder) / library.name, library)
+def _first_that_loads(product: str, capabilities: list[tuple[int, int]]) -> State:
+    """Of the wheel's library and the cached ones. A cached one that does not load is broken, and removed."""
+    wheels, why = toolchain.prebuilt(product, capabilities)
+    kept = [toolchain.cached(target) for target in toolchain.targets(product, capabilities)]
+    reasons = [why] if why else []
+    for library in filter(None, [wheels, *kept]):
+        try:
+            return _open(product, library)
+        except (OSError, ImportError) as error:
+            reasons.append(f"{library} does not load: {error}")
+            if library != wheels:
+                toolchain.reject(library, error, for_good=False)
+    return State(None, "; ".join(reasons))
 
 
-def cache_folder() -> Path:
-    """Where libraries are kept, a folder for each key."""
-    if "DETCORE_CACHE" in os.environ:
-        return Path(os.environ["DETCORE_CACHE"]) / "native"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detcore" / "native"
+def _open(product: str, library: Path) -> State:
+    if product != "host":
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call, unused-ignore]
+        return State(library)
+    spec = spec_from_file_location("detcore_host", library)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{library} is no module of this Python")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return State(library, module=module)
 
 
-def _key(device_type: str) -> str:
-    """Hash of all that the binary depends on."""
-    digest = hashlib.sha256(f"{torch.__version__} {device_type} {platform.platform()}".encode())
-    digest.update(" ".join(os.environ.get(name, "") for name in ("CXX", "CXXFLAGS", "CUDAARCHS")).encode())
-    digest.update(f"{_march()} {_cpu() if _march() == 'native' else ''}".encode())
-    for path in sources(device_type):
-        digest.update(f"\0{path.relative_to(_SOURCES)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def sources(device_type: str) -> list[Path]:
-    """What the library of a device is made of; empty if csrc/ has nothing for it."""
-    suffix = {"cpu": "_cpu.cpp", "cuda": "_cuda.cu"}.get(device_type)
-    if suffix is None or not any(_SOURCES.glob(f"*/*{suffix}")):
+def _capabilities(product: str) -> list[tuple[int, int]]:
+    """Of the GPUs that a CUDA library must serve."""
+    if product != "cuda" or not torch.cuda.is_available():
         return []
-    own = (path for path in _SOURCES.glob("*/*") if path.suffix == ".h" or path.name.endswith(suffix))
-    return [*sorted(own), _SOURCES / "CMakeLists.txt"]
-
-
-def _march() -> str:
-    return os.environ.get("DETCORE_MARCH", "native")
-
-
-def _cpu() -> str:
-    """The model and its instruction sets, since -march=native means this very CPU."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            first = file.read(8192).split("\n\n")[0]
-    except OSError:
-        return platform.machine() + platform.processor()
-    return "".join(line for line in first.splitlines() if line.startswith(("model", "flags", "Features", "CPU")))
-
-
-def _tool(name: str) -> str:
-    """cmake or ninja, from their PyPI packages or from the PATH."""
-    beside = Path(sys.executable).parent / name
-    if beside.exists() and find_spec(name) is not None:
-        return str(beside)
-    found = shutil.which(name)
-    if found is None:
-        raise NativeBuildError(f"no {name} found (pip install {name})")
-    return found
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]

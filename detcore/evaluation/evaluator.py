@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detcore.evaluation.coco import Results, accumulate, encode_masks
+from detcore.evaluation.coco import Results, accumulate
 from detcore.evaluation.metrics import PRCurve, by_class, headline, pr_curve
-from detcore.ops import paste_masks
+from detcore.ops import paste_masks_rle
 from detcore.structures.batch import Batch, Detections
 from detcore.structures.coordinates import boxes_to_original
 
 _MASK_THRESHOLD = 0.5
-_PASTED_PIXELS = 64 * 2**20
-"""Masks are pasted so many pixels at a time, to bound memory on large images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +134,8 @@ class Evaluator:
             rles = None
             if self._masks and detections.masks is not None:
                 masks = detections.masks[row][keep.to(detections.masks.device)]
-                rles = tuple(_encode(masks, boxes[row][keep].to(masks.device).float(), (height, width)))
+                encoded = paste_masks_rle(masks, boxes[row][keep].float(), (height, width), _MASK_THRESHOLD)
+                rles = tuple(rle["counts"] for rle in encoded)
             self.add_image(
                 ImageDetections(
                     image_id=image["id"],
@@ -221,13 +220,3 @@ class Evaluator:
             sizes=np.repeat(np.array([(i["height"], i["width"]) for i in images], dtype=np.int64), counts, axis=0),
             rles=[rle for image in found for rle in image.rles or ()] if self._masks else None,
         )
-
-
-def _encode(masks: Tensor, boxes_xyxy: Tensor, size: tuple[int, int]) -> list[bytes]:
-    """(K, S, S) probabilities inside boxes (K, 4) of an image -> K compressed run lengths."""
-    at_once = max(1, _PASTED_PIXELS // (size[0] * size[1]))
-    rles: list[bytes] = []
-    for start in range(0, len(masks), at_once):
-        part = slice(start, start + at_once)
-        rles += encode_masks(paste_masks(masks[part], boxes_xyxy[part], size, _MASK_THRESHOLD).cpu().numpy())
-    return rles

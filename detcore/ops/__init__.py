@@ -6,6 +6,7 @@ whose shapes depend on the shapes of its inputs alone.
 
 from detcore.ops.deform_conv import deform_conv2d
 from detcore.ops.losses import ciou_loss, diou_loss, giou_loss, sigmoid_focal_loss
+from detcore.ops.mask_rle import paste_masks_rle
 from detcore.ops.masks import paste_masks, polygon_roi_masks
 from detcore.ops.matching import match_anchors
 from detcore.ops.ms_deform_attn import ms_deform_attn
@@ -34,6 +35,7 @@ __all__ = [
     "nms_rotated",
     "nms_rotated_padded",
     "paste_masks",
+    "paste_masks_rle",
     "polygon_roi_masks",
     "roi_align",
     "roi_align_rotated",

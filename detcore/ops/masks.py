@@ -124,15 +124,20 @@ def paste_masks(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], thres
     Raises:
         ValueError: if the threshold is not above 0, where everything outside the boxes would be mask.
     """
-    if not threshold > 0:
-        raise ValueError(f"paste_masks: threshold {threshold} must be above 0")
+    masks, boxes = checked_for_pasting(masks, boxes, threshold)
     height, width = image_size
-    masks = masks.detach().to(torch.promote_types(masks.dtype, torch.float32))
-    boxes = boxes.detach().to(masks.dtype)
     if native.serves(masks.device.type):
         pasted: Tensor = torch.ops.detcore.paste_masks(masks, boxes, height, width, threshold)
         return pasted
     return paste_masks_reference(masks, boxes, image_size, threshold)
+
+
+def checked_for_pasting(masks: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Masks and boxes in the dtype that pasting computes in: float64 where the masks have it, else float32."""
+    if not threshold > 0:
+        raise ValueError(f"paste_masks: threshold {threshold} must be above 0")
+    masks = masks.detach().to(torch.promote_types(masks.dtype, torch.float32))
+    return masks, boxes.detach().to(masks.dtype)
 
 
 def paste_masks_reference(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float) -> Tensor:
@@ -191,15 +196,4 @@ native.define(
     "paste_masks",
     "(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold) -> Tensor",
     _fake_paste,
-)
-
-
-def _fake_pack(masks: Tensor, boxes: Tensor, windows: Tensor, starts: Tensor, num_words: int, *_: Any) -> Tensor:
-    return masks.new_empty((num_words,), dtype=torch.int64)
-
-
-native.define(
-    "pack_masks",
-    "(Tensor masks, Tensor boxes, Tensor windows, Tensor starts, SymInt num_words, float threshold) -> Tensor",
-    _fake_pack,
 )

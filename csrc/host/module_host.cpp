@@ -1,0 +1,17 @@
+// The functions of the data and prediction paths that work on numbers in host memory, outside torch.
+#include <pybind11/pybind11.h>
+
+namespace detcore::host {
+
+void bind_run_lengths(pybind11::module_& module);
+void bind_outlines(pybind11::module_& module);
+void bind_rings(pybind11::module_& module);
+
+}  // namespace detcore::host
+
+PYBIND11_MODULE(detcore_host, module) {
+    module.doc() = "Run lengths, outlines and rings of masks, each with the GIL released.";
+    detcore::host::bind_run_lengths(module);
+    detcore::host::bind_outlines(module);
+    detcore::host::bind_rings(module);
+}

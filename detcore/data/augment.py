@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detcore.config.data import Affine, ColorJitter, HorizontalFlip, ResizeFixed, ResizeShortestEdge, Transform
+from detcore.data.rings import flatten_rings
 
 Matrix = NDArray[np.float64]
 
@@ -195,13 +196,11 @@ def place_objects(
         min_size: pixels of the network's input.
     """
     geometry = placement.geometry
-    rings = [ring for outline in polygons for ring in outline]
-    ring_objects = np.repeat(np.arange(len(polygons)), [len(outline) for outline in polygons])
-    ring_counts = np.array([len(ring) for ring in rings], np.int64)
-    vertices = _move(np.concatenate(rings), geometry) if rings else np.zeros((0, 2))
+    vertices, ring_counts, ring_objects = flatten_rings(polygons)
+    vertices = _move(vertices, geometry)
     corners = _move(boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), geometry).reshape(-1, 4, 2)
     low, high = corners.min(axis=1), corners.max(axis=1)
-    if rings and (geometry[0, 1] or geometry[1, 0]):
+    if len(vertices) and (geometry[0, 1] or geometry[1, 0]):
         outlined, first_ring = np.unique(ring_objects, return_index=True)
         first_vertex = (np.cumsum(ring_counts) - ring_counts)[first_ring]
         low[outlined] = np.minimum.reduceat(vertices, first_vertex)

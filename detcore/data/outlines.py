@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from detcore.ops import native
+
 _RIGHT = np.array([1, 0, -1, 0])  # the four directions, clockwise on the screen: right, down, left, up
 _DOWN = np.array([0, 1, 0, -1])
 
@@ -13,6 +15,13 @@ def decode_runs(counts: str) -> NDArray[np.int64]:
     Raises:
         ValueError: a character outside the code, or a number that does not end.
     """
+    host = native.host()
+    runs: NDArray[np.int64] | None = None if host is None else host.decode_runs(counts)
+    return decode_runs_reference(counts) if runs is None else runs
+
+
+def decode_runs_reference(counts: str) -> NDArray[np.int64]:
+    """`decode_runs`, character by character; it also says what is wrong with a string."""
     runs: list[int] = []
     value = shift = 0
     for character in counts:
@@ -51,6 +60,15 @@ def trace_outline(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     Args:
         mask: (height, width) bool.
     """
+    host = native.host()
+    if host is None:
+        return trace_outline_reference(mask)
+    rings: list[NDArray[np.float64]] = host.trace_outline(mask)
+    return rings
+
+
+def trace_outline_reference(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """`trace_outline` by following the sides of all pixels at once."""
     padded = np.pad(mask, 1)
     # The four pixels about each corner of the pixel grid, and the directed sides of the boundary that start there, with
     # the mask on their right hand: along the top of a pixel rightwards, then down, left and up around it.

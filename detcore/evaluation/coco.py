@@ -1,4 +1,4 @@
-"""COCO matching and run-length masks: hotcoco where it is installed, pycocotools in its stead.
+"""COCO matching: hotcoco where it is installed, pycocotools in its stead.
 
 The only importer of hotcoco. Both follow the COCO evaluation (Lin et al., "Microsoft COCO", ECCV 2014, and its
 published evaluation code) and give the same arrays to the last digit, which the tests hold.
@@ -146,12 +146,3 @@ def _for_pycocotools(annotations: Sequence[dict[str, Any]]) -> list[dict[str, An
         outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
         copies.append({"segmentation": outline, **annotation, "id": number})
     return copies
-
-
-def encode_masks(masks: NDArray[np.bool_]) -> list[bytes]:
-    """(K, h, w) bool -> K compressed COCO run lengths."""
-    if hotcoco is not None:
-        return [hotcoco.mask.encode(mask)["counts"] for mask in masks]
-    from pycocotools import mask as coco_mask
-
-    return [coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))["counts"] for mask in masks]

@@ -117,14 +117,3 @@ def test_without_hotcoco_pycocotools_stands_in(
     monkeypatch.setattr(coco, "accumulate_pycocotools", lambda *a: used.append(a[2]) or accumulate_pycocotools(*a))
     assert metrics() == pytest.approx(expected, abs=1e-9)
     assert used == ["bbox", "segm"]
-
-
-@pytest.mark.parametrize("with_hotcoco", [True, False])
-def test_run_lengths_decode_to_the_mask(with_hotcoco: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not with_hotcoco:
-        monkeypatch.setattr(coco, "hotcoco", None)
-    masks = np.random.default_rng(0).random((3, 17, 23)) > 0.6
-    masks[2] = False
-    for mask, rle in zip(masks, coco.encode_masks(masks), strict=True):
-        np.testing.assert_array_equal(coco_mask.decode({"size": [17, 23], "counts": rle}).astype(bool), mask)
-    assert coco.encode_masks(masks[:0]) == []

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from detcore.evaluation.coco import Results, accumulate
 from detcore.evaluation.metrics import PRCurve, by_class, headline, pr_curve

@@ -82,7 +82,8 @@ def encode_masks(masks: NDArray[np.bool_] | Sequence[NDArray[np.bool_]]) -> list
 def _windows(boxes: Tensor, size: int, image_size: tuple[int, int]) -> Tensor:
     """(K, 4) int64: columns and rows (x0, y0, x1, y1) that a mask can reach, half a mask pixel beyond its box."""
     usable = boxes.isfinite().all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    low, high = torch.where(usable[:, None], boxes, 0).split(2, dim=1)
+    placed = torch.where(usable[:, None], boxes, 0)
+    low, high = placed[:, :2], placed[:, 2:]
     margin = (high - low) / (2 * max(size, 1)) + 1
     end = boxes.new_tensor([image_size[1], image_size[0]])
     corners = [(low - margin).floor(), (high + margin).ceil()]

@@ -56,13 +56,19 @@ def polygon_roi_masks_reference(polygons: Polygons, boxes: Tensor, objects: Tens
     boxes_np = boxes.detach().double().cpu().numpy()
     arrays = [
         t.cpu().numpy()
-        for t in (objects, polygons.vertices, polygons.ring_starts, polygons.ring_counts, polygons.ring_objects)
+        for t in (
+            objects,
+            polygons.vertices.double(),
+            polygons.ring_starts,
+            polygons.ring_counts,
+            polygons.ring_objects,
+        )
     ]
     for image in range(batch):
         image_objects, vertices, starts, counts, ring_objects = (array[image] for array in arrays)
         row, ring = _rings_of_boxes(boxes_np[image], image_objects, ring_objects, counts)
         if len(row):
-            _draw(out[image], boxes_np[image], vertices.astype(np.float64), row, starts[ring], counts[ring])
+            _draw(out[image], boxes_np[image], vertices, row, starts[ring], counts[ring])
     return torch.from_numpy(out).to(boxes.device)
 
 

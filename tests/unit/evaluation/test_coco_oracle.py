@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
 from detcore.evaluation import Evaluator, ImageDetections, coco
 from detcore.evaluation.coco import Accumulated, IouType, Results, accumulate_hotcoco, accumulate_pycocotools

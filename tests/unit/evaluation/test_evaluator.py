@@ -81,9 +81,7 @@ def test_boxes_return_to_the_raw_image_and_what_vanishes_is_dropped() -> None:
     }
 
 
-def test_masks_are_pasted_on_the_raw_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One pixel at a time: every mask in a pass of its own.
-    monkeypatch.setattr("detcore.ops.mask_rle._PASTED_PIXELS", 1)
+def test_masks_are_pasted_on_the_raw_image() -> None:
     evaluator = Evaluator(TRUTH, masks=True)
     batch = batch_of([0, 1], [HALF, FLIPPED], [(100, 200), (60, 80)])
     boxes = [[[10.0, 2.5, 40.0, 12.5], [0.0, 0.0, 10.0, 10.0]], [[0.0, 0.0, 1.0, 1.0]] * 2]

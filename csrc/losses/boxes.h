@@ -38,16 +38,16 @@ struct Slopes {
     A side_a, side_b, shared, hull, offset;
 };
 
-// From what an Axis gives to its coordinates, as torch's autograd does it: at 0 a clamped length counts as free, and
-// where two coordinates are equal the slope of their extreme goes to both in halves.
+// From what an Axis gives to its coordinates, as torch's autograd does it: a length of 0 has no slope, and where two
+// coordinates are equal the slope of their extreme goes to both in halves.
 template <class A>
 DETCORE_HD inline Axis<A> to_coordinates(const Axis<A>& at, const Slopes<A>& slopes) {
     const A high = at.a2 > at.b2 ? A(1) : at.a2 < at.b2 ? A(0) : A(0.5);  // a's part in the higher end
     const A low = at.a1 > at.b1 ? A(1) : at.a1 < at.b1 ? A(0) : A(0.5);
     const A shared_length = (at.a2 < at.b2 ? at.a2 : at.b2) - (at.a1 > at.b1 ? at.a1 : at.b1);
     const A hull_length = (at.a2 > at.b2 ? at.a2 : at.b2) - (at.a1 < at.b1 ? at.a1 : at.b1);
-    const A side_a = at.a2 - at.a1 < 0 ? A(0) : slopes.side_a, side_b = at.b2 - at.b1 < 0 ? A(0) : slopes.side_b;
-    const A shared = shared_length < 0 ? A(0) : slopes.shared, hull = hull_length < 0 ? A(0) : slopes.hull;
+    const A side_a = at.a2 > at.a1 ? slopes.side_a : A(0), side_b = at.b2 > at.b1 ? slopes.side_b : A(0);
+    const A shared = shared_length > 0 ? slopes.shared : A(0), hull = hull_length > 0 ? slopes.hull : A(0);
     const A half = slopes.offset / 2;
     return {half - side_a - shared * low - hull * (1 - low), half + side_a + shared * (1 - high) + hull * high,
             -half - side_b - shared * (1 - low) - hull * low, -half + side_b + shared * high + hull * (1 - high)};
@@ -135,10 +135,10 @@ DETCORE_HD inline void add_aspect(const Aspect<A>& aspect, const Pair<A>& pair, 
     const A turn = grad * aspect.weight * (2 * Aspect<A>::factor) * aspect.angle;
     const A a = -turn / (square(aspect.width_a) + square(aspect.height_a));
     const A b = turn / (square(aspect.width_b) + square(aspect.height_b));
-    x.side_a += pair.x.side_a() < eps ? A(0) : a * aspect.height_a;
-    y.side_a -= pair.y.side_a() < eps ? A(0) : a * aspect.width_a;
-    x.side_b += pair.x.side_b() < eps ? A(0) : b * aspect.height_b;
-    y.side_b -= pair.y.side_b() < eps ? A(0) : b * aspect.width_b;
+    x.side_a += pair.x.side_a() > eps ? a * aspect.height_a : A(0);
+    y.side_a -= pair.y.side_a() > eps ? a * aspect.width_a : A(0);
+    x.side_b += pair.x.side_b() > eps ? b * aspect.height_b : A(0);
+    y.side_b -= pair.y.side_b() > eps ? b * aspect.width_b : A(0);
 }
 
 // grad times the derivative of `box_loss` with respect to every coordinate.

@@ -78,16 +78,19 @@ def ciou_loss_reference(boxes1: Tensor, boxes2: Tensor, eps: float) -> Tensor:
 
 
 def _overlap(boxes1: Tensor, boxes2: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """IoU (...), area of the union (...), sides of the smallest box around both (..., 2)."""
+    """IoU (...), area of the union (...), sides of the smallest box around both (..., 2).
+
+    A length of 0 has no gradient, in every version of torch: that of `clamp(min=0)` there depends on it.
+    """
     low, high = torch.maximum(boxes1[..., :2], boxes2[..., :2]), torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)
+    intersection = (high - low).relu().prod(-1)
     union = _sides(boxes1).prod(-1) + _sides(boxes2).prod(-1) - intersection
     low, high = torch.minimum(boxes1[..., :2], boxes2[..., :2]), torch.maximum(boxes1[..., 2:], boxes2[..., 2:])
-    return intersection / (union + eps), union, (high - low).clamp(min=0)
+    return intersection / (union + eps), union, (high - low).relu()
 
 
 def _sides(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return (boxes[..., 2:] - boxes[..., :2]).relu()
 
 
 def _centre_distance(boxes1: Tensor, boxes2: Tensor, hull: Tensor, eps: float) -> Tensor:

@@ -2,12 +2,18 @@
 
 #include "common/parallel.h"
 #include "common/tensor.h"
+#include "random/lanes.h"
 #include "random/rows.h"
 
 namespace detcore::random {
 namespace {
 
-constexpr int64_t kBlock = 8192;
+constexpr int64_t kBlock = 8192, kLanes = 16;
+
+// From the upper 24 bits.
+inline float uniform(uint32_t word) {
+    return static_cast<float>(static_cast<int32_t>(word >> 8)) * 0x1p-24f;
+}
 
 }  // namespace
 
@@ -27,10 +33,13 @@ Tensor keyed_uniform(const Tensor& seed, const Tensor& step, const Tensor& sampl
         const int64_t* ids = data<int64_t>(candidates) + row * stride + first;
         const auto c1 = static_cast<uint32_t>(data<int64_t>(samples)[row]);
         float* to = mutable_data<float>(out) + row * count + first;
-        for (int64_t i = 0; i < size; ++i) {
-            const uint32_t word = philox_first_word(static_cast<uint32_t>(ids[i]), c1, c2, c3, key);
-            to[i] = static_cast<float>(static_cast<int32_t>(word >> 8)) * 0x1p-24f;
+        int64_t i = 0;
+        for (; i + kLanes <= size; i += kLanes) {
+            uint32_t words[kLanes];
+            philox_first_words(ids + i, c1, c2, c3, key, words);
+            for (int64_t k = 0; k < kLanes; ++k) to[i + k] = uniform(words[k]);
         }
+        for (; i < size; ++i) to[i] = uniform(philox_first_word(static_cast<uint32_t>(ids[i]), c1, c2, c3, key));
     });
     return out;
 }

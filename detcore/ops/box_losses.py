@@ -50,7 +50,7 @@ def _box_loss(
     if not native.serves(boxes1.device.type):
         return reference(boxes1.to(accumulator(dtype)), boxes2.to(accumulator(dtype)), eps)
     if boxes1.shape != boxes2.shape:
-        boxes1, boxes2 = torch.broadcast_tensors(boxes1, boxes2)
+        boxes1, boxes2 = torch.broadcast_tensors(boxes1, boxes2)  # type: ignore[no-untyped-call, unused-ignore]
     loss: Tensor = torch.ops.detcore.box_iou_loss(boxes1, boxes2, _KINDS.index(kind), eps)
     return loss
 

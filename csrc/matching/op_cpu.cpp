@@ -1,7 +1,7 @@
 // Anchors against ground truth without their matrix: a strip of anchors meets one ground truth after the other.
+#include "matching/op.h"
+
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -12,23 +12,19 @@ namespace detcore::matching {
 namespace {
 
 constexpr int64_t kStrip = 4096, kLanes = 64;
-constexpr int8_t kPositive = 1, kNegative = 0, kIgnored = -1;
 
-// Boxes coordinate by coordinate; a non-finite one gets the area NaN, so that its IoU is 0.
+// Boxes coordinate by coordinate, for the compiler to vectorise.
 template <class A>
 struct Boxes {
     std::vector<A> x1, y1, x2, y2, area;
     std::vector<int64_t> index;
 
     void resize(int64_t size) {
-        for (auto* values : {&x1, &y1, &x2, &y2, &area}) values->assign(size, std::numeric_limits<A>::quiet_NaN());
+        for (auto* values : {&x1, &y1, &x2, &y2, &area}) values->resize(size);
         index.resize(size);
     }
-    void set(int64_t at, const A* box, int64_t own_index) {
-        x1[at] = box[0], y1[at] = box[1], x2[at] = box[2], y2[at] = box[3];
-        const bool finite =
-            std::isfinite(box[0]) && std::isfinite(box[1]) && std::isfinite(box[2]) && std::isfinite(box[3]);
-        area[at] = finite ? (box[2] - box[0]) * (box[3] - box[1]) : std::numeric_limits<A>::quiet_NaN();
+    void set(int64_t at, const Box<A>& box, int64_t own_index) {
+        x1[at] = box.x1, y1[at] = box.y1, x2[at] = box.x2, y2[at] = box.y2, area[at] = box.area;
         index[at] = own_index;
     }
 };
@@ -36,17 +32,10 @@ struct Boxes {
 // IoU of ground truth g with the anchors from `first` on, 64 of them.
 template <class A>
 inline void overlaps(const Boxes<A>& anchors, int64_t first, const Boxes<A>& truth, int64_t g, A* out) {
-    const A gx1 = truth.x1[g], gy1 = truth.y1[g], gx2 = truth.x2[g], gy2 = truth.y2[g], own = truth.area[g];
+    const Box<A> own{truth.x1[g], truth.y1[g], truth.x2[g], truth.y2[g], truth.area[g]};
     const A *x1 = &anchors.x1[first], *y1 = &anchors.y1[first], *x2 = &anchors.x2[first], *y2 = &anchors.y2[first];
     const A* area = &anchors.area[first];
-    for (int64_t i = 0; i < kLanes; ++i) {
-        const A left = x1[i] > gx1 ? x1[i] : gx1, right = x2[i] < gx2 ? x2[i] : gx2;
-        const A top = y1[i] > gy1 ? y1[i] : gy1, bottom = y2[i] < gy2 ? y2[i] : gy2;
-        const A width = right - left > 0 ? right - left : A(0), height = bottom - top > 0 ? bottom - top : A(0);
-        const A intersection = width * height, sum = area[i] + own - intersection;
-        const A iou = intersection / sum;
-        out[i] = sum > 0 ? iou : A(0);
-    }
+    for (int64_t i = 0; i < kLanes; ++i) out[i] = iou<A>({x1[i], y1[i], x2[i], y2[i], area[i]}, own);
 }
 
 template <class A>
@@ -59,7 +48,9 @@ struct Strip {
 template <class A>
 void load(Strip<A>& strip, const A* anchors, int64_t count) {
     strip.anchors.resize((count + kLanes - 1) / kLanes * kLanes);
-    for (int64_t i = 0; i < count; ++i) strip.anchors.set(i, anchors + 4 * i, i);
+    for (int64_t i = 0; i < count; ++i) strip.anchors.set(i, read_box(anchors + 4 * i), i);
+    const auto padded = static_cast<int64_t>(strip.anchors.x1.size());
+    for (int64_t i = count; i < padded; ++i) strip.anchors.set(i, nowhere<A>(), i);
 }
 
 // The best ground truth of each anchor of a strip, and the best IoU that each ground truth reaches in it.
@@ -98,7 +89,7 @@ void match(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& valid, A
         const int64_t real = std::count(is_valid, is_valid + num_gt, true);
         truth[image].resize(real);
         for (int64_t g = 0, at = 0; g < num_gt; ++g)
-            if (is_valid[g]) truth[image].set(at++, data<A>(own_gt) + 4 * (image * num_gt + g), g);
+            if (is_valid[g]) truth[image].set(at++, read_box(data<A>(own_gt) + 4 * (image * num_gt + g)), g);
     }
     const auto anchors_of = [&](int64_t image) {
         return data<A>(own_anchors) + (own_anchors.size(0) == 1 ? 0 : image) * count * 4;
@@ -113,9 +104,7 @@ void match(const Tensor& anchors, const Tensor& gt_boxes, const Tensor& valid, A
         for (int64_t i = 0; i < size; ++i) {
             const int64_t at = image * count + first + i;
             matched[at] = strip.matched[i];
-            const A best = strip.best[i];
-            status[at] = best >= positive ? kPositive : best < negative ? kNegative : kIgnored;
-            if (!any) status[at] = kNegative;
+            status[at] = any ? status_of(strip.best[i], negative, positive) : kNegative;
         }
     });
     if (!low_quality) return;

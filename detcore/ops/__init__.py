@@ -4,8 +4,9 @@ Every function is defined for empty inputs and for NaN and infinite coordinates.
 whose shapes depend on the shapes of its inputs alone.
 """
 
+from detcore.ops.box_losses import ciou_loss, diou_loss, giou_loss
 from detcore.ops.deform_conv import deform_conv2d
-from detcore.ops.losses import ciou_loss, diou_loss, giou_loss, sigmoid_focal_loss
+from detcore.ops.losses import sigmoid_focal_loss
 from detcore.ops.mask_rle import paste_masks_rle
 from detcore.ops.masks import paste_masks, polygon_roi_masks
 from detcore.ops.matching import match_anchors

@@ -30,7 +30,7 @@ def keyed_uniform(
     Returns:
         (B, N) float32.
     """
-    if candidate_ids.ndim == 1 and native.serves(candidate_ids.device.type):
+    if native.serves(candidate_ids.device.type):
         drawn: Tensor = torch.ops.detcore.keyed_uniform(
             _as_tensor(seed, candidate_ids), _as_tensor(step, candidate_ids), sample_ids, site & _MASK, candidate_ids
         )
@@ -67,14 +67,14 @@ def philox4x32_10(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]
 
 
 def _as_tensor(word: int | Tensor, like: Tensor) -> Tensor:
-    """0-d int64 of the low 64 bits."""
+    """0-d int64 of the low 64 bits, where `like` is."""
     if isinstance(word, Tensor):
-        return word
+        return word.to(like.device)
     return torch.full((), (word + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=like.device)
 
 
 def _fake(seed: Tensor, step: Tensor, sample_ids: Tensor, site: int, candidate_ids: Tensor) -> Tensor:
-    return candidate_ids.new_empty((sample_ids.shape[0], candidate_ids.shape[0]), dtype=torch.float32)
+    return candidate_ids.new_empty((sample_ids.shape[0], candidate_ids.shape[-1]), dtype=torch.float32)
 
 
 native.define(

@@ -10,6 +10,12 @@
 
 namespace detcore {
 
+#if __CUDA_ARCH__ >= 900
+constexpr bool kHasVectorAtomics = true;
+#else
+constexpr bool kHasVectorAtomics = false;
+#endif
+
 // Floating-point sums, whose last bits depend on the order in which threads come.
 template <class A>
 struct FloatSums {
@@ -19,18 +25,16 @@ struct FloatSums {
 
     template <int count>
     __device__ void add(int64_t at, const A (&terms)[count]) const {
-#if __CUDA_ARCH__ >= 900
-        if constexpr (std::is_same_v<A, float> && count % 4 == 0) {
+        constexpr int step = kHasVectorAtomics && std::is_same_v<A, float> && count % 4 == 0 ? 4 : 1;
 #pragma unroll
-            for (int i = 0; i < count; i += 4) {
+        for (int i = 0; i < count; i += step) {
+            if constexpr (step == 4) {
                 atomicAdd(reinterpret_cast<float4*>(sums + at + i),
                           make_float4(terms[i], terms[i + 1], terms[i + 2], terms[i + 3]));
+            } else {
+                atomicAdd(sums + at + i, terms[i]);
             }
-            return;
         }
-#endif
-#pragma unroll
-        for (int i = 0; i < count; ++i) atomicAdd(sums + at + i, terms[i]);
     }
 };
 

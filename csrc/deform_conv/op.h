@@ -9,45 +9,57 @@
 
 namespace detcore::deform_conv {
 
+// An output position.
+struct Place {
+    int image, pixel;
+};
+
 // Inputs are (image, y, x, channel), columns (group, position, tap, channel of the group); positions count on over the
-// images. Offsets are (image, offset group, tap, dy or dx, y, x), masks (image, offset group, tap, y, x).
+// images. Offsets are (image, offset group, tap, dy or dx, y, x), masks (image, offset group, tap, y, x). A tap is
+// meant with its offset group, whose channels it reads.
 struct Shape {
-    int64_t channels, groups, offset_groups;
-    int height, width, out_height, out_width, kernel_height, kernel_width;
+    int channels, groups, offset_groups, height, width, out_height, out_width, kernel_height, kernel_width;
     int stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x;
-    int64_t first, count;  // positions of this call
+    int first, count;  // positions of this call
 
-    DETCORE_HD int taps() const { return kernel_height * kernel_width; }
-    // Taps of all offset groups, each of which reads its own channels.
-    DETCORE_HD int64_t all_taps() const { return offset_groups * taps(); }
-    DETCORE_HD int64_t channels_of_tap() const { return channels / offset_groups; }
-    DETCORE_HD int64_t out_area() const { return int64_t{out_height} * out_width; }
+    DETCORE_HD int taps_of_group() const { return kernel_height * kernel_width; }
+    DETCORE_HD int taps() const { return offset_groups * taps_of_group(); }
+    DETCORE_HD int channels_of_tap() const { return channels / offset_groups; }
+    DETCORE_HD int first_channel(int tap) const { return tap / taps_of_group() * channels_of_tap(); }
+    DETCORE_HD int out_area() const { return out_height * out_width; }
 
-    // Where the offsets of a tap (of all) of a position of this call begin, in masks; in offsets, see `tap`.
-    DETCORE_HD int64_t mask_index(int64_t position, int64_t tap) const {
-        const int64_t image = (first + position) / out_area();
-        return (image * all_taps() + tap) * out_area() + (first + position) % out_area();
+    // `position` counts from the first of this call.
+    DETCORE_HD Place place(int position) const {
+        return {(first + position) / out_area(), (first + position) % out_area()};
     }
 
-    DETCORE_HD int64_t offset_index(int64_t position, int64_t tap) const {
-        const int64_t image = (first + position) / out_area();
-        return (image * all_taps() + tap) * 2 * out_area() + (first + position) % out_area();
+    DETCORE_HD int64_t mask_index(Place at, int tap) const {
+        return (int64_t{at.image} * taps() + tap) * out_area() + at.pixel;
+    }
+
+    // Of dy; dx is one map further.
+    DETCORE_HD int64_t offset_index(Place at, int tap) const {
+        return (int64_t{at.image} * taps() + tap) * 2 * out_area() + at.pixel;
     }
 
     template <class A>
-    DETCORE_HD BilinearTap<A> tap(const A* offset, int64_t position, int64_t tap) const {
-        const int64_t image = (first + position) / out_area();
-        const int place = static_cast<int>((first + position) % out_area());
-        const int kernel_place = static_cast<int>(tap % taps());
-        const A* own = offset + offset_index(position, tap);
-        const int y = place / out_width * stride_y - padding_y + kernel_place / kernel_width * dilation_y;
-        const int x = place % out_width * stride_x - padding_x + kernel_place % kernel_width * dilation_x;
-        return bilinear_tap(A(y) + own[0], A(x) + own[out_area()], height, width, image * height * width);
+    DETCORE_HD BilinearTap<A> tap(const A* offset, Place at, int tap) const {
+        const int kernel_place = tap % taps_of_group();
+        const A* own = offset + offset_index(at, tap);
+        const int y = at.pixel / out_width * stride_y - padding_y + kernel_place / kernel_width * dilation_y;
+        const int x = at.pixel % out_width * stride_x - padding_x + kernel_place % kernel_width * dilation_x;
+        return bilinear_tap(A(y) + own[0], A(x) + own[out_area()], height, width, int64_t{at.image} * height * width);
     }
 
-    DETCORE_HD int64_t column_index(int64_t position, int64_t tap, int64_t channel) const {
-        const int64_t depth = channels / groups, group = groups == 1 ? 0 : channel / depth;
-        return ((group * count + position) * taps() + tap % taps()) * depth + channel - group * depth;
+    // Where the columns of a position and tap begin, of the first group.
+    DETCORE_HD int64_t column_row(int position, int tap) const {
+        return (int64_t{position} * taps_of_group() + tap % taps_of_group()) * (channels / groups);
+    }
+
+    DETCORE_HD int64_t column_index(int64_t row, int channel) const {
+        if (groups == 1) return row + channel;
+        const int depth = channels / groups;
+        return row + int64_t{channel / depth} * count * taps_of_group() * depth + channel % depth;
     }
 };
 

@@ -12,7 +12,7 @@ namespace detcore::deform_conv {
 namespace {
 
 constexpr int kPositionsPerTask = 16;
-constexpr int64_t kFewestChannels = 16;  // a line of the cache
+constexpr int kFewestChannels = 16;  // a line of the cache
 
 template <class T>
 struct Operands {
@@ -32,8 +32,8 @@ struct Operands {
     const T* input;
     const A *offset, *mask;
 
-    BilinearTap<A> tap(int64_t position, int64_t tap) const { return shape.tap(offset, position, tap); }
-    A factor(int64_t position, int64_t tap) const { return mask ? mask[shape.mask_index(position, tap)] : A(1); }
+    BilinearTap<A> tap(Place at, int tap) const { return shape.tap(offset, at, tap); }
+    A factor(Place at, int tap) const { return mask ? mask[shape.mask_index(at, tap)] : A(1); }
 
     // The four corners' channels.
     void corners(const BilinearTap<A>& tap, const T* (&out)[4]) const {
@@ -46,18 +46,19 @@ struct Operands {
     // Calls f(channel, count, place in the columns) for each run of the tap's channels from `begin` to `end` that lies
     // together in the columns.
     template <class F>
-    void runs(int64_t position, int64_t tap, int64_t begin, int64_t end, const F& f) const {
-        const int64_t depth = shape.channels / shape.groups;
-        for (int64_t c = begin; c < end;) {
-            const int64_t next = std::min(end, (c / depth + 1) * depth);
-            f(c, next - c, shape.column_index(position, tap, c));
+    void runs(int position, int tap, int begin, int end, const F& f) const {
+        const int depth = shape.channels / shape.groups;
+        const int64_t row = shape.column_row(position, tap);
+        for (int c = begin; c < end;) {
+            const int next = std::min(end, (c / depth + 1) * depth);
+            f(c, next - c, shape.column_index(row, c));
             c = next;
         }
     }
 
     template <class F>
-    void runs(int64_t position, int64_t tap, const F& f) const {
-        const int64_t begin = tap / shape.taps() * shape.channels_of_tap();
+    void runs(int position, int tap, const F& f) const {
+        const int begin = shape.first_channel(tap);
         runs(position, tap, begin, begin + shape.channels_of_tap(), f);
     }
 };
@@ -108,20 +109,21 @@ void add_scaled(A weight, const A* from, int64_t count, A* to) {
 template <class T, class A>
 void sample(const Operands<T>& in, A* columns) {
     torch::stable::parallel_for(0, in.shape.count, kPositionsPerTask, [&](int64_t begin, int64_t end) {
-        for (int64_t position = begin; position < end; ++position) {
-            for (int64_t j = 0; j < in.shape.all_taps(); ++j) {
-                const auto tap = in.tap(position, j);
+        for (int position = static_cast<int>(begin); position < end; ++position) {
+            const Place at = in.shape.place(position);
+            for (int j = 0; j < in.shape.taps(); ++j) {
+                const auto tap = in.tap(at, j);
                 if (tap.pixel < 0) {
                     in.runs(position, j,
-                            [&](int64_t, int64_t count, int64_t at) { std::fill_n(columns + at, count, A(0)); });
+                            [&](int, int count, int64_t index) { std::fill_n(columns + index, count, A(0)); });
                     continue;
                 }
                 A weights[4];
-                tap.weights(in.factor(position, j), weights);
+                tap.weights(in.factor(at, j), weights);
                 const T* corners[4];
                 in.corners(tap, corners);
                 in.runs(position, j,
-                        [&](int64_t c, int64_t count, int64_t at) { blend(corners, c, weights, count, columns + at); });
+                        [&](int c, int count, int64_t index) { blend(corners, c, weights, count, columns + index); });
             }
         }
     });
@@ -132,30 +134,34 @@ void sample(const Operands<T>& in, A* columns) {
 template <class T, class A>
 void scatter(const Operands<T>& in, const A* grad_columns, A* grad_input) {
     const Shape& s = in.shape;
-    const int64_t first_image = s.first / s.out_area(),
-                  images = (s.first + s.count - 1) / s.out_area() - first_image + 1;
-    const int64_t wanted = 4 * int64_t{torch::stable::get_num_threads()} / images;
-    const int64_t slices = std::max<int64_t>(std::min(wanted, s.channels / kFewestChannels), 1);
+    const int first_image = s.place(0).image, images = s.place(s.count - 1).image - first_image + 1;
+    const int wanted = static_cast<int>(4 * torch::stable::get_num_threads()) / images;
+    const int64_t slices = std::max(std::min(wanted, s.channels / kFewestChannels), 1);
     parallel_tasks(images * slices, [&](int64_t task) {
-        const int64_t image = first_image + task / slices, slice = task % slices;
-        const int64_t c_begin = s.channels * slice / slices, c_end = s.channels * (slice + 1) / slices;
-        const int64_t begin = std::max<int64_t>(image * s.out_area() - s.first, 0);
-        const int64_t end = std::min((image + 1) * s.out_area() - s.first, s.count);
-        const int64_t j_begin = c_begin / s.channels_of_tap() * s.taps();
-        const int64_t j_end = ((c_end - 1) / s.channels_of_tap() + 1) * s.taps();
-        for (int64_t position = begin; position < end; ++position) {
-            for (int64_t j = j_begin; j < j_end; ++j) {
-                const auto tap = in.tap(position, j);
+        const int image = first_image + static_cast<int>(task / slices);
+        const int64_t slice = task % slices;
+        const int c_begin = static_cast<int>(s.channels * slice / slices);
+        const int c_end = static_cast<int>(s.channels * (slice + 1) / slices);
+        const int64_t before = int64_t{image} * s.out_area() - s.first;
+        const int begin = static_cast<int>(std::max<int64_t>(before, 0));
+        const int end = static_cast<int>(std::min<int64_t>(before + s.out_area(), s.count));
+        const int first_tap = c_begin / s.channels_of_tap() * s.taps_of_group();
+        const int end_tap = ((c_end - 1) / s.channels_of_tap() + 1) * s.taps_of_group();
+        for (int position = begin; position < end; ++position) {
+            const Place at = s.place(position);
+            for (int j = first_tap; j < end_tap; ++j) {
+                const auto tap = in.tap(at, j);
                 if (tap.pixel < 0) continue;
                 A weights[4];
-                tap.weights(in.factor(position, j), weights);
-                const int64_t right = tap.right(), below = tap.below(s.width), own = j / s.taps() * s.channels_of_tap();
-                const int64_t pixels[4] = {0, right, below, below + right};
+                tap.weights(in.factor(at, j), weights);
+                const int64_t right = tap.right(), below = tap.below(s.width),
+                              pixels[4] = {0, right, below, below + right};
+                const int own = s.first_channel(j);
                 in.runs(position, j, std::max(c_begin, own), std::min(c_end, own + s.channels_of_tap()),
-                        [&](int64_t c, int64_t count, int64_t at) {
+                        [&](int c, int count, int64_t index) {
                             for (int i = 0; i < 4; ++i)
                                 if (weights[i] != 0)
-                                    add_scaled(weights[i], grad_columns + at, count,
+                                    add_scaled(weights[i], grad_columns + index, count,
                                                grad_input + (tap.pixel + pixels[i]) * s.channels + c);
                         });
             }
@@ -168,30 +174,31 @@ template <class T, class A>
 void differentiate(const Operands<T>& in, A* columns, A* grad_offset, A* grad_mask) {
     const Shape& s = in.shape;
     torch::stable::parallel_for(0, s.count, kPositionsPerTask, [&](int64_t begin, int64_t end) {
-        for (int64_t position = begin; position < end; ++position) {
-            for (int64_t j = 0; j < s.all_taps(); ++j) {
-                const auto tap = in.tap(position, j);
-                const A factor = in.factor(position, j);
+        for (int position = static_cast<int>(begin); position < end; ++position) {
+            const Place at = s.place(position);
+            for (int j = 0; j < s.taps(); ++j) {
+                const auto tap = in.tap(at, j);
+                const A factor = in.factor(at, j);
                 A weights[4], dots[4] = {}, value, by_y, by_x;
                 if (tap.pixel < 0) {
                     in.runs(position, j,
-                            [&](int64_t, int64_t count, int64_t at) { std::fill_n(columns + at, count, A(0)); });
+                            [&](int, int count, int64_t index) { std::fill_n(columns + index, count, A(0)); });
                 } else {
                     const T* corners[4];
                     in.corners(tap, corners);
                     tap.weights(factor, weights);
-                    in.runs(position, j, [&](int64_t c, int64_t count, int64_t at) {
-                        correlate(corners, c, columns + at, count, dots);
-                        blend(corners, c, weights, count, columns + at);
+                    in.runs(position, j, [&](int c, int count, int64_t index) {
+                        correlate(corners, c, columns + index, count, dots);
+                        blend(corners, c, weights, count, columns + index);
                     });
                 }
                 tap.derive(dots, value, by_y, by_x);
                 if (grad_offset) {
-                    A* to = grad_offset + s.offset_index(position, j);
+                    A* to = grad_offset + s.offset_index(at, j);
                     to[0] = by_y * factor;
                     to[s.out_area()] = by_x * factor;
                 }
-                if (grad_mask) grad_mask[s.mask_index(position, j)] = value;
+                if (grad_mask) grad_mask[s.mask_index(at, j)] = value;
             }
         }
     });
@@ -212,7 +219,7 @@ Tensor columns(const Tensor& input, const Tensor& offset, const std::optional<Te
     Tensor out;
     dispatch_float(input.scalar_type(), [&]<class T>(T) {
         using A = Accumulator<T>;
-        out = new_tensor({groups, count, shape.taps() * (shape.channels / groups)}, scalar_type_of<A>());
+        out = new_tensor({groups, count, shape.taps_of_group() * (shape.channels / groups)}, scalar_type_of<A>());
         if (out.numel()) sample<T>(Operands<T>(shape, input, offset, mask), mutable_data<A>(out));
     });
     return out;

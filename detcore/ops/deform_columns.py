@@ -36,6 +36,7 @@ class _Call:
         out_channels, depth, height, width = weight.shape
         group = (self.groups, out_channels // max(self.groups, 1), height * width * depth)
         self.weight = weight.to(self.dtype).permute(0, 2, 3, 1).reshape(group)
+        self.taps = height * width
         self.geometry = ([height, width], *pairs, self.groups)
         self.positions = offset.shape[0] * offset.shape[2] * offset.shape[3]
 
@@ -143,14 +144,14 @@ def _bound_of_sums(call: _Call, rows: Tensor) -> Tensor:
     """A number on the device that no sum in the input's gradient exceeds: () float64."""
     if rows.numel() == 0 or call.weight.numel() == 0:
         return rows.new_zeros((), dtype=torch.float64)
-    largest = torch.linalg.vector_norm(rows, torch.inf, dtype=torch.float64)
-    largest = largest * call.weight.abs().sum(1, dtype=torch.float64).amax()
+    largest: Tensor = torch.linalg.vector_norm(rows, torch.inf, dtype=torch.float64)
+    largest *= call.weight.abs().sum(1, dtype=torch.float64).amax()
     if call.mask is not None:
-        largest = largest * torch.linalg.vector_norm(call.mask, torch.inf, dtype=torch.float64)
+        largest *= torch.linalg.vector_norm(call.mask, torch.inf, dtype=torch.float64)
     # A tap's weights add up to 1 at most. Twice that, since the columns' gradients are rounded.
     _, _, height, width = call.offset.shape
-    taps = call.geometry[0][0] * call.geometry[0][1]
-    return largest * (2 * taps * height * width)
+    largest *= 2 * call.taps * height * width
+    return largest
 
 
 def _values(sums: Tensor, bound: Tensor | None, dtype: torch.dtype) -> Tensor:

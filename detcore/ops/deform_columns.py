@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detcore.ops import native
 
-_COLUMN_BYTES = {"cuda": 2**28, "cpu": 2**22}
+_COLUMN_BYTES = {"cuda": 2**28, "cpu": 2**23}
 """Largest buffer of sampled columns: on CUDA a bound of the memory, on the CPU what its caches hold."""
 
 
@@ -73,6 +73,18 @@ def _multiply(left: Tensor, right: Tensor, out: Tensor, bias: Tensor | None = No
             out += bias.view(len(out), 1, -1)
 
 
+def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    """sums += left @ right, for each group."""
+    if len(sums) == 1:  # plain products have more ways to share out their long sums
+        sums, left, right = sums[0], left[0], right[0]
+    if sums.dtype != right.dtype:
+        sums += left @ right
+    elif sums.dim() == 2:
+        sums.addmm_(left, right)
+    else:
+        sums.baddbmm_(left, right)
+
+
 def _empty(input: Tensor, offset: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     shape = (input.shape[0], weight.shape[0], offset.shape[2], offset.shape[3])
     return torch.empty(shape, dtype=dtype, device=input.device, memory_format=torch.channels_last)
@@ -125,10 +137,8 @@ def _differentiate(
             )
         else:
             columns = call.columns(first, count)
-        if grad_weight is not None and grad_weight.dtype == columns.dtype:
-            grad_weight.baddbmm_(own.transpose(1, 2), columns)
-        elif grad_weight is not None:
-            grad_weight += torch.bmm(own.transpose(1, 2), columns)
+        if grad_weight is not None:
+            _add_product(grad_weight, own.transpose(1, 2), columns)
     grads = [] if sums is None else [_values(sums, bound, input.dtype).permute(0, 3, 1, 2)]
     if grad_offset is not None:
         grads.append(grad_offset.to(offset.dtype))

@@ -88,7 +88,7 @@ def to(operands: Operands, *where: object) -> Operands:
 
 
 def with_gradients(function: Callable[..., Tensor], operands: Operands, grad: Tensor) -> list[Tensor]:
-    leaves = [None if one is None else one.detach().clone().requires_grad_() for one in operands]
+    leaves = [None if one is None else one.detach().requires_grad_() for one in operands]
     out = function(*leaves)
     return [out.detach(), *torch.autograd.grad(out, [leaf for leaf in leaves if leaf is not None], grad.to(out))]
 

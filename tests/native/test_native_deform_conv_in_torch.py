@@ -58,7 +58,9 @@ def test_autocast_casts_all_but_the_offsets(dtype: torch.dtype, device: str, gen
     assert [one.dtype for one in got] == [torch.bfloat16, dtype] + [torch.float32] * 4
     cast: Operands = [one if i == 1 or one is None else one.bfloat16() for i, one in enumerate(operands)]
     want = with_gradients(setting.ours, cast, grad)
-    assert_close([one.float() for one in got], [one.float() for one in want], 1e-5)
+    assert_close([got[0].float()], [want[0].float()], 1e-5)
+    # Atomic sums may be rounded to the other side.
+    assert_close([one.float() for one in got], [one.float() for one in want], 1e-2)
 
 
 def test_dtypes_may_differ_without_autocast(device: str, generator: torch.Generator) -> None:
@@ -73,12 +75,15 @@ def test_dtypes_may_differ_without_autocast(device: str, generator: torch.Genera
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("is_deterministic", [False, True])
-def test_the_host_never_waits_and_a_graph_can_hold_it(is_deterministic: bool, generator: torch.Generator) -> None:
+def test_the_host_never_waits_and_a_graph_can_hold_it(
+    is_deterministic: bool, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     setting = SETTINGS["wide"]
     leaves = [one.cuda().requires_grad_() for one in setting.operands(generator) if one is not None]
     grad = torch.randn((3, 16, 9, 11), generator=generator).cuda()
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else torch refuses deterministic matrix products
     torch.use_deterministic_algorithms(is_deterministic)
     try:
         want = torch.autograd.grad(setting.ours(*leaves), leaves, grad)

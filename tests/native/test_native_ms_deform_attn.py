@@ -30,7 +30,7 @@ def inputs(
 
 
 def with_gradients(function: Callable[..., Tensor], tensors: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     out = function(*leaves)
     return [out.detach(), *torch.autograd.grad(out, leaves, grad.to(out.dtype))]
 
@@ -104,14 +104,11 @@ def test_any_layout_and_mixed_dtypes(device: str, generator: torch.Generator) ->
     value, locations, weights = inputs(generator)
     want = theirs(value, locations, weights)
     strided = value.transpose(1, 2).contiguous().transpose(1, 2), locations.transpose(0, 1).contiguous().transpose(0, 1)
-    got = ours(
-        strided[0].to(device),
-        strided[1].to(device),
-        weights[..., None].expand(-1, -1, -1, -1, -1, 2)[..., 0].to(device),
-    )
+    doubled = weights.to(device).repeat_interleave(2, dim=-1)[..., ::2]
+    got = ours(strided[0].to(device), strided[1].to(device), doubled)
     torch.testing.assert_close(got.cpu(), want, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours(value, locations.double(), weights.double()), want, rtol=1e-5, atol=1e-5)
-    odd = torch.empty(value.numel() + 1)[1:].view(value.shape).copy_(value).to(device)
+    odd = torch.empty(value.numel() + 1, device=device)[1:].view(value.shape).copy_(value)
     torch.testing.assert_close(ours(odd, locations.to(device), weights.to(device)).cpu(), want, rtol=1e-5, atol=1e-5)
 
 
@@ -154,7 +151,9 @@ def test_autocast(dtype: torch.dtype, device: str, generator: torch.Generator) -
     assert [t.dtype for t in got] == [torch.bfloat16, dtype, torch.float32, torch.float32]
     # The same numbers as those of an input in bf16: the locations were not rounded.
     want = with_gradients(ours, (tensors[0].bfloat16(), tensors[1], tensors[2].bfloat16()), grad)
-    assert_close([t.float() for t in got], [t.float() for t in want], 1e-6)
+    assert_close([got[0].float()], [want[0].float()], 1e-6)
+    # Atomic sums may be rounded to the other side.
+    assert_close([t.float() for t in got], [t.float() for t in want], 1e-2)
 
 
 def test_the_number_of_threads_does_not_change_a_bit(generator: torch.Generator) -> None:

@@ -1,7 +1,7 @@
 """Rotated boxes: (cx, cy, w, h, angle), the angle in degrees, counter-clockwise as one sees the image (y points down).
 
 A box with a non-finite number, or whose width or height is not above 0, has IoU 0 with everything. IoU is computed in
-float64 whatever the inputs are, and less than 1e-9 counts as 0, which is what rounding leaves of boxes that do not meet.
+float64 whatever the inputs are. Less than 1e-9 counts as 0: it is what rounding leaves of boxes that do not meet.
 Suppression compares the IoU, rounded to float32, with the threshold, rounded to float32: boxes that were made to have
 just the threshold's IoU survive, and the CPU and the GPU agree on the side of it.
 """

@@ -80,12 +80,13 @@ Tensor one(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
     auto [keep, count] = padded(torch::stable::unsqueeze(boxes, 0), torch::stable::unsqueeze(scores, 0), batched,
                                 std::nullopt, threshold, boxes.size(0));
     const OnDevice device(boxes);
-    int64_t length = 0;
-    STD_CUDA_CHECK(
-        cudaMemcpyAsync(&length, data<int64_t>(count), sizeof(length), cudaMemcpyDeviceToHost, device.stream()));
+    // Pinned: a copy to other memory goes through a buffer of the driver's, which takes longer than all the rest.
+    const Tensor length = torch::stable::empty({int64_t{1}}, ScalarType::Long, std::nullopt, std::nullopt, true);
+    STD_CUDA_CHECK(cudaMemcpyAsync(mutable_data<int64_t>(length), data<int64_t>(count), sizeof(int64_t),
+                                   cudaMemcpyDeviceToHost, device.stream()));
     STD_CUDA_CHECK(cudaStreamSynchronize(device.stream()));
     Tensor kept = torch::stable::squeeze(keep, 0);
-    return torch::stable::narrow(kept, 0, 0, length);
+    return torch::stable::narrow(kept, 0, 0, *data<int64_t>(length));
 }
 
 }  // namespace detcore::nms

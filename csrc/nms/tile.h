@@ -1,8 +1,9 @@
 // Greedy suppression on a GPU, one kernel for a whole batch: a wave over tiles of 64 boxes.
 //
 // A block has one tile. With every earlier tile of its image it first finds which of that tile's boxes suppress its
-// own, whether they are kept or not, and only then waits for the word that says which are; so that from one tile to the
-// next there is but a look at that word, the settling of the tile itself and the publication of its own word.
+// own, whether they are kept or not, and waits for the word that says which are only if there are any; so that from one
+// tile to the next there is but a look at that word, the settling of the tile itself and the publication of its own
+// word, and tiles that have nothing to do with each other settle at once.
 //
 // `Test` says what suppresses: Test::Glance is what a quick look at a box needs; test.load(place) reads it, places
 // being those in the sorted order of the whole batch; Test::blank() is near to nothing; test.near(better, worse) is a
@@ -35,8 +36,9 @@ struct TileMemory {
     unsigned long long hits[kThreads];  // by slice and own box: which boxes of the slice's tile suppress it
     uint16_t queue[kWarps][WarpQueue::kCapacity];
     unsigned gone[3][kWarps];
-    int kept[3][kSlices];
-    int total;
+    int kept[3][kSlices];  // so many at least
+    int64_t before[kWarps];
+    unsigned long long settled;
     unsigned long long ticket;
 };
 
@@ -81,7 +83,9 @@ class Tile {
         hear_of(last_chunk, hits, 2);
         __syncthreads();
         if (warp_ == 0) settle();
-        if (tile_ == batch_.tiles - 1) fill_up();
+        const int64_t before = num_before();
+        if (before < batch_.max_keep && warp_ == 0) write(before);
+        if (tile_ == batch_.tiles - 1) fill_up(before);
     }
 
   private:
@@ -147,11 +151,12 @@ class Tile {
         return memory_.hits[threadIdx.x];
     }
 
-    // Waits until the slice's tile of a chunk is settled, and tells the block what that means for this tile.
+    // Waits until the slice's tile of a chunk is settled if one of its boxes, once kept, suppresses one here, and tells
+    // the block what that means for this tile.
     __device__ void hear_of(int64_t chunk, unsigned long long hits, int saying) {
         const int64_t tile = chunk * kSlices + slice_;
         if (tile < tile_) {
-            const unsigned long long kept = word_of(tile);
+            const unsigned long long kept = word_of(tile, __any_sync(kAllLanes, hits != 0));
             kept_ += __popcll(kept);
             gone_ = gone_ || (hits & kept) != 0;
         }
@@ -160,18 +165,24 @@ class Tile {
         if (lane_ == 0 && warp_ % 2 == 0) memory_.kept[saying][slice_] = kept_;
     }
 
-    // The word carries all that is told, so no other memory has to be in order.
-    __device__ unsigned long long word_of(int64_t tile) const {
-        cuda::atomic_ref<uint64_t, cuda::thread_scope_device> half(word(tile)[lane_ % 2]);
+    // Which boxes of a tile are kept; if the tile is not settled yet, none are, or one waits. The word carries all that
+    // is told, so no other memory has to be in order.
+    __device__ unsigned long long word_of(int64_t tile, bool waits) const {
         for (;;) {
-            const uint64_t value = half.load(cuda::memory_order_relaxed);
+            const uint64_t value = half_word(tile, lane_ % 2);
             if (__all_sync(kAllLanes, value >> 32 != 0)) {
                 const auto bits = static_cast<unsigned>(value);
                 const unsigned low = __shfl_sync(kAllLanes, bits, 0), high = __shfl_sync(kAllLanes, bits, 1);
                 return low | static_cast<unsigned long long>(high) << 32;
             }
+            if (!waits) return 0;
             if (tile_ - tile > 2 * kSlices) __nanosleep(200);  // whose turn is far off leaves the way to the others
         }
+    }
+
+    __device__ uint64_t half_word(int64_t tile, int half) const {
+        cuda::atomic_ref<uint64_t, cuda::thread_scope_device> value(word(tile)[half]);
+        return value.load(cuda::memory_order_relaxed);
     }
 
     __device__ uint64_t* word(int64_t tile) const { return batch_.words + 2 * (image_ * batch_.tiles + tile); }
@@ -182,17 +193,35 @@ class Tile {
         half.store(uint64_t{1} << 32 | static_cast<unsigned>(kept >> (32 * lane_)), cuda::memory_order_relaxed);
     }
 
-    // By one warp: decides the tile, publishes it and writes its kept boxes.
-    __device__ void settle() {
+    // By one warp: decides the tile and publishes it.
+    __device__ void settle() const {
         unsigned long long gone = 0;
-        int64_t before = 0;
-        for (int s = 0; s < kSlices; ++s) {
+        for (int s = 0; s < kSlices; ++s)
             gone |= memory_.gone[2][2 * s] | static_cast<unsigned long long>(memory_.gone[2][2 * s + 1]) << 32;
-            before += memory_.kept[2][s];
-        }
         const unsigned long long kept = greedy(memory_.hits + tile_ % kSlices * kTile, ~gone);
         publish(kept);
-        if (lane_ == 0) memory_.total = static_cast<int>(before) + __popcll(kept);
+        if (lane_ == 0) memory_.settled = kept;
+    }
+
+    // By the block: how many boxes the earlier tiles keep, all of which it waits for.
+    __device__ int64_t num_before() const {
+        int64_t kept = 0;
+        for (int64_t i = threadIdx.x; i < 2 * tile_; i += kThreads) {
+            uint64_t value;
+            while (value = half_word(i / 2, static_cast<int>(i % 2)), value >> 32 == 0) __nanosleep(100);
+            kept += __popc(static_cast<unsigned>(value));
+        }
+        for (int step = kWarp / 2; step > 0; step /= 2) kept += __shfl_down_sync(kAllLanes, kept, step);
+        if (lane_ == 0) memory_.before[warp_] = kept;
+        __syncthreads();
+        kept = 0;
+        for (int w = 0; w < kWarps; ++w) kept += memory_.before[w];
+        return kept;
+    }
+
+    // By one warp: the tile's kept boxes to their places.
+    __device__ void write(int64_t before) const {
+        const unsigned long long kept = memory_.settled;
         for (int box = lane_; box < kTile; box += kWarp) {
             const int64_t rank = before + __popcll(kept & ((1ull << box) - 1));
             if ((kept >> box & 1) && rank < batch_.max_keep)
@@ -218,9 +247,9 @@ class Tile {
     }
 
     // By the block of the image's last tile: how many boxes are kept, and zeros behind them.
-    __device__ void fill_up() const {
-        __syncthreads();
-        const int64_t total = memory_.total < batch_.max_keep ? memory_.total : batch_.max_keep;
+    __device__ void fill_up(int64_t before) const {
+        const int64_t all = before + __popcll(memory_.settled);
+        const int64_t total = all < batch_.max_keep ? all : batch_.max_keep;
         if (threadIdx.x == 0) batch_.count[image_] = total;
         for (int64_t k = total + threadIdx.x; k < batch_.max_keep; k += kThreads)
             batch_.keep[image_ * batch_.max_keep + k] = 0;
@@ -233,7 +262,7 @@ class Tile {
     int64_t image_, tile_, first_;
     typename Test::Glance mine_;
     bool gone_ = false;
-    int kept_ = 0;  // of the tiles that this slice has heard of
+    int kept_ = 0;  // of the tiles that this slice has heard of when they were settled
 };
 
 }  // namespace detcore::nms

@@ -1,45 +1,75 @@
-// Greedy suppression, one image at a time: a box is kept unless a better one of its group, itself kept, suppresses it.
+// When one axis-aligned box suppresses another. A box with a non-finite coordinate has the area NaN and so no IoU.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
+#include <cmath>
 #include <limits>
-#include <numeric>
-#include <unordered_map>
-#include <vector>
+
+#include "common/annotate.h"
 
 namespace detcore::nms {
 
-// Valid boxes by falling score, of equal scores the lower index first; NaN counts as the highest, as in torch's sort.
 template <class A>
-std::vector<int64_t> order_of(const A* scores, const bool* valid, int64_t count) {
-    std::vector<int64_t> order;
-    order.reserve(count);
-    for (int64_t i = 0; i < count; ++i)
-        if (!valid || valid[i]) order.push_back(i);
-    const auto before = [scores](int64_t i, int64_t j) {
-        const A a = scores[i], b = scores[j];
-        return (a > b) || (a != a && b == b);
-    };
-    std::stable_sort(order.begin(), order.end(), before);
-    return order;
+inline DETCORE_HD A larger(A a, A b) {
+#ifdef __CUDA_ARCH__
+    return fmax(a, b);
+#else
+    return a > b ? a : b;
+#endif
 }
 
-// Kept: holds boxes of one group; add(i) and suppresses(i) take a box's index.
-template <class Kept, class A, class Make>
-std::vector<int64_t> keep(const A* scores, const int64_t* groups, const bool* valid, int64_t count, int64_t max_keep,
-                          const Make& make) {
-    std::vector<int64_t> kept;
-    std::unordered_map<int64_t, Kept> by_group;
-    Kept* all = groups ? nullptr : &by_group.try_emplace(0, make()).first->second;
-    for (int64_t i : order_of(scores, valid, count)) {
-        if (static_cast<int64_t>(kept.size()) >= max_keep) break;
-        Kept& rivals = groups ? by_group.try_emplace(groups[i], make()).first->second : *all;
-        if (rivals.suppresses(i)) continue;
-        rivals.add(i);
-        kept.push_back(i);
-    }
-    return kept;
+template <class A>
+inline DETCORE_HD A smaller(A a, A b) {
+#ifdef __CUDA_ARCH__
+    return fmin(a, b);
+#else
+    return a < b ? a : b;
+#endif
 }
+
+template <class A>
+inline DETCORE_HD A area(A x1, A y1, A x2, A y2) {
+    constexpr A kLargest = std::numeric_limits<A>::max();
+    const bool finite =
+        std::abs(x1) <= kLargest && std::abs(y1) <= kLargest && std::abs(x2) <= kLargest && std::abs(y2) <= kLargest;
+    return finite ? (x2 - x1) * (y2 - y1) : std::numeric_limits<A>::quiet_NaN();
+}
+
+template <class A>
+struct Box {
+    A x1, y1, x2, y2, area;
+};
+
+template <class A>
+struct Overlap {
+    A shared, whole;  // areas of the intersection and of the union
+};
+
+template <class A>
+inline DETCORE_HD Overlap<A> overlap(const Box<A>& a, const Box<A>& b) {
+    const A width = larger(smaller(a.x2, b.x2) - larger(a.x1, b.x1), A(0));
+    const A height = larger(smaller(a.y2, b.y2) - larger(a.y1, b.y1), A(0));
+    const A shared = width * height;
+    return {shared, a.area + b.area - shared};
+}
+
+template <class A>
+class Threshold {
+  public:
+    explicit Threshold(double threshold) : limit_(static_cast<A>(threshold)) {
+        // The largest number of the type that is not above the threshold: comparing with one is comparing with both.
+        constexpr A kInfinity = std::numeric_limits<A>::infinity();
+        if (static_cast<double>(limit_) > threshold) limit_ = std::nextafter(limit_, -kInfinity);
+        guard_ = limit_ > 0 ? limit_ : limit_ == 0 ? std::numeric_limits<A>::denorm_min() : -kInfinity;
+    }
+
+    // Spares most pairs the division: false only where the IoU is not above. The rounded quotient can be above only if
+    // the intersection is not below the rounded product, since rounding keeps the order of numbers.
+    DETCORE_HD bool may_be_below(const Overlap<A>& pair) const { return pair.shared >= guard_ * pair.whole; }
+
+    DETCORE_HD bool is_below(const Overlap<A>& pair) const { return pair.shared / pair.whole > limit_; }
+
+  private:
+    A limit_, guard_;
+};
 
 }  // namespace detcore::nms

@@ -1,12 +1,12 @@
 #include "nms/op.h"
 
-#include <cmath>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "common/parallel.h"
 #include "common/tensor.h"
+#include "nms/greedy.h"
 
 namespace detcore::nms {
 namespace {
@@ -15,58 +15,49 @@ namespace {
 template <class A>
 class KeptBoxes {
   public:
-    KeptBoxes(const A* boxes, A threshold) : boxes_(boxes), threshold_(threshold) {}
+    KeptBoxes(const A* boxes, const Threshold<A>& threshold) : boxes_(boxes), threshold_(threshold) {}
 
     void add(int64_t index) {
-        const A* box = boxes_ + 4 * index;
         if (size_ % kBlock == 0)  // places not yet taken have no IoU
             for (auto& values : values_) values.resize(size_ + kBlock, std::numeric_limits<A>::quiet_NaN());
-        for (int k = 0; k < 4; ++k) values_[k][size_] = box[k];
-        values_[4][size_] = area(box);
+        const Box<A> box = at(index);
+        values_[0][size_] = box.x1, values_[1][size_] = box.y1, values_[2][size_] = box.x2, values_[3][size_] = box.y2;
+        values_[4][size_] = box.area;
         ++size_;
     }
 
     bool suppresses(int64_t index) const {
-        const A* box = boxes_ + 4 * index;
-        const A own = area(box);
-        const A *x1 = values_[0].data(), *y1 = values_[1].data(), *x2 = values_[2].data(), *y2 = values_[3].data();
-        const A* areas = values_[4].data();
-        for (int64_t first = 0; first < size_; first += kBlock) {
-            int hits = 0;
-            for (int64_t j = first; j < first + kBlock; ++j) {
-                const A left = x1[j] > box[0] ? x1[j] : box[0], right = x2[j] < box[2] ? x2[j] : box[2];
-                const A top = y1[j] > box[1] ? y1[j] : box[1], bottom = y2[j] < box[3] ? y2[j] : box[3];
-                const A width = right - left > 0 ? right - left : A(0), height = bottom - top > 0 ? bottom - top : A(0);
-                const A intersection = width * height;
-                hits += intersection / (areas[j] + own - intersection) > threshold_;
-            }
-            if (hits) return true;
-        }
+        const Box<A> box = at(index);
+        const auto may_be_below = [this](const Overlap<A>& pair) { return threshold_.may_be_below(pair); };
+        const auto is_below = [this](const Overlap<A>& pair) { return threshold_.is_below(pair); };
+        for (int64_t first = 0; first < size_; first += kBlock)
+            if (any(first, box, may_be_below) && any(first, box, is_below)) return true;
         return false;
     }
 
   private:
     static constexpr int64_t kBlock = 64;
 
-    // NaN for a box without IoU.
-    static A area(const A* box) {
-        const bool finite =
-            std::isfinite(box[0]) && std::isfinite(box[1]) && std::isfinite(box[2]) && std::isfinite(box[3]);
-        return finite ? (box[2] - box[0]) * (box[3] - box[1]) : std::numeric_limits<A>::quiet_NaN();
+    template <class F>
+    bool any(int64_t first, const Box<A>& box, const F& holds) const {
+        const A *x1 = values_[0].data(), *y1 = values_[1].data(), *x2 = values_[2].data(), *y2 = values_[3].data();
+        const A* areas = values_[4].data();
+        int hits = 0;
+        for (int64_t j = first; j < first + kBlock; ++j)
+            hits += holds(overlap(Box<A>{x1[j], y1[j], x2[j], y2[j], areas[j]}, box));
+        return hits != 0;
+    }
+
+    Box<A> at(int64_t index) const {
+        const A* box = boxes_ + 4 * index;
+        return {box[0], box[1], box[2], box[3], area(box[0], box[1], box[2], box[3])};
     }
 
     const A* boxes_;
-    A threshold_;
+    Threshold<A> threshold_;
     int64_t size_ = 0;
     std::vector<A> values_[5];
 };
-
-// The largest number of the type that is not above the threshold: comparing with it is comparing with the threshold.
-template <class A>
-A not_above(double threshold) {
-    const A near = static_cast<A>(threshold);
-    return static_cast<double>(near) > threshold ? std::nextafter(near, -std::numeric_limits<A>::infinity()) : near;
-}
 
 template <class A>
 std::vector<std::vector<int64_t>> keep_each(const Tensor& boxes, const Tensor& scores,
@@ -78,11 +69,12 @@ std::vector<std::vector<int64_t>> keep_each(const Tensor& boxes, const Tensor& s
     if (groups) own_groups = as<int64_t>(*groups);
     if (valid) own_valid = as<bool>(*valid);
     std::vector<std::vector<int64_t>> kept(batch);
+    const Threshold<A> limit(threshold);
     parallel_tasks(batch, [&](int64_t image) {
         const A* first = data<A>(own_boxes) + 4 * image * count;
         const int64_t* group = own_groups ? data<int64_t>(*own_groups) + image * count : nullptr;
         const bool* alive = own_valid ? data<bool>(*own_valid) + image * count : nullptr;
-        const auto make = [&] { return KeptBoxes<A>(first, not_above<A>(threshold)); };
+        const auto make = [&] { return KeptBoxes<A>(first, limit); };
         kept[image] = keep<KeptBoxes<A>>(data<A>(own_scores) + image * count, group, alive, count, max_keep, make);
     });
     return kept;

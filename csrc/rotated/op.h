@@ -1,10 +1,12 @@
 // Rotated boxes (cx, cy, w, h, angle in degrees, counter-clockwise as one sees the image): the area that two share.
 //
-// All in double, so that every device finds the same side of a threshold.
+// All in double, and rounded to float before it is compared with a threshold: so every device finds the same side of
+// it, even of boxes made to have just that IoU.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
+
+#include "common/annotate.h"
 
 namespace detcore::rotated {
 
@@ -12,60 +14,86 @@ struct Box {
     double x, y, w, h, angle;
 };
 
-inline bool usable(const Box& box) {
-    return std::isfinite(box.x) && std::isfinite(box.y) && std::isfinite(box.w) && std::isfinite(box.h) &&
-           std::isfinite(box.angle) && box.w > 0 && box.h > 0;
+// A box with its angle resolved.
+struct Frame {
+    double x, y, w, h, cos, sin;  // w: 0 for a box that has no IoU
+};
+
+inline DETCORE_HD bool usable(const Frame& frame) {
+    return frame.w > 0;
 }
 
-// part / whole in 0..1; where the whole is 0 any share will do, what it is a share of is constant.
-inline double share(double part, double whole) {
-    return std::clamp(part / (whole == 0 ? 1 : whole), 0.0, 1.0);
+inline DETCORE_HD Frame frame_of(const Box& box) {
+    constexpr double kRadians = 0.017453292519943295, kInfinity = HUGE_VAL;
+    // Quarter turns are taken off first, so that upright boxes have a sine and a cosine without error.
+    const double quarters = std::nearbyint(box.angle / 90), rest = (box.angle - quarters * 90) * kRadians;
+    const double c = std::cos(rest), s = std::sin(rest), turn = quarters - 4 * std::floor(quarters / 4);
+    const bool swapped = turn == 1 || turn == 3;
+    const double cos = (turn == 1 || turn == 2 ? -1 : 1) * (swapped ? s : c);
+    const double sin = (turn == 2 || turn == 3 ? -1 : 1) * (swapped ? c : s);
+    const bool whole = std::abs(box.x) < kInfinity && std::abs(box.y) < kInfinity && box.w > 0 && box.w < kInfinity &&
+                       box.h > 0 && box.h < kInfinity && std::abs(box.angle) < kInfinity;
+    return {box.x, box.y, whole ? box.w : 0, box.h, cos, sin};
+}
+
+// Half the diagonal: only where the circles around two boxes meet can the boxes.
+inline DETCORE_HD double radius(const Frame& frame) {
+    return std::hypot(frame.w, frame.h) / 2;
+}
+
+inline DETCORE_HD double clamp(double x, double low, double high) {
+    return x < low ? low : x > high ? high : x;
+}
+
+// 1 / whole; where the whole is 0 any share of it will do, what it is a share of is constant.
+inline DETCORE_HD double inverse(double whole) {
+    return std::abs(whole) < 1e-200 ? 1 : 1 / whole;
+}
+
+// The integral along one edge, from (x, y) over `run` and `rise`, of the field below.
+inline DETCORE_HD double below_edge(double x, double y, double run, double rise, double half_w, double half_h) {
+    // The part of the edge with |x| <= w/2, as shares of its length.
+    const double per_run = inverse(run);
+    const double left = clamp((-half_w - x) * per_run, 0, 1), right = clamp((half_w - x) * per_run, 0, 1);
+    const double begin = run < 0 ? right : left, end = run < 0 ? left : right;
+    const double width = clamp(x + run, -half_w, half_w) - clamp(x, -half_w, half_w);
+    const double first = y + begin * rise, slope = (end - begin) * rise;
+    // The mean of clamp(first + t slope) over t in 0..1: a line with two kinks, where it meets -h/2 and h/2.
+    const double per_slope = inverse(slope);
+    const double low = clamp((-half_h - first) * per_slope, 0, 1), high = clamp((half_h - first) * per_slope, 0, 1);
+    const double one = low < high ? low : high, two = low < high ? high : low;
+    const double at_begin = clamp(first, -half_h, half_h), at_one = clamp(first + one * slope, -half_h, half_h);
+    const double at_two = clamp(first + two * slope, -half_h, half_h);
+    const double at_end = clamp(first + slope, -half_h, half_h);
+    return width * (one * (at_begin + at_one) + (two - one) * (at_one + at_two) + (1 - two) * (at_two + at_end)) / 2;
 }
 
 // In b's own frame b is |x| <= w/2, |y| <= h/2. By Green's theorem with the field [|x| <= w/2] clamp(y, -h/2, h/2) dx,
 // whose curl is 1 inside b and 0 outside, the area is its integral along the edges of a. Nothing is sorted or clipped,
 // and the result depends continuously on the boxes: coinciding edges are no special case.
-inline double intersection(const Box& a, const Box& b) {
-    constexpr double kRadians = 0.017453292519943295;
-    const double own_cos = std::cos(b.angle * kRadians), own_sin = std::sin(b.angle * kRadians);
-    const double turn_cos = std::cos((a.angle - b.angle) * kRadians),
-                 turn_sin = std::sin((a.angle - b.angle) * kRadians);
+inline DETCORE_HD double intersection(const Frame& a, const Frame& b) {
+    const double turn_cos = a.cos * b.cos + a.sin * b.sin, turn_sin = a.sin * b.cos - a.cos * b.sin;
     const double dx = a.x - b.x, dy = a.y - b.y;
-    const double cx = dx * own_cos - dy * own_sin, cy = dx * own_sin + dy * own_cos;
+    const double cx = dx * b.cos - dy * b.sin, cy = dx * b.sin + dy * b.cos;
     const double half_w = b.w / 2, half_h = b.h / 2;
-    const double u[4] = {a.w / 2, -a.w / 2, -a.w / 2, a.w / 2}, v[4] = {a.h / 2, a.h / 2, -a.h / 2, -a.h / 2};
-    double x[5], y[5];
-    for (int k = 0; k < 4; ++k) {
-        x[k] = cx + u[k] * turn_cos + v[k] * turn_sin;
-        y[k] = cy - u[k] * turn_sin + v[k] * turn_cos;
-    }
-    x[4] = x[0], y[4] = y[0];
+    // Half of a's sides, turned into b's frame; its corners are cx, cy plus or minus each.
+    const double wx = a.w / 2 * turn_cos, wy = -(a.w / 2 * turn_sin), hx = a.h / 2 * turn_sin, hy = a.h / 2 * turn_cos;
+    const double x[4] = {cx + wx + hx, cx - wx + hx, cx - wx - hx, cx + wx - hx};
+    const double y[4] = {cy + wy + hy, cy - wy + hy, cy - wy - hy, cy + wy - hy};
     double area = 0;
-    for (int k = 0; k < 4; ++k) {
-        const double run = x[k + 1] - x[k], rise = y[k + 1] - y[k];
-        // The part of the edge with |x| <= w/2, as shares of its length.
-        double begin = share(-half_w - x[k], run), end = share(half_w - x[k], run);
-        if (run < 0) std::swap(begin, end);
-        const double width = std::clamp(x[k] + run, -half_w, half_w) - std::clamp(x[k], -half_w, half_w);
-        const double first = y[k] + begin * rise, slope = (end - begin) * rise;
-        // The mean of clamp(first + t slope) over t in 0..1: a line with two kinks, where it meets -h/2 and h/2.
-        const double low = share(-half_h - first, slope), high = share(half_h - first, slope);
-        const double knots[4] = {0, std::min(low, high), std::max(low, high), 1};
-        double mean = 0, before = std::clamp(first, -half_h, half_h);
-        for (int t = 1; t < 4; ++t) {
-            const double height = std::clamp(first + knots[t] * slope, -half_h, half_h);
-            mean += (knots[t] - knots[t - 1]) * (before + height) / 2;
-            before = height;
-        }
-        area += width * mean;
-    }
+    for (int k = 0; k < 4; ++k)
+        area += below_edge(x[k], y[k], x[(k + 1) % 4] - x[k], y[(k + 1) % 4] - y[k], half_w, half_h);
     return std::abs(area);
 }
 
-// Of usable boxes.
-inline double iou(const Box& a, const Box& b) {
+// Of usable boxes. What rounding leaves of boxes that do not meet is 0: less than a billionth.
+inline DETCORE_HD double iou(const Frame& a, const Frame& b) {
     const double shared = intersection(a, b), whole = a.w * a.h + b.w * b.h - shared;
-    return std::clamp(shared / whole, 0.0, 1.0);
+    return shared > 1e-9 * whole ? clamp(shared / whole, 0, 1) : 0;
+}
+
+inline DETCORE_HD bool suppresses(const Frame& kept, const Frame& box, float threshold) {
+    return static_cast<float>(iou(kept, box)) > threshold;
 }
 
 }  // namespace detcore::rotated

@@ -1,7 +1,9 @@
 """Rotated boxes: (cx, cy, w, h, angle), the angle in degrees, counter-clockwise as one sees the image (y points down).
 
 A box with a non-finite number, or whose width or height is not above 0, has IoU 0 with everything. IoU is computed in
-float64 whatever the inputs are, so that the CPU and the GPU agree on the side of a threshold that it falls on.
+float64 whatever the inputs are. Less than 1e-9 counts as 0: it is what rounding leaves of boxes that do not meet.
+Suppression compares the IoU, rounded to float32, with the threshold, rounded to float32: boxes that were made to have
+just the threshold's IoU survive, and the CPU and the GPU agree on the side of it.
 """
 
 from typing import Any
@@ -12,6 +14,8 @@ from torch import Tensor
 from detcore.ops import native
 from detcore.ops.greedy import suppress_padded
 
+_NO_IOU = 1e-9
+"""Where the two boxes share no more of their union, rounding may be all that they share."""
 _CPU_PAIRS, _GPU_PAIRS = 2**14, 2**22
 """Pairs computed at once: what a CPU's cache holds; on a GPU few launches, in bounded memory."""
 
@@ -93,13 +97,14 @@ def nms_rotated_padded_reference(
     boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float, max_keep: int, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`nms_rotated_padded` by its definition, in tensor operations alone. Takes (B, N, N) bytes."""
+    threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
     return suppress_padded(
         boxes.detach(),
         scores.detach(),
         groups,
         max_keep,
         valid,
-        lambda image: box_iou_rotated_reference(image.double(), image.double()) > iou_threshold,
+        lambda image: box_iou_rotated_reference(image.double(), image.double()).float() > threshold,
     )
 
 
@@ -108,7 +113,8 @@ def _pair_iou(a: Tensor, b: Tensor) -> Tensor:
     usable = ((box.isfinite().all(dim=-1)) & (box[..., 2] > 0) & (box[..., 3] > 0) for box in (a, b))
     intersection = _intersection(a, b)
     union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - intersection
-    return torch.where(next(usable) & next(usable), (intersection / union).clamp(0, 1), 0)
+    meet = next(usable) & next(usable) & (intersection > _NO_IOU * union)
+    return torch.where(meet, (intersection / union).clamp(0, 1), 0)
 
 
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
@@ -137,19 +143,34 @@ def _intersection(a: Tensor, b: Tensor) -> Tensor:
 def _corners_in_frame_of(frame: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
     """x and y (..., 4) of the corners, in order, in the coordinates in which frame is centred and upright."""
     dx, dy = box[..., 0] - frame[..., 0], box[..., 1] - frame[..., 1]
-    own = torch.deg2rad(frame[..., 4])
-    cx, cy = dx * own.cos() - dy * own.sin(), dx * own.sin() + dy * own.cos()
-    turn = torch.deg2rad(box[..., 4] - frame[..., 4])[..., None]
+    (own_cos, own_sin), (box_cos, box_sin) = _cos_sin(frame[..., 4]), _cos_sin(box[..., 4])
+    cx, cy = dx * own_cos - dy * own_sin, dx * own_sin + dy * own_cos
+    turn_cos = (box_cos * own_cos + box_sin * own_sin)[..., None]
+    turn_sin = (box_sin * own_cos - box_cos * own_sin)[..., None]
     # Not a product with a tensor of signs: to copy that to a GPU would make the host wait.
     half_w, half_h = box[..., 2:3] / 2, box[..., 3:4] / 2
     u = torch.cat([half_w, -half_w, -half_w, half_w], dim=-1)
     v = torch.cat([half_h, half_h, -half_h, -half_h], dim=-1)
-    return cx[..., None] + u * turn.cos() + v * turn.sin(), cy[..., None] - u * turn.sin() + v * turn.cos()
+    return cx[..., None] + u * turn_cos + v * turn_sin, cy[..., None] - u * turn_sin + v * turn_cos
+
+
+def _cos_sin(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
+    """Without error at quarter turns, so that upright boxes are upright."""
+    quarters = (angle_deg / 90).round()
+    rest = torch.deg2rad(angle_deg - quarters * 90)
+    cos, sin = rest.cos(), rest.sin()
+    turn = quarters.remainder(4)
+    swapped = (turn == 1) | (turn == 3)
+    turned_cos, turned_sin = torch.where(swapped, sin, cos), torch.where(swapped, cos, sin)
+    return (
+        torch.where((turn == 1) | (turn == 2), -turned_cos, turned_cos),
+        torch.where((turn == 2) | (turn == 3), -turned_sin, turned_sin),
+    )
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole in 0..1; where the whole is 0 any share will do, the function along it is constant."""
-    return (part / torch.where(whole == 0, 1, whole)).clamp(0, 1)
+    return (part / torch.where(whole.abs() < 1e-200, 1, whole)).clamp(0, 1)
 
 
 def _fake_iou(a: Tensor, b: Tensor) -> Tensor:

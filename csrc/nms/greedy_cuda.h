@@ -1,0 +1,66 @@
+// The launches of a suppression on a GPU; tile.h says what `Test` is.
+#pragma once
+
+#include <optional>
+#include <tuple>
+
+#include "nms/sort.h"
+#include "nms/tile.h"
+
+namespace detcore::nms {
+
+// Gives the test its boxes by their places, and sets words and ticket to 0.
+template <class Test>
+__global__ void gather(const Test test, const Batch batch, int64_t num_words) {
+    const int64_t step = int64_t{gridDim.x} * blockDim.x, begin = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    for (int64_t place = begin; place < batch.num_images * batch.num_boxes; place += step) {
+        const int64_t index = batch.order[place];
+        test.put(place, index < 0 ? -1 : place / batch.num_boxes * batch.num_boxes + index);
+    }
+    for (int64_t i = begin; i < num_words; i += step) batch.words[i] = 0;
+    if (begin == 0) *batch.ticket = 0;
+}
+
+template <class Test>
+__global__ void __launch_bounds__(kThreads) suppress(const Test test, const Batch batch) {
+    __shared__ TileMemory<Test> memory;
+    Tile<Test>(test, batch, memory).run();
+}
+
+// keep (B, max_keep) and count (B,) of boxes whose scores (B, N) are contiguous floats or doubles. The test has memory
+// for Glances; test.put(place, index) fills it from the box at index, counted over the whole batch, or if that is -1
+// with one that is near to nothing.
+template <class Test>
+std::tuple<Tensor, Tensor> suppress_padded(const Test& test, const Tensor& scores, const std::optional<Tensor>& valid,
+                                           int64_t max_keep, const OnDevice& device) {
+    const int64_t images = scores.size(0), num_boxes = scores.size(1), boxes = images * num_boxes;
+    STD_TORCH_CHECK(boxes < int64_t{1} << 31, "non-maximum suppression takes less than 2^31 boxes, got ", boxes);
+    Tensor keep = new_tensor_on(scores, {images, max_keep}, ScalarType::Long);
+    Tensor count = new_tensor_on(scores, {images}, ScalarType::Long);
+    if (boxes == 0 || max_keep == 0) {
+        if (keep.numel() > 0) torch::stable::zero_(keep);
+        if (images > 0) torch::stable::zero_(count);
+        return {keep, count};
+    }
+    const int64_t tiles = (num_boxes + kTile - 1) / kTile, num_words = 2 * images * tiles;
+    const Tensor order = new_tensor_on(scores, {boxes}, ScalarType::Int);
+    const Tensor words = new_tensor_on(scores, {num_words + 1}, ScalarType::Long);
+    auto* first_word = reinterpret_cast<uint64_t*>(mutable_data<int64_t>(words));
+    const Batch batch{mutable_data<int32_t>(order),
+                      first_word,
+                      reinterpret_cast<unsigned long long*>(first_word + num_words),
+                      mutable_data<int64_t>(keep),
+                      mutable_data<int64_t>(count),
+                      images,
+                      num_boxes,
+                      tiles,
+                      max_keep};
+    order_by_score(scores, valid ? data<bool>(*valid) : nullptr, mutable_data<int32_t>(order), device);
+    gather<<<blocks_for(boxes, kThreads), kThreads, 0, device.stream()>>>(test, batch, num_words);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    suppress<<<static_cast<unsigned>(images * tiles), kThreads, 0, device.stream()>>>(test, batch);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    return {keep, count};
+}
+
+}  // namespace detcore::nms

@@ -5,6 +5,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -21,7 +22,7 @@ class OnDevice {
   public:
     explicit OnDevice(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {
         void* handle = nullptr;
-        STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &handle));
+        TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &handle));
         stream_ = static_cast<cudaStream_t>(handle);
     }
 

@@ -44,6 +44,9 @@ def ciou_loss(boxes1: Tensor, boxes2: Tensor, *, eps: float = 1e-7) -> Tensor:
 def _box_loss(
     kind: str, reference: Callable[[Tensor, Tensor, float], Tensor], boxes1: Tensor, boxes2: Tensor, eps: float
 ) -> Tensor:
+    for boxes in (boxes1, boxes2):
+        if boxes.dim() == 0 or boxes.shape[-1] != 4:
+            raise ValueError(f"{kind}_loss: boxes are {tuple(boxes.shape)}, must be (..., 4)")
     dtype = torch.promote_types(boxes1.dtype, boxes2.dtype)
     if boxes1.dtype != boxes2.dtype or not dtype.is_floating_point:
         boxes1, boxes2 = boxes1.to(accumulator(dtype)), boxes2.to(accumulator(dtype))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detcore.ops import native
+from detcore.ops.shapes import expect
 from detcore.structures.batch import Polygons
 
 _SMALLEST_SIDE = 0.1
@@ -35,6 +36,15 @@ def polygon_roi_masks(polygons: Polygons, boxes: Tensor, objects: Tensor, size: 
         (B, R, size, size) bool. Empty where a box has no area or a non-finite coordinate, and where its object has no
         rings; rings with fewer than three vertices or a non-finite one do not count.
     """
+    expect(
+        "polygon_roi_masks",
+        vertices=(polygons.vertices, "B V 2"),
+        ring_starts=(polygons.ring_starts, "B G"),
+        ring_counts=(polygons.ring_counts, "B G"),
+        ring_objects=(polygons.ring_objects, "B G"),
+        boxes=(boxes, "B R 4"),
+        objects=(objects, "B R"),
+    )
     if native.serves(boxes.device.type):
         drawn: Tensor = torch.ops.detcore.polygon_roi_masks(
             polygons.vertices,
@@ -142,6 +152,8 @@ def checked_for_pasting(masks: Tensor, boxes: Tensor, threshold: float) -> tuple
     """Masks and boxes in the dtype that pasting computes in: float64 where the masks have it, else float32."""
     if not threshold > 0:
         raise ValueError(f"paste_masks: threshold {threshold} must be above 0")
+    expect("paste_masks", masks=(masks, "K S S"))
+    expect("paste_masks", boxes=(boxes, f"{len(masks)} 4"))  # of any device: run lengths take them from the CPU
     masks = masks.detach().to(torch.promote_types(masks.dtype, torch.float32))
     return masks, boxes.detach().to(masks.dtype)
 

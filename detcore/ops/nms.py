@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.greedy import pad_kept, suppress_padded
+from detcore.ops.shapes import expect
 
 
 def nms(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -25,6 +26,7 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Returns:
         (K,) int64. Its length depends on the data: on a GPU the call synchronises once.
     """
+    expect("nms", boxes_xyxy=(boxes_xyxy, "N 4"), scores=(scores, "N"))
     boxes_xyxy, scores = _at_least_fp32(boxes_xyxy), _at_least_fp32(scores)
     kept: Tensor
     if native.serves(boxes_xyxy.device.type):
@@ -46,6 +48,7 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshol
     Returns:
         (K,) int64, by falling score over all groups.
     """
+    expect("batched_nms", boxes_xyxy=(boxes_xyxy, "N 4"), scores=(scores, "N"), groups=(groups, "N"))
     boxes_xyxy, scores = _at_least_fp32(boxes_xyxy), _at_least_fp32(scores)
     kept: Tensor
     if native.serves(boxes_xyxy.device.type):
@@ -83,6 +86,9 @@ def nms_padded(
         keep: (B, max_keep) int64, indices into N by falling score (of equal scores the lower index first), then zeros.
         count: (B,) int64, how many of them are real.
     """
+    expect(
+        "nms_padded", boxes=(boxes, "B N 4"), scores=(scores, "B N"), groups=(groups, "B N"), valid=(valid, "B N")
+    )
     boxes, scores = _at_least_fp32(boxes.detach()), _at_least_fp32(scores.detach())
     if native.serves(boxes.device.type):
         keep, count = torch.ops.detcore.nms_padded(boxes, scores, groups, valid, iou_threshold, max_keep)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from detcore.ops import native
+from detcore.ops.shapes import expect
 
 Word = int | Tensor
 
@@ -30,6 +31,8 @@ def keyed_uniform(
     Returns:
         (B, N) float32.
     """
+    rows = "" if candidate_ids.dim() < 2 else "_ " if len(candidate_ids) == 1 else "B "
+    expect("keyed_uniform", sample_ids=(sample_ids, "B"), candidate_ids=(candidate_ids, f"{rows}N"))
     if native.serves(candidate_ids.device.type):
         drawn: Tensor = torch.ops.detcore.keyed_uniform(
             _as_tensor(seed, candidate_ids), _as_tensor(step, candidate_ids), sample_ids, site & _MASK, candidate_ids

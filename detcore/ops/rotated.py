@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.greedy import suppress_padded
+from detcore.ops.shapes import expect
 
 _NO_IOU = 1e-9
 """Where the two boxes share no more of their union, rounding may be all that they share."""
@@ -30,6 +31,7 @@ def box_iou_rotated(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (N, M), float64 if a is, else float32.
     """
+    expect("box_iou_rotated", a=(a, "N 5"), b=(b, "M 5"))
     if native.serves(a.device.type):
         overlap: Tensor = torch.ops.detcore.box_iou_rotated(a.detach(), b.detach())
         return overlap
@@ -83,6 +85,13 @@ def nms_rotated_padded(
 
     Args and returns are those of `nms_padded`.
     """
+    expect(
+        "nms_rotated_padded",
+        boxes=(boxes, "B N 5"),
+        scores=(scores, "B N"),
+        groups=(groups, "B N"),
+        valid=(valid, "B N"),
+    )
     if native.serves(boxes.device.type):
         keep, count = torch.ops.detcore.nms_rotated_padded(
             boxes.detach(), scores.detach(), groups, valid, iou_threshold, max_keep

@@ -171,7 +171,7 @@ def test_box_loss_of_degenerate_boxes_is_finite(device: str, kind: str) -> None:
 
 
 def test_boxes_of_the_wrong_shape(device: str) -> None:
-    with pytest.raises(RuntimeError, match=r"\(\.\.\., 4\)"):
+    with pytest.raises(ValueError, match=r"\(\.\.\., 4\)"):
         ops.giou_loss(torch.zeros(3, 5, device=device), torch.zeros(3, 5, device=device))
 
 

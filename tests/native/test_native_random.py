@@ -49,7 +49,7 @@ def test_no_images(device: str) -> None:
 
 
 def test_rows_that_are_not_the_images(device: str) -> None:
-    with pytest.raises(RuntimeError, match="candidate_ids"):
+    with pytest.raises(ValueError, match="candidate_ids"):
         ops.keyed_uniform(1, 2, IDS.to(device), 3, torch.zeros((2, 4), dtype=torch.int64, device=device))
 
 

@@ -138,6 +138,16 @@ def inspect(product: str) -> State:
         return State(None, "; ".join(filter(None, (state.why, why))))
 
 
+def operators(product: str | None = None) -> list[str]:
+    """Names of the declared operators, or of those for which a loaded library ("cpu", "cuda") has a kernel."""
+    if product is None:
+        names = torch._C._dispatch_get_all_op_names()
+    else:
+        names = torch._C._dispatch_get_registrations_for_dispatch_key(product.upper())
+    own = (name.removeprefix("detcore::") for name in names if name.startswith("detcore::"))
+    return sorted({name for name in own if "." not in name})
+
+
 def _mode() -> str:
     mode = os.environ.get("DETCORE_NATIVE", "auto")
     if mode not in _MODES:

@@ -4,11 +4,12 @@ Nothing here imports torch, which takes longer than to find that nothing is to b
 """
 
 from detcore.toolchain.build import build, cache_folder, cached, obstacle, record, reject
-from detcore.toolchain.prebuilt import prebuilt
+from detcore.toolchain.prebuilt import PREBUILT, prebuilt
 from detcore.toolchain.targets import PRODUCTS, Target, interpreter, sources, targets
 from detcore.toolchain.tools import MissingToolError, NativeBuildError
 
 __all__ = [
+    "PREBUILT",
     "PRODUCTS",
     "MissingToolError",
     "NativeBuildError",

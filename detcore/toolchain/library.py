@@ -150,7 +150,7 @@ def folder_of(target: Target) -> Path:
     """The folder of one library.
 
     Its name hashes all that the binary depends on. The version of torch is not of it: operators use the stable ABI of
-    torch 2.11 alone, and a library built with one version serves every later one.
+    torch 2.11 alone, and a library built with any version from that on serves every other.
     """
     libc = "".join(platform.libc_ver())
     digest = hashlib.sha256(f"{target.product} {target.march} {target.architectures}".encode())
@@ -159,6 +159,9 @@ def folder_of(target: Target) -> Path:
     digest.update("\0".join(os.environ.get(name, "") for name in settings).encode())
     if target.march == "native":
         digest.update(json.dumps(processor()).encode())
+    if target.product == "cuda":
+        # nvcc may be as new as torch's CUDA: an environment of an older one, or of none, takes another library.
+        digest.update(f"CUDA {(tools.torch_cuda_version() or (0, 0))[0]}".encode())
     if target.python is not None:
         digest.update(f"{target.python.suffix} {tools.pybind11_version()}".encode())
     for path in sources(target.product):

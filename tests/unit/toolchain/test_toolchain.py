@@ -75,6 +75,14 @@ def test_a_library_is_kept_by_what_it_depends_on(monkeypatch: pytest.MonkeyPatch
     assert folder_of(native) in folders
 
 
+def test_a_cuda_library_is_for_torchs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = set()
+    for cuda in ((13, 0), (13, 1), (12, 8), None):
+        monkeypatch.setattr(tools, "torch_cuda_version", lambda found=cuda: found)
+        folders.add(folder_of(Target("cuda", architectures=ARCHITECTURES)))
+    assert len(folders) == 3
+
+
 def test_a_host_module_is_for_one_python_and_one_pybind11(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Target("host", "native", python=interpreter())
     assert host.file_name.startswith("detcore_host.cpython-3")

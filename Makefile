@@ -1,7 +1,8 @@
 # make demo   raw images to a registered model, on the embedded data set
 # make test   the tests
 # make check  style, types, structure
-# make native build the C++ operators now instead of on first use
+# make native build the C++ and CUDA libraries now instead of on first use; PRODUCTS='cpu host' leaves out CUDA
+# make wheel  dist/detcore-*.whl with conf, csrc and the libraries for x86-64-v3; PRODUCTS as above
 # make params compose params.yaml from conf/; O='data=bccd optim.lr=0.01' sets what differs from conf/config.yaml
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export DVC_NO_ANALYTICS := true
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test check native params format clean
+.PHONY: demo test check native wheel params format clean
 
 demo: $(READY)
 	@dvc repro
@@ -31,7 +32,15 @@ check: $(READY)
 	@python -m pytest tests/test_architecture.py
 
 native: $(READY)
-	@python -m detcore.ops
+	@python -m detcore.toolchain $(PRODUCTS)
+
+wheel: $(READY)
+	@rm -rf build
+	@python -m detcore.toolchain --wheel build/native $(PRODUCTS)
+	@DETCORE_PREBUILT=build/native python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
 
 params: $(READY)
 	@python -m detcore.config params.yaml $(O)

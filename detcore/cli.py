@@ -3,12 +3,10 @@
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("models", "list the recipes of conf/model with their size")
 
-    doctor = command("doctor", "show what is installed, and which devices there are")
+    doctor = command("doctor", "show what is installed, which devices there are, and which operators run natively")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -211,70 +209,10 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    facts = {**_versions(), **_machine(), **_operators()}
-    if options.json:
-        print(json.dumps(facts, indent=1))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+    from detcore.doctor import facts, show
 
-
-def _versions() -> dict[str, str]:
-    found = {
-        "detcore": f"{detcore.__version__} in {Path(detcore.__file__).parent}",
-        "python": platform.python_version(),
-    }
-    for name in ("torch", "torchvision", "timm", "ray", "mlflow", "dvc", "hotcoco", "pycocotools"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _machine() -> dict[str, str]:
-    import psutil
-    import torch
-
-    from detcore.config import config_directory
-
-    gib = 2**30
-    memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts = {
-        "system": platform.platform(),
-        "cores": f"{cores}",
-        "memory": f"{memory.available / gib:.1f} of {memory.total / gib:.1f} GiB free",
-        "disk": f"{disk.free / gib:.1f} GiB free here",
-    }
-    for index in range(torch.cuda.device_count()):
-        device = torch.cuda.get_device_properties(index)
-        facts[f"cuda:{index}"] = f"{device.name}, {device.total_memory / gib:.1f} GiB, sm_{device.major}{device.minor}"
-    if not torch.cuda.is_available():
-        facts["cuda"] = f"no device (torch is built for {torch.version.cuda or 'the CPU only'})"
-    try:
-        facts["conf"] = str(config_directory())
-    except ValueError as error:
-        facts["conf"] = str(error)
-    return facts
-
-
-def _operators() -> dict[str, str]:
-    import torch
-
-    from detcore.ops import native
-
-    facts = {}
-    for device in ("CPU", "CUDA"):
-        if device == "CPU" or torch.cuda.is_available():
-            native.load(device.lower())
-        registered = torch._C._dispatch_get_registrations_for_dispatch_key(device)
-        names = sorted(name.removeprefix("detcore::") for name in registered if name.startswith("detcore::"))
-        facts[f"native operators, {device}"] = (
-            ", ".join(names) or "not built: torchvision's and the references are used"
-        )
-    return facts
+    found = facts()
+    print(json.dumps(found, indent=1) if options.json else show(found))
 
 
 if __name__ == "__main__":

@@ -133,9 +133,19 @@ def inspect(product: str) -> State:
         if state.library is not None:
             _STATES[product] = state
             return state
-        obstacle = toolchain.obstacle(toolchain.targets(product, capabilities)[-1])
+        obstacle = toolchain.obstacle(toolchain.targets_for(product, capabilities)[-1])
         why = str(obstacle) if obstacle else "not built yet: its first use does, or `make native`"
         return State(None, "; ".join(filter(None, (state.why, why))))
+
+
+def operators(product: str | None = None) -> list[str]:
+    """Names of the declared operators, or of those for which a loaded library ("cpu", "cuda") has a kernel."""
+    if product is None:
+        names = torch._C._dispatch_get_all_op_names()
+    else:
+        names = torch._C._dispatch_get_registrations_for_dispatch_key(product.upper())
+    own = (name.removeprefix("detcore::") for name in names if name.startswith("detcore::"))
+    return sorted({name for name in own if "." not in name})
 
 
 def _mode() -> str:
@@ -168,7 +178,7 @@ def _obtain(product: str) -> State:
     state = _first_that_loads(product, capabilities)
     if state.library is not None:
         return state
-    library = toolchain.build(toolchain.targets(product, capabilities)[-1], again=False)
+    library = toolchain.build(toolchain.targets_for(product, capabilities)[-1], again=False)
     try:
         return _open(product, library)
     except (OSError, ImportError) as error:
@@ -179,7 +189,7 @@ def _obtain(product: str) -> State:
 def _first_that_loads(product: str, capabilities: list[tuple[int, int]]) -> State:
     """Of the wheel's library and the cached ones. A cached one that does not load is broken, and removed."""
     wheels, why = toolchain.prebuilt(product, capabilities)
-    kept = [toolchain.cached(target) for target in toolchain.targets(product, capabilities)]
+    kept = [toolchain.cached(target) for target in toolchain.targets_for(product, capabilities)]
     reasons = [why] if why else []
     for library in filter(None, [wheels, *kept]):
         try:

@@ -3,12 +3,13 @@
 Nothing here imports torch, which takes longer than to find that nothing is to be built.
 """
 
-from detcore.toolchain.build import build, cache_folder, cached, obstacle, record, reject
-from detcore.toolchain.prebuilt import prebuilt
-from detcore.toolchain.targets import PRODUCTS, Target, interpreter, sources, targets
+from detcore.toolchain.library import build, cache_folder, cached, obstacle, record, reject
+from detcore.toolchain.targets import PRODUCTS, Target, interpreter, sources, targets_for
 from detcore.toolchain.tools import MissingToolError, NativeBuildError
+from detcore.toolchain.wheel import PREBUILT, prebuilt
 
 __all__ = [
+    "PREBUILT",
     "PRODUCTS",
     "MissingToolError",
     "NativeBuildError",
@@ -22,5 +23,5 @@ __all__ = [
     "record",
     "reject",
     "sources",
-    "targets",
+    "targets_for",
 ]

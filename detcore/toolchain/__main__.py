@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from detcore.toolchain.build import build
-from detcore.toolchain.targets import PRODUCTS, Target, sources, targets, wheel_targets
+from detcore.toolchain.library import build
+from detcore.toolchain.targets import PRODUCTS, Target, sources, targets_for, wheel_targets
 from detcore.toolchain.tools import MissingToolError, NativeBuildError, interpreters
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for product in options.products or PRODUCTS:
         if not sources(product) and not options.products:
             continue
-        chosen = targets(product)[:1] if options.wheel is None else wheel_targets(product, interpreters())
+        chosen = targets_for(product)[:1] if options.wheel is None else wheel_targets(product, interpreters())
         for target in chosen:
             try:
                 library = _build(target)

@@ -69,7 +69,7 @@ class Target:
         return f"detcore_host{self.python.suffix}" if self.python else f"libdetcore_{self.product}.so"
 
 
-def targets(product: str, capabilities: Sequence[tuple[int, int]] = ()) -> list[Target]:
+def targets_for(product: str, capabilities: Sequence[tuple[int, int]] = ()) -> list[Target]:
     """What may serve this machine, the most general first; the last is what is quickest to build.
 
     Args:
@@ -98,7 +98,7 @@ def wheel_targets(product: str, pythons: Iterable[Interpreter]) -> list[Target]:
     march = BASELINES[platform.machine()]
     if product == "host":
         return [Target("host", march, python=python) for python in pythons]
-    return [Target("cpu", march)] if product == "cpu" else targets("cuda")
+    return [Target("cpu", march)] if product == "cpu" else targets_for("cuda")
 
 
 def sources(product: str) -> list[Path]:

@@ -1,73 +1,194 @@
-"""Building, caching and falling back, each in a process of its own."""
+"""Building, keeping, loading and falling back, on a host module so small that it compiles in a second."""
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
+from detcore import toolchain
+from detcore.doctor import facts, show
 from detcore.ops import native
+from detcore.toolchain import Target, interpreter, targets, wheel
 
-IS_SERVED = "from detcore.ops import native; print(native.serves('cpu'))"
-
-
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-
-
-def test_off_uses_the_references() -> None:
-    assert run(IS_SERVED, DETCORE_NATIVE="off").stdout == "False\n"
-
-
-def test_a_word_that_is_no_mode_is_an_error() -> None:
-    assert "DETCORE_NATIVE='of': must be one of" in run(IS_SERVED, DETCORE_NATIVE="of").stderr
+MODULE = """
+#include <Python.h>
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "detcore_host", nullptr, -1, nullptr};
+PyMODINIT_FUNC PyInit_detcore_host() {
+    PyObject* module = PyModule_Create(&definition);
+    PyModule_AddIntConstant(module, "answer", ANSWER);
+    return module;
+}
+"""
 
 
-def test_no_compiler_is_said_once_in_one_line_or_is_an_error(tmp_path: Path) -> None:
-    missing = {"CXX": "/nowhere/c++", "DETCORE_CACHE": str(tmp_path)}
-    twice = run(f"{IS_SERVED}; print(native.serves('cpu'))", DETCORE_NATIVE="auto", **missing)
-    assert twice.stdout == "False\nFalse\n"
-    assert len(twice.stderr.splitlines()) == 1 and "no C++ compiler found" in twice.stderr
-    required = run(IS_SERVED, DETCORE_NATIVE="require", **missing)
-    assert required.returncode == 1 and "NativeBuildError: DETCORE_NATIVE=require: no C++ compiler" in required.stderr
+@pytest.fixture
+def csrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
+    """Sources of one small host module, an empty cache, and a process that has loaded nothing."""
+    pytest.importorskip("pybind11")
+    folder = tmp_path / "csrc"
+    (folder / "host").mkdir(parents=True)
+    (folder / "CMakeLists.txt").write_text((repository / "csrc" / "CMakeLists.txt").read_text())
+    (folder / "host" / "module_host.cpp").write_text(MODULE.replace("ANSWER", "42"))
+    monkeypatch.setattr(targets, "SOURCES", folder)
+    monkeypatch.setattr(wheel, "PREBUILT", tmp_path / "_native")
+    monkeypatch.setattr(native, "_STATES", {})
+    monkeypatch.setenv("DETCORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DETCORE_NATIVE", "auto")
+    monkeypatch.delenv("DETCORE_MARCH", raising=False)
+    return folder
 
 
-def test_a_failed_build_is_not_tried_again_by_every_process(tmp_path: Path) -> None:
-    false = {"CXX": "/bin/false", "DETCORE_CACHE": str(tmp_path), "DETCORE_NATIVE": "auto"}
-    assert "cmake failed, see" in run(IS_SERVED, **false).stderr
-    again = run(IS_SERVED, **false)
-    assert again.stdout == "False\n" and "an earlier build failed, see" in again.stderr
-    assert not list(tmp_path.rglob("build-*"))
+@pytest.fixture
+def restart(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forgets what is loaded, as a new process does."""
+    return lambda: monkeypatch.setattr(native, "_STATES", {})
 
 
-def test_a_second_load_is_quick_and_leaves_the_library_alone() -> None:
-    library = native.build("cpu", again=False)
-    before = library.stat().st_mtime_ns
+def target() -> Target:
+    return toolchain.targets_for("host")[-1]
+
+
+def answer() -> int | None:
+    module = native.host()
+    return None if module is None else module.answer
+
+
+def test_the_first_use_builds_and_later_ones_load(
+    csrc: Path, restart: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert native.inspect("host").why == "not built yet: its first use does, or `make native`"
+    assert answer() == 42
+    assert sum("building the native library for host" in line for line in caplog.messages) == 1
+    library = toolchain.cached(target())
+    assert library is not None and toolchain.record(library)["python"] == interpreter().version
+    written = library.stat().st_mtime_ns
+    restart()
     started = time.perf_counter()
-    assert native.build("cpu", again=False) == library
-    assert library.stat().st_mtime_ns == before
+    assert toolchain.build(target(), again=False) == library
     assert time.perf_counter() - started < 2  # the promise of a cache hit; it takes milliseconds
+    assert answer() == 42 and library.stat().st_mtime_ns == written
+    assert native.inspect("host").library == library
 
 
-@pytest.mark.slow
-def test_processes_that_start_together_build_once(tmp_path: Path) -> None:
-    environment = {**os.environ, "DETCORE_CACHE": str(tmp_path), "DETCORE_NATIVE": "require"}
-    command = [sys.executable, "-c", IS_SERVED]
-    started = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    results = [process.communicate() for process in started]
-    assert [out for out, _ in results] == ["True\n"] * 3
-    assert sum("building the native operators" in err for _, err in results) == 1
+def test_other_sources_are_another_library(csrc: Path, restart: Callable[[], None]) -> None:
+    assert answer() == 42
+    (csrc / "host" / "module_host.cpp").write_text(MODULE.replace("ANSWER", "43"))
+    restart()
+    assert answer() == 43
+
+
+@pytest.mark.parametrize("fault", ["cut short", "overwritten"])
+def test_a_broken_library_in_the_cache_is_built_again(csrc: Path, restart: Callable[[], None], fault: str) -> None:
+    library = toolchain.build(target(), again=False)
+    whole = library.read_bytes()
+    library.write_bytes(whole[:-100] if fault == "cut short" else bytes(len(whole)))
+    assert answer() == 42
+    assert toolchain.record(library)
+
+
+def test_what_is_built_and_does_not_load_is_not_built_by_every_process(
+    csrc: Path, restart: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (csrc / "host" / "module_host.cpp").write_text("extern int nowhere(); int use() { return nowhere(); }\n")
+    assert answer() is None and "was built, but does not load" in caplog.messages[-1]
+    restart()
+    assert answer() is None and "an earlier build failed, see" in caplog.messages[-1]
+
+
+def test_a_failed_build_is_not_tried_again_by_every_process(
+    csrc: Path, restart: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (csrc / "host" / "module_host.cpp").write_text("this is no C++\n")
+    assert answer() is None and "ninja failed, see" in caplog.messages[-1]
+    restart()
+    assert answer() is None and "an earlier build failed, see" in caplog.messages[-1]
+    assert "failure.log" in native.inspect("host").why
+    assert not list(csrc.parent.rglob("build-*"))
+    restart()
+    monkeypatch.setenv("DETCORE_NATIVE", "require")
+    with pytest.raises(toolchain.NativeBuildError, match="DETCORE_NATIVE=require: an earlier build failed"):
+        native.host()
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_the_wheels_library_comes_before_the_cache_if_it_loads(
+    csrc: Path, monkeypatch: pytest.MonkeyPatch, loads: bool
+) -> None:
+    built = toolchain.build(target(), again=False)
+    carried = wheel.PREBUILT / built.name
+    carried.parent.mkdir()
+    carried.write_bytes(built.read_bytes() if loads else bytes(built.stat().st_size))
+    record = {"march": "x86-64-v3", "bytes": carried.stat().st_size}
+    carried.with_name(f"{carried.name}.json").write_text(json.dumps(record))
+    monkeypatch.setattr(targets, "processor", lambda: {"flags": "avx avx2 bmi1 bmi2 f16c fma abm movbe"})
+    assert answer() == 42
+    assert native.inspect("host").library == (carried if loads else built)
+
+
+def test_off_loads_nothing(csrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETCORE_NATIVE", "off")
+    assert native.host() is None and not native.serves("cpu") and not native.serves("cuda")
+    assert native.inspect("cpu").why == "DETCORE_NATIVE=off"
+
+
+def test_a_word_that_is_no_mode_is_an_error(csrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETCORE_NATIVE", "of")
+    with pytest.raises(ValueError, match="DETCORE_NATIVE='of': must be one of auto, require, off"):
+        native.serves("cpu")
+
+
+def test_no_compiler_is_said_once_in_one_line_or_is_an_error(
+    csrc: Path, restart: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    assert native.host() is None and native.host() is None
+    assert len(caplog.messages) == 1 and "\n" not in caplog.text.strip()
+    assert "no C++ compiler found" in caplog.text
+    restart()
+    monkeypatch.setenv("DETCORE_NATIVE", "require")
+    with pytest.raises(toolchain.NativeBuildError, match=r"DETCORE_NATIVE=require: no C\+\+ compiler found"):
+        native.host()
+
+
+def test_make_native_says_what_it_did_and_processes_that_start_together_build_once(csrc: Path) -> None:
+    code = f"""
+import pathlib, sys
+from detcore.toolchain import targets
+targets.SOURCES = pathlib.Path({str(csrc)!r})
+from detcore.toolchain.__main__ import main
+code = main()
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(toolchain.__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate()[0].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    # No sources of cpu and cuda are here; host is one line with its seconds.
+    assert all(len(lines) == 1 and lines[0].startswith("host (3.") and lines[0].endswith(" s)") for lines in said)
+    assert len(list(csrc.parent.glob("cache/native/*/detcore_host*.so"))) == 1
 
 
 def test_every_operator_has_a_fake_and_a_cpu_kernel() -> None:
-    declared = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("detcore::")}
-    kernels = set(torch._C._dispatch_get_registrations_for_dispatch_key("CPU"))
-    assert declared and declared <= kernels
+    declared = set(native.operators())
+    assert declared and declared <= set(native.operators("cpu"))
+
+
+def test_doctor_says_where_libraries_are_and_what_falls_back() -> None:
+    found = facts()
+    cpu = found["native"]["cpu"]
+    assert cpu["library"] == str(native.inspect("cpu").library) and cpu["state"] in ("built here", "from the wheel")
+    assert set(cpu["native"]) | set(cpu["falls back"]) == set(native.operators())
+    assert "nms" in cpu["native"]
+    for state in found["native"].values():
+        assert state["state"] != "not loaded" or state["why"]
+    paths = (state.get("library", "") for state in found["native"].values())
+    shown = show(found)
+    assert all(path in shown for path in paths)
+    assert "nms_padded" in shown and "native cuda: " in shown

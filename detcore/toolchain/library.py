@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from detcore.toolchain import tools
-from detcore.toolchain.targets import SOURCES, Target, processor, sources
+from detcore.toolchain import targets, tools
+from detcore.toolchain.targets import Target, processor, sources
 from detcore.toolchain.tools import MissingToolError, NativeBuildError
 
 _LOG = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def reject(library: Path, error: Exception, *, for_good: bool) -> None:
 def obstacle(target: Target, *, again: bool = False) -> NativeBuildError | None:
     """Why a target cannot be built here, as far as is known without trying."""
     if not sources(target.product):
-        return MissingToolError(f"no sources for {target.product} in {SOURCES}")
+        return MissingToolError(f"no sources for {target.product} in {targets.SOURCES}")
     failure = folder_of(target) / _FAILURE
     if failure.exists() and not again:
         return NativeBuildError(f"an earlier build failed, see {failure}; {AGAIN}")
@@ -136,7 +136,7 @@ def _configure(target: Target, build_folder: str) -> list[str]:
         settings["CMAKE_CUDA_COMPILER"] = tools.nvcc()
         settings["CMAKE_CUDA_ARCHITECTURES"] = target.architectures
     defined = [f"-D{name}={value}" for name, value in settings.items()]
-    return [tools.cmake(), "-G", "Ninja", *defined, "-S", str(SOURCES), "-B", build_folder]
+    return [tools.cmake(), "-G", "Ninja", *defined, "-S", str(targets.SOURCES), "-B", build_folder]
 
 
 def cache_folder() -> Path:
@@ -150,7 +150,7 @@ def folder_of(target: Target) -> Path:
     """The folder of one library.
 
     Its name hashes all that the binary depends on. The version of torch is not of it: operators use the stable ABI of
-    torch 2.11 alone, and a library built with one version serves every later one.
+    torch 2.11 alone, and a library built with any version from that on serves every other.
     """
     libc = "".join(platform.libc_ver())
     digest = hashlib.sha256(f"{target.product} {target.march} {target.architectures}".encode())
@@ -159,10 +159,13 @@ def folder_of(target: Target) -> Path:
     digest.update("\0".join(os.environ.get(name, "") for name in settings).encode())
     if target.march == "native":
         digest.update(json.dumps(processor()).encode())
+    if target.product == "cuda":
+        # nvcc may be as new as torch's CUDA: an environment of an older one, or of none, takes another library.
+        digest.update(f"CUDA {(tools.torch_cuda_version() or (0, 0))[0]}".encode())
     if target.python is not None:
         digest.update(f"{target.python.suffix} {tools.pybind11_version()}".encode())
     for path in sources(target.product):
-        digest.update(f"\0{path.relative_to(SOURCES)}\0".encode() + path.read_bytes())
+        digest.update(f"\0{path.relative_to(targets.SOURCES)}\0".encode() + path.read_bytes())
     return cache_folder() / digest.hexdigest()[:16]
 
 

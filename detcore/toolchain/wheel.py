@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detcore.toolchain import tools
-from detcore.toolchain.build import record
+from detcore.toolchain.library import record
 from detcore.toolchain.targets import Target, interpreter, processor_runs, runs_on
 
 PREBUILT = Path(__file__).resolve().parents[1] / "_native"

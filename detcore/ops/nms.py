@@ -86,9 +86,7 @@ def nms_padded(
         keep: (B, max_keep) int64, indices into N by falling score (of equal scores the lower index first), then zeros.
         count: (B,) int64, how many of them are real.
     """
-    expect(
-        "nms_padded", boxes=(boxes, "B N 4"), scores=(scores, "B N"), groups=(groups, "B N"), valid=(valid, "B N")
-    )
+    expect("nms_padded", boxes=(boxes, "B N 4"), scores=(scores, "B N"), groups=(groups, "B N"), valid=(valid, "B N"))
     boxes, scores = _at_least_fp32(boxes.detach()), _at_least_fp32(scores.detach())
     if native.serves(boxes.device.type):
         keep, count = torch.ops.detcore.nms_padded(boxes, scores, groups, valid, iou_threshold, max_keep)

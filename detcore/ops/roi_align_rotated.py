@@ -52,7 +52,7 @@ def roi_align_rotated_reference(
     rois = rois.detach().to(accurate)
     usable = rois.isfinite().all(dim=1) & (rois[:, 0] >= 0) & (rois[:, 0] < batch)
     rois = torch.where(usable[:, None], rois, 0)
-    image, angle = rois[:, 0].to(torch.int64), torch.deg2rad(rois[:, 5])
+    image, angle = rois[:, 0].to(torch.int64), torch.deg2rad(rois[:, 5].fmod(360))
     centre = rois[:, 1:3] * spatial_scale - 0.5
     sides = (rois[:, 3:5] * spatial_scale).clamp(0, 4.0 * (height + width))
     table = features.to(accurate).permute(0, 2, 3, 1).reshape(-1, channels)

@@ -98,7 +98,7 @@ void with_lanes(int64_t channels, const std::vector<const T*>& pointers, const F
     if constexpr (!std::is_same_v<T, double>) {
         if (wide) return f.template operator()<count, 8 / count>();
     }
-    f.template operator()<1, 4>();
+    f.template operator()<1, (std::is_same_v<T, double> ? 2 : 4)>();
 }
 
 template <class T>

@@ -56,16 +56,17 @@ void pool_bin(const T* plane, int64_t channels, const std::vector<Tap<A>>& taps,
     }
 }
 
-// The taps of one bin; neighbouring samples that share a pixel become one.
+// The taps of one bin on some rows of pixels; neighbouring samples that share a pixel become one.
 template <class A>
-void find_taps(const Grid<A>& grid, int row, int column, const Level<A>& level, int64_t channels,
-               std::vector<Tap<A>>& taps) {
+void find_taps(const Grid<A>& grid, int row, int column, const Level<A>& level, int first_row, int end_row,
+               int64_t channels, std::vector<Tap<A>>& taps) {
     constexpr size_t kLookBack = 8;
     taps.clear();
     for (int i = 0; i < grid.y.samples; ++i)
         for (int j = 0; j < grid.x.samples; ++j)
             for_taps(grid, row, i, column, j, level, [&](int y, int x, A weight) {
-                const int64_t at = (int64_t{y} * level.width + x) * channels;
+                if (y < first_row || y >= end_row) return;
+                const int64_t at = (int64_t{y - first_row} * level.width + x) * channels;
                 const size_t size = taps.size();
                 for (size_t back = 1; back <= std::min(size, kLookBack); ++back)
                     if (taps[size - back].at == at) {
@@ -96,7 +97,7 @@ void pool(const Tensor& features, const std::vector<Grid<Accumulator<T>>>& grids
             T* bin = channels_last ? to : own.data();
             for (int row = 0; row < p.out_height; ++row)
                 for (int column = 0; column < p.out_width; ++column, bin += channels) {
-                    find_taps(grids[k], row, column, level, channels, taps);
+                    find_taps(grids[k], row, column, level, 0, level.height, channels, taps);
                     pool_bin(plane, channels, taps, bin);
                 }
             for (int64_t i = 0; !channels_last && i < bins; ++i)
@@ -105,17 +106,28 @@ void pool(const Tensor& features, const std::vector<Grid<Accumulator<T>>>& grids
     });
 }
 
-// sum += weight * grad
+// Adds kVectors vectors of a bin's gradient to its taps.
+template <int kVectors, class T, class A>
+inline void add_channels(const T* grad, const std::vector<Tap<A>>& taps, A* sum) {
+    Lanes<A> share[kVectors];
+    for (int v = 0; v < kVectors; ++v) share[v] = Lanes<A>::load(grad + v * Lanes<A>::count);
+    for (const Tap<A>& tap : taps)
+        for (int v = 0; v < kVectors; ++v) {
+            A* to = sum + tap.at + v * Lanes<A>::count;
+            Lanes<A> total = Lanes<A>::load(to);
+            total.add(tap.weight, share[v]);
+            total.store(to);
+        }
+}
+
 template <class T, class A>
-inline void add(A weight, const T* grad, int64_t channels, A* sum) {
+void add_bin(const T* grad, int64_t channels, const std::vector<Tap<A>>& taps, A* sum) {
     constexpr int lanes = Lanes<A>::count;
     int64_t c = 0;
-    for (; c + lanes <= channels; c += lanes) {
-        Lanes<A> total = Lanes<A>::load(sum + c);
-        total.add(weight, Lanes<A>::load(grad + c));
-        total.store(sum + c);
-    }
-    for (; c < channels; ++c) sum[c] = multiply_add<A>(weight, widen(grad[c]), sum[c]);
+    for (; c + kUnroll * lanes <= channels; c += kUnroll * lanes) add_channels<kUnroll>(grad + c, taps, sum + c);
+    for (; c + lanes <= channels; c += lanes) add_channels<1>(grad + c, taps, sum + c);
+    for (; c < channels; ++c)
+        for (const Tap<A>& tap : taps) sum[tap.at + c] = multiply_add<A>(tap.weight, widen(grad[c]), sum[tap.at + c]);
 }
 
 template <class T>
@@ -125,17 +137,17 @@ void unpool(const Tensor& grad, const std::vector<Grid<Accumulator<T>>>& grids, 
     const int64_t channels = grad.size(1), bins = int64_t{p.out_height} * p.out_width;
     const Tensor last = torch::stable::contiguous(grad, MemoryFormat::ChannelsLast);
     const auto add_roi = [&](int64_t k, const Strip& strip, A* sum) {
+        thread_local std::vector<Tap<A>> taps;
         const Grid<A>& grid = grids[k];
         Range rows, columns;
         samples_near(grid, p.out_height, p.out_width, {strip.first_row, 0, strip.end_row, level.width}, rows, columns);
-        for (int r = rows.first; r < rows.end; ++r)
-            for (int s = columns.first; s < columns.end; ++s) {
-                const int row = r / grid.y.samples, column = s / grid.x.samples;
-                const T* from = data<T>(last) + (k * bins + int64_t{row} * p.out_width + column) * channels;
-                for_taps(grid, row, r % grid.y.samples, column, s % grid.x.samples, level, [&](int y, int x, A weight) {
-                    if (y < strip.first_row || y >= strip.end_row) return;
-                    add(weight, from, channels, sum + (int64_t{y - strip.first_row} * level.width + x) * channels);
-                });
+        if (rows.count() == 0 || columns.count() == 0) return;
+        const int end_row = (rows.end - 1) / grid.y.samples + 1, end_column = (columns.end - 1) / grid.x.samples + 1;
+        for (int row = rows.first / grid.y.samples; row < end_row; ++row)
+            for (int column = columns.first / grid.x.samples; column < end_column; ++column) {
+                find_taps(grid, row, column, level, strip.first_row, strip.end_row, channels, taps);
+                add_bin(data<T>(last) + (k * bins + int64_t{row} * p.out_width + column) * channels, channels, taps,
+                        sum);
             }
     };
     std::vector<Tensor> outs{out};

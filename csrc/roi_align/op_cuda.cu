@@ -28,8 +28,8 @@ struct Request {
     void check() const {
         constexpr int64_t most = std::numeric_limits<int32_t>::max();
         STD_TORCH_CHECK(heights.size() <= kMaxLevels, "roi_align: at most 16 levels");
-        STD_TORCH_CHECK(num_rois() < most / 2 && num_maps() < most && channels < most,
-                        "roi_align: too many RoIs or maps");
+        STD_TORCH_CHECK(num_rois() < most / 2 && num_maps() < most && channels < (1 << 21),
+                        "roi_align: too many RoIs, maps or channels");
         STD_TORCH_CHECK(std::max(out_height, out_width) * std::max<int64_t>(sampling_ratio, 1) < (1 << 24),
                         "roi_align: too many samples");
         for (size_t i = 0; i < heights.size(); ++i)

@@ -4,55 +4,17 @@
 
 #include <algorithm>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 #include "common/lanes.h"
-#include "common/parallel.h"
 #include "common/tensor.h"
+#include "roi_align/read_cpu.h"
 #include "roi_align/taps.h"
 
 namespace detcore::roi_align {
 namespace {
 
-constexpr int kRowsPerTask = 16;
 constexpr int kUnroll = 4;
-
-template <class A>
-struct Roi {
-    int64_t image;
-    int level;  // -1: reads nothing
-    Axis<A> x, y;
-};
-
-struct Size {
-    int64_t height, width;
-};
-
-template <class A>
-std::vector<Roi<A>> read_rois(const Tensor& rois, const std::optional<Tensor>& valid, const std::vector<double>& scales,
-                              const std::vector<Size>& sizes, int64_t batch, const Parameters<A>& p) {
-    const Tensor own = as<A>(rois);
-    const A* row = data<A>(own);
-    std::optional<Tensor> mask;
-    if (valid) mask = as<bool>(*valid);
-    const bool* is_valid = mask ? data<bool>(*mask) : nullptr;
-    std::vector<Roi<A>> out(own.size(0));
-    for (size_t k = 0; k < out.size(); ++k, row += 5) {
-        out[k] = {0, -1, {}, {}};
-        bool usable = !is_valid || is_valid[k];
-        for (int i = 0; i < 5; ++i) usable = usable && std::isfinite(row[i]);
-        if (!usable || row[0] < 0 || row[0] >= A(batch)) continue;
-        const int level = level_of(row + 1, p, static_cast<int>(sizes.size()));
-        const Size size = sizes[level];
-        if (size.height == 0 || size.width == 0) continue;
-        const int longest = static_cast<int>(std::max(size.height, size.width));
-        const A scale = A(scales[level]);
-        out[k] = {static_cast<int64_t>(row[0]), level, axis_of(row[1], row[3], scale, longest, p.out_width, p),
-                  axis_of(row[2], row[4], scale, longest, p.out_height, p)};
-    }
-    return out;
-}
 
 // kVectors vectors of channels of one bin.
 template <int kVectors, class T, class A>
@@ -90,8 +52,9 @@ void pool_bin(const T* plane, int64_t width, int64_t channels, const Tap<A>* y, 
 }
 
 template <class T>
-void pool(const std::vector<Tensor>& features, const std::vector<Roi<Accumulator<T>>>& rois,
-          const std::vector<Size>& sizes, const Parameters<Accumulator<T>>& p, bool channels_last, Tensor& out) {
+void pool(const std::vector<Tensor>& features, const std::vector<Grid<Accumulator<T>>>& rois,
+          const std::vector<Level<Accumulator<T>>>& levels, const Parameters<Accumulator<T>>& p, bool channels_last,
+          Tensor& out) {
     using A = Accumulator<T>;
     const int64_t channels = features[0].size(1), bins = int64_t{p.out_height} * p.out_width;
     std::vector<Tensor> last;
@@ -103,19 +66,19 @@ void pool(const std::vector<Tensor>& features, const std::vector<Roi<Accumulator
         std::vector<T> own(channels_last ? 0 : bins * channels);
         for (int64_t k = begin; k < end; ++k) {
             T* to = pooled + k * bins * channels;
-            const Roi<A>& roi = rois[k];
+            const Grid<A>& roi = rois[k];
             if (roi.level < 0) {
                 std::fill_n(to, bins * channels, T{});
                 continue;
             }
-            const Size size = sizes[roi.level];
-            x.make(roi.x, p.out_width, static_cast<int>(size.width));
-            y.make(roi.y, p.out_height, static_cast<int>(size.height));
-            const T* plane = data<T>(last[roi.level]) + roi.image * size.height * size.width * channels;
+            const int64_t height = levels[roi.level].height, width = levels[roi.level].width;
+            x.make(roi.x, p.out_width, levels[roi.level].width);
+            y.make(roi.y, p.out_height, levels[roi.level].height);
+            const T* plane = data<T>(last[roi.level]) + roi.image * height * width * channels;
             T* bin = channels_last ? to : own.data();
             for (int row = 0; row < p.out_height; ++row)
                 for (int column = 0; column < p.out_width; ++column, bin += channels)
-                    pool_bin(plane, size.width, channels, &y.taps[0] + y.first[row], &y.taps[0] + y.first[row + 1],
+                    pool_bin(plane, width, channels, &y.taps[0] + y.first[row], &y.taps[0] + y.first[row + 1],
                              &x.taps[0] + x.first[column], &x.taps[0] + x.first[column + 1], bin);
             for (int64_t i = 0; !channels_last && i < bins; ++i)
                 for (int64_t c = 0; c < channels; ++c) to[c * bins + i] = own[i * channels + c];
@@ -160,68 +123,38 @@ void add_row(const T* grad, int64_t channels, const Parameters<A>& p, const Tap<
     }
 }
 
-// A few rows of one image of one level, which belong to this task alone.
-struct Strip {
-    int level;
-    int64_t image, first_row, end_row;
-};
-
 template <class T>
-void unpool(const Tensor& grad, const std::vector<Roi<Accumulator<T>>>& rois, const std::vector<Size>& sizes,
-            int64_t batch, const Parameters<Accumulator<T>>& p, bool channels_last, std::vector<Tensor>& out) {
+void unpool(const Tensor& grad, const std::vector<Grid<Accumulator<T>>>& rois,
+            const std::vector<Level<Accumulator<T>>>& levels, int64_t batch, const Parameters<Accumulator<T>>& p,
+            bool channels_last, std::vector<Tensor>& out) {
     using A = Accumulator<T>;
     const int64_t channels = grad.size(1), bins = int64_t{p.out_height} * p.out_width;
     const Tensor last = torch::stable::contiguous(grad, MemoryFormat::ChannelsLast);
-    std::vector<std::vector<int64_t>> members(sizes.size() * batch);
-    for (size_t k = 0; k < rois.size(); ++k)
-        if (rois[k].level >= 0) members[rois[k].level * batch + rois[k].image].push_back(static_cast<int64_t>(k));
-    std::vector<Strip> strips;
-    for (size_t level = 0; level < sizes.size(); ++level)
-        for (int64_t image = 0; image < batch; ++image)
-            for (int64_t row = 0; row < sizes[level].height; row += kRowsPerTask)
-                strips.push_back(
-                    {static_cast<int>(level), image, row, std::min<int64_t>(row + kRowsPerTask, sizes[level].height)});
-    const bool in_place = channels_last && std::is_same_v<T, A>;
-    parallel_tasks(static_cast<int64_t>(strips.size()), [&](int64_t task) {
+    const auto add = [&](int64_t k, const Strip& strip, A* sum) {
         thread_local Taps<A> x, y;
-        thread_local std::vector<A> own;
-        const Strip strip = strips[task];
-        const Size size = sizes[strip.level];
-        const int64_t row_length = size.width * channels, length = (strip.end_row - strip.first_row) * row_length;
-        T* to = mutable_data<T>(out[strip.level]) + strip.image * size.height * row_length;
-        A* sum;
-        if (in_place) {
-            sum = reinterpret_cast<A*>(to + strip.first_row * row_length);
-        } else {
-            own.resize(length);
-            sum = own.data();
+        const Level<A>& level = levels[strip.level];
+        y.make(rois[k].y, p.out_height, level.height);
+        y.sort_by_pixel();
+        if (y.taps.empty() || y.taps.front().pixel >= strip.end_row || y.taps.back().pixel < strip.first_row) return;
+        x.make(rois[k].x, p.out_width, level.width);
+        const Tap<A>*tap = y.taps.data(), *end = tap + y.taps.size();
+        while (tap != end) {
+            const Tap<A>* next = tap;
+            while (next != end && next->pixel == tap->pixel) ++next;
+            if (tap->pixel >= strip.first_row && tap->pixel < strip.end_row)
+                add_row(data<T>(last) + k * bins * channels, channels, p, tap, next, x,
+                        sum + (tap->pixel - strip.first_row) * level.width * channels);
+            tap = next;
         }
-        std::fill_n(sum, length, A(0));
-        for (int64_t k : members[strip.level * batch + strip.image]) {
-            y.make(rois[k].y, p.out_height, static_cast<int>(size.height));
-            y.sort_by_pixel();
-            if (y.taps.empty() || y.taps.front().pixel >= strip.end_row || y.taps.back().pixel < strip.first_row)
-                continue;
-            x.make(rois[k].x, p.out_width, static_cast<int>(size.width));
-            const Tap<A>*tap = y.taps.data(), *end = tap + y.taps.size();
-            while (tap != end) {
-                const Tap<A>* next = tap;
-                while (next != end && next->pixel == tap->pixel) ++next;
-                if (tap->pixel >= strip.first_row && tap->pixel < strip.end_row)
-                    add_row(data<T>(last) + k * bins * channels, channels, p, tap, next, x,
-                            sum + (tap->pixel - strip.first_row) * row_length);
-                tap = next;
-            }
-        }
-        if (in_place) return;
-        if (channels_last) {
-            for (int64_t i = 0; i < length; ++i) to[strip.first_row * row_length + i] = narrow<T>(sum[i]);
-            return;
-        }
-        const int64_t first = strip.first_row * size.width, pixels = length / std::max<int64_t>(channels, 1);
-        for (int64_t c = 0; c < channels; ++c)
-            for (int64_t i = 0; i < pixels; ++i)
-                to[c * size.height * size.width + first + i] = narrow<T>(sum[i * channels + c]);
+    };
+    gather_strips<T>(rois, levels, batch, channels, channels_last, out, add);
+}
+
+template <class A>
+std::vector<Grid<A>> read_rois(const Tensor& rois, const std::optional<Tensor>& valid,
+                               const std::vector<Level<A>>& levels, int64_t batch, const Parameters<A>& p) {
+    return read_grids<A>(rois, valid, [&](const A* row) {
+        return upright_grid(row, batch, levels.data(), static_cast<int>(levels.size()), p);
     });
 }
 
@@ -238,18 +171,20 @@ Tensor forward(const std::vector<Tensor>& features, const Tensor& rois, const st
                const std::vector<double>& scales, int64_t height, int64_t width, int64_t sampling_ratio, bool aligned,
                double canonical_size, int64_t canonical_level, bool channels_last) {
     const Tensor& first = features[0];
-    std::vector<Size> sizes;
     for (const Tensor& feature : features) {
         STD_TORCH_CHECK(feature.scalar_type() == first.scalar_type(), "roi_align: the levels' dtypes differ");
         STD_TORCH_CHECK(feature.size(0) == first.size(0) && feature.size(1) == first.size(1),
                         "roi_align: the levels' batch or channels differ");
-        sizes.push_back({feature.size(2), feature.size(3)});
     }
     Tensor out = new_tensor({rois.size(0), first.size(1), height, width}, first.scalar_type(), channels_last);
     dispatch_float(first.scalar_type(), [&]<class T>(T) {
         using A = Accumulator<T>;
         const auto p = parameters<A>(height, width, sampling_ratio, aligned, canonical_size, canonical_level);
-        pool<T>(features, read_rois<A>(rois, valid, scales, sizes, first.size(0), p), sizes, p, channels_last, out);
+        std::vector<Level<A>> levels;
+        for (size_t i = 0; i < features.size(); ++i)
+            levels.push_back(
+                {static_cast<int>(features[i].size(2)), static_cast<int>(features[i].size(3)), A(scales[i])});
+        pool<T>(features, read_rois<A>(rois, valid, levels, first.size(0), p), levels, p, channels_last, out);
     });
     return out;
 }
@@ -258,18 +193,17 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& rois, const std::
                              const std::vector<double>& scales, const std::vector<int64_t>& heights,
                              const std::vector<int64_t>& widths, int64_t batch, int64_t sampling_ratio, bool aligned,
                              double canonical_size, int64_t canonical_level, bool channels_last) {
-    std::vector<Size> sizes;
     std::vector<Tensor> out;
-    for (size_t level = 0; level < heights.size(); ++level) {
-        sizes.push_back({heights[level], widths[level]});
-        out.push_back(
-            new_tensor({batch, grad.size(1), heights[level], widths[level]}, grad.scalar_type(), channels_last));
-    }
+    for (size_t i = 0; i < heights.size(); ++i)
+        out.push_back(new_tensor({batch, grad.size(1), heights[i], widths[i]}, grad.scalar_type(), channels_last));
     dispatch_float(grad.scalar_type(), [&]<class T>(T) {
         using A = Accumulator<T>;
         const auto p =
             parameters<A>(grad.size(2), grad.size(3), sampling_ratio, aligned, canonical_size, canonical_level);
-        unpool<T>(grad, read_rois<A>(rois, valid, scales, sizes, batch, p), sizes, batch, p, channels_last, out);
+        std::vector<Level<A>> levels;
+        for (size_t i = 0; i < heights.size(); ++i)
+            levels.push_back({static_cast<int>(heights[i]), static_cast<int>(widths[i]), A(scales[i])});
+        unpool<T>(grad, read_rois<A>(rois, valid, levels, batch, p), levels, batch, p, channels_last, out);
     });
     return out;
 }

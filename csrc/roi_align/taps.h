@@ -26,11 +26,8 @@ struct Taps {
         const A share = A(1) / A(std::max(axis.samples, 1));
         for (int bin = 0; bin < bins; ++bin) {
             for (int i = 0; i < axis.samples; ++i) {
-                A place = axis.start + A(bin) * axis.bin + (A(i) + A(0.5)) * axis.bin / A(axis.samples);
-                if (!(place >= -1 && place <= A(size))) continue;
-                place = std::max(place, A(0));
-                const int low = std::min(static_cast<int>(place), size - 1);
-                const A rest = low == size - 1 ? A(0) : place - A(low);
+                const auto [low, rest] = between(axis.place(bin, i), size);
+                if (low < 0) continue;
                 add(low, bin, (1 - rest) * share);
                 if (rest > 0) add(low + 1, bin, rest * share);
             }

@@ -1,6 +1,7 @@
 """RoIAlign: features of fixed size from boxes of any size."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -83,12 +84,13 @@ def pool_rois(
     canonical_size: float = 1.0,
     canonical_level: int = 0,
 ) -> Tensor:
-    """The native operator: RoIs (K, 5), each from the level of its size, counted from the first of `features`."""
-    first = features[0]
-    # The output lies as the features do; a tensor that is contiguous both ways counts as NCHW.
-    channels_last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
+    """The native operator: RoIs (K, 5), each from the level of its size, counted from the first of `features`.
+
+    Levels of several dtypes are read, and the result is given, in the one that holds them all.
+    """
+    dtype = reduce(torch.promote_types, (feature.dtype for feature in features))
     pooled: Tensor = torch.ops.detcore.roi_align(
-        features,
+        [feature.to(dtype) for feature in features],
         rois.detach(),
         valid,
         scales,
@@ -97,12 +99,18 @@ def pool_rois(
         aligned,
         canonical_size,
         canonical_level,
-        channels_last,
+        is_channels_last(features[0]),
     )
     return pooled
 
 
-def _layout(channels_last: bool) -> torch.memory_format:
+def is_channels_last(features: Tensor) -> bool:
+    """Whether the results lie with the channels last too; a tensor that is contiguous both ways counts as NCHW."""
+    return features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
+
+
+def layout(channels_last: bool) -> torch.memory_format:
+    """Of an operator's result."""
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
@@ -110,7 +118,7 @@ def _fake(
     features: list[Tensor], rois: Tensor, valid: Tensor | None, scales: list[float], h: int, w: int, *rest: Any
 ) -> Tensor:
     shape = (rois.shape[0], features[0].shape[1], h, w)
-    return torch.empty(shape, dtype=features[0].dtype, device=rois.device, memory_format=_layout(rest[-1]))
+    return torch.empty(shape, dtype=features[0].dtype, device=rois.device, memory_format=layout(rest[-1]))
 
 
 def _fake_backward(
@@ -124,7 +132,7 @@ def _fake_backward(
     *rest: Any,
 ) -> list[Tensor]:
     return [
-        torch.empty((batch, grad.shape[1], h, w), dtype=grad.dtype, device=grad.device, memory_format=_layout(rest[-1]))
+        torch.empty((batch, grad.shape[1], h, w), dtype=grad.dtype, device=grad.device, memory_format=layout(rest[-1]))
         for h, w in zip(heights, widths, strict=True)
     ]
 

@@ -1,7 +1,12 @@
 """RoIAlign from rotated boxes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from detcore.ops import native
+from detcore.ops.roi_align import is_channels_last, layout
 
 _CHUNK = 2**22
 """Feature values gathered at once."""
@@ -21,21 +26,33 @@ def roi_align_rotated(
         rois: (K, 6), (batch index, cx, cy, w, h, angle) in input pixels and degrees, counter-clockwise.
         output_size: height and width of the output.
         spatial_scale: feature pixels per input pixel.
-        sampling_ratio: samples per bin and axis; 0 or less means as many as the bin has feature pixels, rounded up,
-            whose number the host then reads.
+        sampling_ratio: samples per bin and axis; 0 or less means as many as the bin has feature pixels, rounded up.
 
     Returns:
         (K, C, height, width) in the dtype of the features; differentiable in them. It is 0 for a RoI with a non-finite
         number or whose batch index names no image. Sides are clamped to 0 .. 4 (H + W) feature pixels.
     """
-    out_h, out_w = (output_size, output_size) if isinstance(output_size, int) else output_size
+    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    if native.serves(features.device.type):
+        pooled: Tensor = torch.ops.detcore.roi_align_rotated(
+            features, rois.detach(), spatial_scale, height, width, sampling_ratio, is_channels_last(features)
+        )
+        return pooled
+    return roi_align_rotated_reference(features, rois, (height, width), spatial_scale, sampling_ratio)
+
+
+def roi_align_rotated_reference(
+    features: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int
+) -> Tensor:
+    """`roi_align_rotated` by gathering every sample's four pixels; sampling_ratio 0 makes the host wait."""
+    out_h, out_w = output_size
     batch, channels, height, width = features.shape
     dtype = features.dtype
     accurate = torch.promote_types(dtype, torch.float32)
     rois = rois.detach().to(accurate)
     usable = rois.isfinite().all(dim=1) & (rois[:, 0] >= 0) & (rois[:, 0] < batch)
     rois = torch.where(usable[:, None], rois, 0)
-    image, angle = rois[:, 0].to(torch.int64), torch.deg2rad(rois[:, 5])
+    image, angle = rois[:, 0].to(torch.int64), torch.deg2rad(rois[:, 5].fmod(360))
     centre = rois[:, 1:3] * spatial_scale - 0.5
     sides = (rois[:, 3:5] * spatial_scale).clamp(0, 4.0 * (height + width))
     table = features.to(accurate).permute(0, 2, 3, 1).reshape(-1, channels)
@@ -90,3 +107,43 @@ def _bilinear(table: Tensor, image: Tensor, y: Tensor, x: Tensor, usable: Tensor
             total = term if total is None else total + term
     assert total is not None
     return total
+
+
+def _fake(features: Tensor, rois: Tensor, scale: float, height: int, width: int, sampling: int, last: bool) -> Tensor:
+    shape = (rois.shape[0], features.shape[1], height, width)
+    return torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=layout(last))
+
+
+def _fake_backward(
+    grad: Tensor, rois: Tensor, scale: float, map_height: int, map_width: int, batch: int, sampling: int, last: bool
+) -> Tensor:
+    shape = (batch, grad.shape[1], map_height, map_width)
+    return torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout(last))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, rois, ctx.scale, _, _, *ctx.rest = inputs
+    ctx.save_for_backward(rois)
+    ctx.batch, _, ctx.map_height, ctx.map_width = features.shape
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    (rois,) = ctx.saved_tensors
+    sizes = (ctx.map_height, ctx.map_width, ctx.batch)
+    return (torch.ops.detcore.roi_align_rotated_backward(grad, rois, ctx.scale, *sizes, *ctx.rest), *[None] * 6)
+
+
+native.define(
+    "roi_align_rotated",
+    "(Tensor features, Tensor rois, float scale, SymInt height, SymInt width, int sampling_ratio, "
+    "bool channels_last) -> Tensor",
+    _fake,
+    save=_save,
+    backward=_backward,
+)
+native.define(
+    "roi_align_rotated_backward",
+    "(Tensor grad, Tensor rois, float scale, SymInt map_height, SymInt map_width, SymInt batch, int sampling_ratio, "
+    "bool channels_last) -> Tensor",
+    _fake_backward,
+)

@@ -25,7 +25,7 @@ struct Output {
     T* numbers;
     int64_t height, width;
     float scale[3], shift[3];
-    bool packed;  // whether packs of 16 bytes can be written
+    bool packed;  // whether groups of numbers can be written at once
 
     __device__ T* line(int64_t row, int64_t y) const { return numbers + (row * height + y) * 3 * width; }
 };

@@ -15,7 +15,7 @@ namespace {
 
 // The images of a batch by what is done with them.
 struct Work {
-    std::vector<ResizeImage> tiles, pixels;
+    std::vector<ResizeImage> tiles, recoloured_tiles, pixels;
     std::vector<SampledImage> samples;
     int64_t table_words = 0;
 };
@@ -34,7 +34,8 @@ Work work_of(const std::vector<Tensor>& images, const Tensor& geometry, const Te
             continue;
         }
         const ResizeImage image = resize_image(source, plan, &work.table_words);
-        (image.tile_rows ? work.tiles : work.pixels).push_back(image);
+        auto& tiles = source.recolours ? work.recoloured_tiles : work.tiles;
+        (image.tile_rows ? tiles : work.pixels).push_back(image);
     }
     return work;
 }
@@ -46,7 +47,7 @@ Output<T> output_of(const Tensor& out, const std::vector<double>& mean, const st
         output.scale[c] = static_cast<float>(1 / std[c]);
         output.shift[c] = static_cast<float>(-mean[c] / std[c]);
     }
-    output.packed = packs(output.numbers, 3 * output.width, kPackOf16Bytes<T>);
+    output.packed = packs(output.numbers, 3 * output.width, kGroup);
     return output;
 }
 
@@ -65,36 +66,48 @@ void in_groups(const std::vector<Image>& images, const F& launch) {
     }
 }
 
-template <class T>
-void resize(const std::vector<ResizeImage>& images, bool tiles, const Output<T>& out, int32_t* tables,
-            cudaStream_t stream) {
+void make_tables(const Group<ResizeImage>& group, unsigned count, int32_t* tables, cudaStream_t stream) {
+    int64_t entries = 0;
+    for (unsigned i = 0; i < count; ++i) {
+        const ResizeImage& image = group.images[i];
+        entries = std::max(entries, image.x.end - image.x.begin + image.y.end - image.y.begin);
+    }
+    if (entries == 0) return;
+    tabulate<<<dim3(blocks_for(entries, 128), count), 128, 0, stream>>>(group, tables);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <bool kRecolours, class T>
+void resize_in_tiles(const std::vector<ResizeImage>& images, const Output<T>& out, int32_t* tables,
+                     cudaStream_t stream) {
     in_groups(images, [&](const Group<ResizeImage>& group, unsigned count) {
-        int64_t entries = 0, memory = kLineMargin;
+        int64_t memory = kLineMargin;
         int rows = kMostTileRows;
         for (unsigned i = 0; i < count; ++i) {
-            const ResizeImage& image = group.images[i];
-            entries = std::max(entries, image.x.end - image.x.begin + image.y.end - image.y.begin);
-            memory = std::max(memory, tile_memory(image));
-            rows = std::min(rows, image.tile_rows);
+            memory = std::max(memory, tile_memory(group.images[i]));
+            rows = std::min(rows, group.images[i].tile_rows);
         }
-        if (entries) {
-            tabulate<<<dim3(blocks_for(entries, 128), count), 128, 0, stream>>>(group, tables);
-            STD_CUDA_KERNEL_LAUNCH_CHECK();
-        }
-        if (tiles) {
-            const dim3 grid(blocks(out.height, rows), blocks(out.width, kTileColumns), count);
-            resize_tiles<T><<<grid, kTileThreads, memory, stream>>>(group, out, tables);
-        } else {
-            const dim3 grid(blocks(out.height, kPixelTileLines), blocks(out.width, kPixelTileSide), count);
-            constexpr int kThreads = kPixelTileSide * kPixelTileLines;
-            resize_pixels<T><<<grid, kThreads, 3 * kThreads * sizeof(T), stream>>>(group, out, tables);
-        }
+        make_tables(group, count, tables, stream);
+        const dim3 grid(blocks(out.height, rows), blocks(out.width, kTileColumns), count);
+        resize_tiles<kRecolours><<<grid, kTileThreads, memory, stream>>>(group, out, tables);
         STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
 }
 
 template <class T>
-void supersample_all(const std::vector<SampledImage>& images, const Output<T>& out, cudaStream_t stream) {
+void resize_by_pixels(const std::vector<ResizeImage>& images, const Output<T>& out, int32_t* tables,
+                      cudaStream_t stream) {
+    in_groups(images, [&](const Group<ResizeImage>& group, unsigned count) {
+        make_tables(group, count, tables, stream);
+        const dim3 grid(blocks(out.height, kPixelTileLines), blocks(out.width, kPixelTileSide), count);
+        constexpr int kThreads = kPixelTileSide * kPixelTileLines;
+        resize_pixels<<<grid, kThreads, 3 * kThreads * sizeof(T), stream>>>(group, out, tables);
+        STD_CUDA_KERNEL_LAUNCH_CHECK();
+    });
+}
+
+template <class T>
+void supersample_in_tiles(const std::vector<SampledImage>& images, const Output<T>& out, cudaStream_t stream) {
     in_groups(images, [&](const Group<SampledImage>& group, unsigned count) {
         int side = 32;
         int64_t memory = 0;
@@ -131,9 +144,10 @@ Tensor normalize(const std::vector<Tensor>& images, const Tensor& geometry, cons
     auto* tables = mutable_data<int32_t>(words);
     dispatch_float(type, [&]<class T>(T) {
         const auto output = output_of<T>(out, mean, std);
-        resize(work.tiles, true, output, tables, device.stream());
-        resize(work.pixels, false, output, tables, device.stream());
-        supersample_all(work.samples, output, device.stream());
+        resize_in_tiles<false>(work.tiles, output, tables, device.stream());
+        resize_in_tiles<true>(work.recoloured_tiles, output, tables, device.stream());
+        resize_by_pixels(work.pixels, output, tables, device.stream());
+        supersample_in_tiles(work.samples, output, device.stream());
     });
     return out;
 }

@@ -229,8 +229,11 @@ __device__ void finish_tile(const ResizeImage& image, const Output<T>& out, cons
     }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kTileThreads) resize_tiles(const __grid_constant__ Group<ResizeImage> group, Output<T> out, const int32_t* tables) {
+// kRecolours: whether any of the images' colour matrices is not the identity.
+template <bool kRecolours, class T>
+__global__ void __launch_bounds__(kTileThreads, kRecolours ? 3 : 4)
+    resize_tiles(const __grid_constant__ Group<ResizeImage> group, const __grid_constant__ Output<T> out,
+                 const int32_t* tables) {
     extern __shared__ __align__(16) uint8_t shared[];
     const ResizeImage& image = group.images[blockIdx.z];
     const int64_t x = int64_t{blockIdx.y} * kTileColumns, y = int64_t{blockIdx.x} * image.tile_rows;
@@ -242,16 +245,11 @@ __global__ void __launch_bounds__(kTileThreads) resize_tiles(const __grid_consta
     if (columns.begin < columns.end && rows.begin < rows.end) {
         const Range raw = raw_range(tables, image.rows, image.y, rows);
         first_row = raw.begin;
-        make_lines(image, tables, x, columns, raw, lines,
-                   reinterpret_cast<uint32_t*>(shared + image.line_buffer));
+        make_lines(image, tables, x, columns, raw, lines, reinterpret_cast<uint32_t*>(shared + image.line_buffer));
     } else {
         rows.end = rows.begin;
     }
-    if (image.source.recolours) {
-        finish_tile<true>(image, out, tables, x, y, columns, rows, first_row, lines);
-    } else {
-        finish_tile<false>(image, out, tables, x, y, columns, rows, first_row, lines);
-    }
+    finish_tile<kRecolours>(image, out, tables, x, y, columns, rows, first_row, lines);
 }
 
 }  // namespace detcore::warp

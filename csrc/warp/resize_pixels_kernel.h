@@ -40,7 +40,8 @@ inline __device__ int two_passes(const uint8_t* from, const Pass& first, const P
 
 template <class T>
 __global__ void __launch_bounds__(kPixelTileSide* kPixelTileLines)
-    resize_pixels(const __grid_constant__ Group<ResizeImage> group, Output<T> out, const int32_t* tables) {
+    resize_pixels(const __grid_constant__ Group<ResizeImage> group, const __grid_constant__ Output<T> out,
+                  const int32_t* tables) {
     extern __shared__ __align__(16) uint8_t shared[];
     const ResizeImage& image = group.images[blockIdx.z];
     const Tile tile{int64_t{blockIdx.y} * kPixelTileSide, int64_t{blockIdx.x} * kPixelTileLines, kPixelTileSide};

@@ -15,7 +15,7 @@ constexpr int kSampleThreads = 256;
 constexpr int kMostSamples = kMaxSupersampling * kMaxSupersampling;
 // Raw pixels of a patch at most: it takes 12 bytes for each, and a block has 48 KB.
 constexpr int kMostPatchPixels = 3000;
-// Places in a patch are in units of 2^-16 raw pixels, of which a sample's weights know 8 bits.
+// Places in a patch are in units of 2^-16 raw pixels; weights know 8 bits of them.
 constexpr int kPlaceBits = 16;
 
 struct SampledImage {
@@ -85,19 +85,17 @@ inline __device__ void load_patch(const Source& source, const Patch& patch) {
     }
 }
 
-// Weights of the four pixels of a quad in units of 1 / 255, a byte each, for the place (u, v) within it, of which the
-// upper 8 bits of the fraction are taken: w11 = u v, w10 = v - w11, w01 = u - w11, w00 = the rest.
-inline __device__ uint32_t quad_weights(int u, int v) {
-    const uint32_t fu = u >> (kPlaceBits - 8) & 0xff, fv = v >> (kPlaceBits - 8) & 0xff;
-    // Of (fu fv + 255) / 256 no weight becomes negative, and u = 255 means all of the right pixel.
-    const uint32_t both = (fu * fv + 255) >> 8;
-    return 255 + fu * 0xffu + fv * 0xffffu + both * (0x1000000u - 0x10000u - 0x100u + 1u);
+// The place within a raw pixel, 0 to 255, of one along an axis.
+inline __device__ uint32_t within_pixel(int place) {
+    constexpr uint32_t kUnit = 1 << kPlaceBits;
+    return ((place & (kUnit - 1)) * 255 + kUnit / 2) >> kPlaceBits;
 }
 
 // The rounded mean of samples all of which lie in the patch, from the first on, which lies at (u, v).
 template <int kCount>
 __device__ void mean_in_patch(const SampledImage& image, const Patch& patch, int u, int v, float (&levels)[3]) {
     const int count = kCount ? kCount : image.count;
+    // 256 samples of 255 x 255 x 255 fit.
     uint32_t sums[3] = {0, 0, 0};
 #pragma unroll
     for (int i = 0; i < count; ++i, u += image.down_u, v += image.down_v) {
@@ -105,11 +103,15 @@ __device__ void mean_in_patch(const SampledImage& image, const Patch& patch, int
 #pragma unroll
         for (int k = 0; k < count; ++k, across += image.right_u, down += image.right_v) {
             const Quad& quad = patch.quads[(down >> kPlaceBits) * patch.width + (across >> kPlaceBits)];
-            const uint32_t weights = quad_weights(across, down);
-            for (int c = 0; c < 3; ++c) sums[c] = __dp4a(quad.words[c], weights, sums[c]);
+            // Weights of 16 bits, two to a word: of the left pixel, then of the right one; they sum to 255 x 255.
+            const uint32_t fu = within_pixel(across), fv = within_pixel(down), both = (255 - fu) | fu << 16;
+            const uint32_t upper = both * (255 - fv), lower = both * fv;
+#pragma unroll
+            for (int c = 0; c < 3; ++c)
+                sums[c] = __dp2a_hi(lower, quad.words[c], __dp2a_lo(upper, quad.words[c], sums[c]));
         }
     }
-    const float share = 1.0f / static_cast<float>(255 * count * count);
+    const float share = 1.0f / (255.0f * 255.0f * static_cast<float>(count * count));
     for (int c = 0; c < 3; ++c) levels[c] = floorf(static_cast<float>(sums[c]) * share + 0.5f);
 }
 
@@ -136,7 +138,8 @@ inline __device__ float sample_pixel(const SampledImage& image, const Patch& pat
 }
 
 template <class T>
-__global__ void __launch_bounds__(kSampleThreads) supersample(const __grid_constant__ Group<SampledImage> group, Output<T> out) {
+__global__ void __launch_bounds__(kSampleThreads)
+    supersample(const __grid_constant__ Group<SampledImage> group, const __grid_constant__ Output<T> out) {
     extern __shared__ __align__(16) uint8_t shared[];
     const SampledImage& image = group.images[blockIdx.z];
     const Tile tile{int64_t{blockIdx.y} * image.side, int64_t{blockIdx.x} * image.side, image.side};

@@ -76,6 +76,7 @@ inline __device__ uint32_t load_word(const uint8_t* from, const uint8_t* end) {
 template <bool kOnePair>
 __device__ void average_columns(const uint32_t* row, int at, const int32_t* weights, int pairs, uint8_t* to) {
     unsigned sums[3] = {kOne / 2, kOne / 2, kOne / 2};
+#pragma unroll 1
     for (int pair = 0; pair < (kOnePair ? 1 : pairs); ++pair, at += 6) {
         const uint32_t *word = row + at / 4, middle = word[1];
         const int shift = at % 4 * 8;
@@ -131,10 +132,11 @@ inline __device__ void make_lines(const ResizeImage& image, const int32_t* table
 }
 
 // The weighted sums of lines, in units of 1 / kOne, of kWords words of bytes from `from` on.
-template <int kWords>
+template <bool kOnePair, int kWords>
 __device__ void average_lines(const uint8_t* from, const int32_t* weights, int pairs, unsigned (&sums)[4 * kWords]) {
     for (unsigned& sum : sums) sum = kOne / 2;
-    for (int pair = 0; pair < pairs; ++pair, from += 2 * kLineBytes) {
+#pragma unroll 1
+    for (int pair = 0; pair < (kOnePair ? 1 : pairs); ++pair, from += 2 * kLineBytes) {
         const auto both = static_cast<unsigned>(weights[pair]);
 #pragma unroll
         for (int i = 0; i < kWords; ++i) {
@@ -172,16 +174,17 @@ struct GroupFinish {
     }
 
     // From the lines of the first pass, `from` being the group's place in the first of those that are averaged.
-    __device__ void operator()(const uint8_t* from, const int32_t* weights, int pairs, float (&values)[kGroup]) const {
+    template <bool kOnePair>
+    __device__ void make(const uint8_t* from, const int32_t* weights, int pairs, float (&values)[kGroup]) const {
         if constexpr (!kRecolours) {
             unsigned sums[kGroup];
-            average_lines<2>(from, weights, pairs, sums);
+            average_lines<kOnePair, 2>(from, weights, pairs, sums);
 #pragma unroll
             for (int i = 0; i < kGroup; ++i)
                 values[i] = static_cast<float>(sums[i] >> kBits) * scale[i % 3] + shift[i % 3];
         } else {
             unsigned sums[16];
-            average_lines<4>(from - 4, weights, pairs, sums);
+            average_lines<kOnePair, 4>(from - 4, weights, pairs, sums);
             float levels[16];
 #pragma unroll
             for (int i = 0; i < 16; ++i) levels[i] = static_cast<float>(sums[i] >> kBits);
@@ -211,7 +214,12 @@ __device__ void finish_tile(const ResizeImage& image, const Output<T>& out, cons
         float values[kGroup] = {};
         if (y + i >= rows.begin && y + i < rows.end) {
             const int32_t* entry = image.rows.entry(tables, image.y, y + i);
-            finish_group(lines + (entry[0] - first_row) * kLineBytes + number, entry + 1, image.rows.pairs, values);
+            const uint8_t* from = lines + (entry[0] - first_row) * kLineBytes + number;
+            if (image.rows.pairs == 1) {
+                finish_group.template make<true>(from, entry + 1, 1, values);
+            } else {
+                finish_group.template make<false>(from, entry + 1, image.rows.pairs, values);
+            }
             if (!whole) {
 #pragma unroll
                 for (int k = 0; k < kGroup; ++k)

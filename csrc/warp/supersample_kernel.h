@@ -39,14 +39,13 @@ struct Quad {
 struct Patch {
     int64_t left, top;
     int width, height;
-    Quad* quads;
 };
 
 // The patch that the samples of a tile's pixels lie in, none if it lies outside of the image.
-inline __device__ Patch patch_of(const SampledImage& image, const Tile& tile, Quad* quads) {
+inline __device__ Patch patch_of(const SampledImage& image, const Tile& tile) {
     const int64_t right = std::min(tile.x + tile.side, image.content.width) - 1;
     const int64_t bottom = std::min(tile.y + tile.side, image.content.height) - 1;
-    if (right < tile.x || bottom < tile.y) return {0, 0, 0, 0, quads};
+    if (right < tile.x || bottom < tile.y) return {0, 0, 0, 0};
     const Place corners[4] = {centre_of(image.inverse, tile.y, tile.x), centre_of(image.inverse, tile.y, right),
                               centre_of(image.inverse, bottom, tile.x), centre_of(image.inverse, bottom, right)};
     Place low = corners[0], high = corners[0];
@@ -65,11 +64,11 @@ inline __device__ Patch patch_of(const SampledImage& image, const Tile& tile, Qu
     const int64_t left = first(low.u, image.reach.u, raw.width), top = first(low.v, image.reach.v, raw.height);
     const int64_t width = last(high.u, image.reach.u, raw.width) + 1 - left;
     const int64_t height = last(high.v, image.reach.v, raw.height) + 1 - top;
-    if (width <= 0 || height <= 0) return {0, 0, 0, 0, quads};
-    return {left, top, static_cast<int>(width), static_cast<int>(height), quads};
+    if (width <= 0 || height <= 0) return {0, 0, 0, 0};
+    return {left, top, static_cast<int>(width), static_cast<int>(height)};
 }
 
-inline __device__ void load_patch(const Source& source, const Patch& patch) {
+inline __device__ void load_patch(const Source& source, const Patch& patch, Quad* quads) {
     const int64_t width = source.raw.width, height = source.raw.height;
     for (int row = threadIdx.x / kWarp; row < patch.height; row += kSampleThreads / kWarp) {
         const int64_t y = patch.top + row, below = std::min(y + 1, height - 1);
@@ -80,7 +79,7 @@ inline __device__ void load_patch(const Source& source, const Patch& patch) {
             for (int c = 0; c < 3; ++c)
                 quad.words[c] = upper[3 * x + c] | upper[3 * right + c] << 8 | lower[3 * x + c] << 16 |
                                 static_cast<uint32_t>(lower[3 * right + c]) << 24;
-            patch.quads[row * patch.width + column] = quad;
+            quads[row * patch.width + column] = quad;
         }
     }
 }
@@ -93,7 +92,8 @@ inline __device__ uint32_t within_pixel(int place) {
 
 // The rounded mean of samples all of which lie in the patch, from the first on, which lies at (u, v).
 template <int kCount>
-__device__ void mean_in_patch(const SampledImage& image, const Patch& patch, int u, int v, float (&levels)[3]) {
+__device__ void mean_in_patch(const SampledImage& image, const Patch& patch, const Quad* quads, int u, int v,
+                              float (&levels)[3]) {
     const int count = kCount ? kCount : image.count;
     // 256 samples of 255 x 255 x 255 fit.
     uint32_t sums[3] = {0, 0, 0};
@@ -102,7 +102,7 @@ __device__ void mean_in_patch(const SampledImage& image, const Patch& patch, int
         int across = u, down = v;
 #pragma unroll
         for (int k = 0; k < count; ++k, across += image.right_u, down += image.right_v) {
-            const Quad& quad = patch.quads[(down >> kPlaceBits) * patch.width + (across >> kPlaceBits)];
+            const Quad& quad = quads[(down >> kPlaceBits) * patch.width + (across >> kPlaceBits)];
             // Weights of 16 bits, two to a word: of the left pixel, then of the right one; they sum to 255 x 255.
             const uint32_t fu = within_pixel(across), fv = within_pixel(down), both = (255 - fu) | fu << 16;
             const uint32_t upper = both * (255 - fv), lower = both * fv;
@@ -116,8 +116,8 @@ __device__ void mean_in_patch(const SampledImage& image, const Patch& patch, int
 }
 
 // Grey levels of a pixel, and the share of its samples in the raw image.
-inline __device__ float sample_pixel(const SampledImage& image, const Patch& patch, const Place* offsets, int64_t line,
-                                     int64_t pixel, float (&levels)[3]) {
+inline __device__ float sample_pixel(const SampledImage& image, const Patch& patch, const Quad* quads,
+                                     const Place* offsets, int64_t line, int64_t pixel, float (&levels)[3]) {
     const Size raw = image.source.raw;
     const Place centre = centre_of(image.inverse, line, pixel), reach = image.reach;
     if (!touches(centre, reach, raw)) return 0;
@@ -130,9 +130,9 @@ inline __device__ float sample_pixel(const SampledImage& image, const Patch& pat
     const auto u = static_cast<int>((centre.u + offsets[0].u - 0.5 - static_cast<double>(patch.left)) * kUnit);
     const auto v = static_cast<int>((centre.v + offsets[0].v - 0.5 - static_cast<double>(patch.top)) * kUnit);
     if (image.count == kMinSupersampling) {
-        mean_in_patch<kMinSupersampling>(image, patch, u, v, levels);
+        mean_in_patch<kMinSupersampling>(image, patch, quads, u, v, levels);
     } else {
-        mean_in_patch<0>(image, patch, u, v, levels);
+        mean_in_patch<0>(image, patch, quads, u, v, levels);
     }
     return 1;
 }
@@ -146,10 +146,11 @@ __global__ void __launch_bounds__(kSampleThreads)
     if (tile.x >= out.width || tile.y >= out.height) return;
     T* runs = reinterpret_cast<T*>(shared);
     auto* offsets = reinterpret_cast<Place*>(runs + 3 * kSampleThreads);
-    const Patch patch = patch_of(image, tile, reinterpret_cast<Quad*>(offsets + kMostSamples));
+    auto* quads = reinterpret_cast<Quad*>(offsets + kMostSamples);
+    const Patch patch = patch_of(image, tile);
     for (int i = threadIdx.x; i < image.count * image.count; i += kSampleThreads)
         offsets[i] = offset_of(image.inverse, image.count, i);
-    if (image.patches) load_patch(image.source, patch);
+    if (image.patches) load_patch(image.source, patch, quads);
     __syncthreads();
     const int warp = threadIdx.x / kWarp;
     for (int first = warp * kWarp; first < tile.side * tile.side; first += kSampleThreads) {
@@ -157,7 +158,7 @@ __global__ void __launch_bounds__(kSampleThreads)
         const int64_t column = tile.column(i), line = tile.line(i);
         float values[3] = {0, 0, 0};
         if (column < image.content.width && line < image.content.height) {
-            const float coverage = sample_pixel(image, patch, offsets, line, column, values);
+            const float coverage = sample_pixel(image, patch, quads, offsets, line, column, values);
             if (coverage > 0) finish(image.source, out, coverage, values);
         }
         write_pixels(out, image.source.row, tile, first, values, runs + 3 * kWarp * warp);

@@ -200,39 +200,46 @@ struct GroupFinish {
     }
 };
 
-// The second pass and what follows it; lines begin with raw row `first_row`.
+// Numbers of a line, or lines, of a tile.
+struct Part {
+    int begin, end;
+};
+
+// The second pass and what follows it. to: the tile's beginning in the batch, of which there are line_end lines and
+// number_end numbers; numbers and lines: what is drawn. The made lines begin with raw row `first_row`.
 template <bool kRecolours, class T>
-__device__ void finish_tile(const ResizeImage& image, const Output<T>& out, const int32_t* tables, int64_t x, int64_t y,
-                            Range columns, Range rows, int64_t first_row, const uint8_t* lines) {
+__device__ void finish_tile(const ResizeImage& image, const Output<T>& out, const int32_t* entry, int first_row,
+                            const uint8_t* made, T* to, int number_end, int line_end, Part numbers, Part lines) {
     const int number = threadIdx.x % kGroupsPerLine * kGroup;
-    const int64_t first = 3 * x + number;
-    if (first >= 3 * out.width) return;
+    if (number >= number_end) return;
     const GroupFinish<kRecolours> finish_group(image.source, out, number);
-    const bool whole = first >= 3 * columns.begin && first + kGroup <= 3 * columns.end;
-    for (int i = threadIdx.x / kGroupsPerLine; i < image.tile_rows && y + i < out.height;
-         i += kTileThreads / kGroupsPerLine) {
+    const bool whole = number >= numbers.begin && number + kGroup <= numbers.end;
+    const int pairs = image.rows.pairs;
+    made += number;
+    to += number;
+    for (int line = threadIdx.x / kGroupsPerLine; line < line_end; line += kTileThreads / kGroupsPerLine) {
         float values[kGroup] = {};
-        if (y + i >= rows.begin && y + i < rows.end) {
-            const int32_t* entry = image.rows.entry(tables, image.y, y + i);
-            const uint8_t* from = lines + (entry[0] - first_row) * kLineBytes + number;
-            if (image.rows.pairs == 1) {
-                finish_group.template make<true>(from, entry + 1, 1, values);
+        if (line >= lines.begin && line < lines.end) {
+            const int32_t* own = entry + (line - lines.begin) * (1 + pairs);
+            const uint8_t* from = made + (own[0] - first_row) * kLineBytes;
+            if (pairs == 1) {
+                finish_group.template make<true>(from, own + 1, 1, values);
             } else {
-                finish_group.template make<false>(from, entry + 1, image.rows.pairs, values);
+                finish_group.template make<false>(from, own + 1, pairs, values);
             }
             if (!whole) {
 #pragma unroll
                 for (int k = 0; k < kGroup; ++k)
-                    if (first + k < 3 * columns.begin || first + k >= 3 * columns.end) values[k] = 0;
+                    if (number + k < numbers.begin || number + k >= numbers.end) values[k] = 0;
             }
         }
-        T* to = out.line(image.source.row, y + i) + first;
+        T* at = to + line * 3 * out.width;
         if (out.packed) {
-            store_packs(values, to);
+            store_packs(values, at);
         } else {
 #pragma unroll
             for (int k = 0; k < kGroup; ++k)
-                if (first + k < 3 * out.width) to[k] = narrow<T>(values[k]);
+                if (number + k < number_end) at[k] = narrow<T>(values[k]);
         }
     }
 }
@@ -247,17 +254,22 @@ __global__ void __launch_bounds__(kTileThreads, kRecolours ? 3 : 4)
     const int64_t x = int64_t{blockIdx.y} * kTileColumns, y = int64_t{blockIdx.x} * image.tile_rows;
     if (y >= out.height) return;
     const Range columns{std::max(x, image.x.begin), std::min(x + kTileColumns, image.x.end)};
-    Range rows{std::max(y, image.y.begin), std::min(y + image.tile_rows, image.y.end)};
-    uint8_t* lines = shared + kLineMargin;
-    int64_t first_row = 0;
+    const Range rows{std::max(y, image.y.begin), std::min(y + image.tile_rows, image.y.end)};
+    uint8_t* made = shared + kLineMargin;
+    Range raw{0, 0};
+    Part numbers{0, 0}, lines{0, 0};
+    const int32_t* entry = tables;
     if (columns.begin < columns.end && rows.begin < rows.end) {
-        const Range raw = raw_range(tables, image.rows, image.y, rows);
-        first_row = raw.begin;
-        make_lines(image, tables, x, columns, raw, lines, reinterpret_cast<uint32_t*>(shared + image.line_buffer));
-    } else {
-        rows.end = rows.begin;
+        raw = raw_range(tables, image.rows, image.y, rows);
+        make_lines(image, tables, x, columns, raw, made, reinterpret_cast<uint32_t*>(shared + image.line_buffer));
+        numbers = {static_cast<int>(3 * (columns.begin - x)), static_cast<int>(3 * (columns.end - x))};
+        lines = {static_cast<int>(rows.begin - y), static_cast<int>(rows.end - y)};
+        entry = image.rows.entry(tables, image.y, rows.begin);
     }
-    finish_tile<kRecolours>(image, out, tables, x, y, columns, rows, first_row, lines);
+    const auto number_end = static_cast<int>(std::min<int64_t>(3 * (out.width - x), kLineBytes));
+    const auto line_end = static_cast<int>(std::min<int64_t>(out.height - y, image.tile_rows));
+    finish_tile<kRecolours>(image, out, entry, static_cast<int>(raw.begin), made, out.line(image.source.row, y) + 3 * x,
+                            number_end, line_end, numbers, lines);
 }
 
 }  // namespace detcore::warp

@@ -12,10 +12,6 @@
 namespace detcore::warp {
 namespace {
 
-struct Size {
-    int64_t height, width;
-};
-
 // One image into its row of the batch, (size.height, size.width, 3), all of which is written.
 template <class T>
 void warp_one(const uint8_t* image, Size raw, const double* matrix, Size content, const Finish& finish, Size size,
@@ -24,32 +20,22 @@ void warp_one(const uint8_t* image, Size raw, const double* matrix, Size content
     const auto zero = [&](int64_t line, int64_t begin, int64_t end) {
         std::memset(out + line * row_length + 3 * begin, 0, 3 * (end - begin) * sizeof(T));
     };
-    const bool empty = content.height == 0 || content.width == 0 || raw.height == 0 || raw.width == 0;
-    const double a = matrix[0], b = matrix[1], c = matrix[3], d = matrix[4];
-    Axis x{1, 0, 0, 0, content.width}, y{1, 0, 0, 0, content.height};
-    const bool upright =
-        std::abs(b) * static_cast<double>(raw.height) < kWhole && std::abs(c) * static_cast<double>(raw.width) < kWhole;
-    if (upright && !empty) {
-        x = axis_of(a, matrix[2], raw.width, content.width);
-        y = axis_of(d, matrix[5], raw.height, content.height);
-    }
-    if (empty || x.begin == x.end || y.begin == y.end) {
+    const Plan plan = plan_of(raw, matrix, content);
+    if (plan.kind == Plan::Kind::kNothing) {
         std::memset(out, 0, size.height * row_length * sizeof(T));
         return;
     }
+    const Axis &x = plan.x, &y = plan.y;
     for (int64_t line = 0; line < size.height; ++line) {
         const bool drawn = line >= y.begin && line < y.end;
         zero(line, 0, drawn ? x.begin : size.width);
         if (drawn) zero(line, x.end, size.width);
     }
-    if (upright) {
+    if (plan.kind == Plan::Kind::kResize) {
         resize(image, x, y, finish, size.width, out, scratch);
-        return;
+    } else {
+        supersample(image, raw, plan.inverse, content, finish, size.width, out, scratch);
     }
-    const double det = a * d - b * c;
-    const double inverse[6] = {d / det,  -b / det, (b * matrix[5] - d * matrix[2]) / det,
-                               -c / det, a / det,  (c * matrix[2] - a * matrix[5]) / det};
-    supersample(image, raw.height, raw.width, inverse, content.height, content.width, finish, size.width, out, scratch);
 }
 
 }  // namespace

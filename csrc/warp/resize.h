@@ -15,49 +15,24 @@
 
 namespace detcore::warp {
 
-// Weights are whole multiples of 2^-14: they fit 16 bits, and with bytes they give exact sums in int32 and in float. So
-// both passes round as one does, and where PIL (22 bits) meets the half between two grey levels, its side is mostly
-// ours.
-constexpr int kBits = 14, kOne = 1 << kBits;
-
-// Which raw pixels each output pixel averages: the triangle is as wide as the larger of the two kinds of pixels.
+// Which raw pixels each output pixel averages.
 struct Filter {
     std::vector<int64_t> first;
     std::vector<int> taps;       // of each pixel
     std::vector<float> weights;  // `stride` for each pixel; the sum of a pixel's is 1
     int stride = 0;
 
-    explicit Filter(const Axis& axis) {
-        const double reach = std::max(1.0, 1 / std::abs(axis.scale));
-        stride = static_cast<int>(std::ceil(2 * reach)) + 1;
-        const int64_t count = axis.end - axis.begin;
-        first.resize(count);
-        taps.resize(count);
-        weights.assign(count * stride, 0.0f);
-        std::vector<double> own(stride);
-        for (int64_t i = 0; i < count; ++i) {
-            const double centre = (static_cast<double>(axis.begin + i) + 0.5 - axis.shift) / axis.scale;
-            const auto limit = static_cast<double>(axis.raw - 1);
-            const auto low = static_cast<int64_t>(std::clamp(std::ceil(centre - reach - 0.5 + 1e-9), 0.0, limit));
-            int used = 0;
-            double sum = 0;
-            for (int64_t pixel = low; pixel < axis.raw && used < stride; ++pixel, ++used) {
-                const double weight = 1 - std::abs(static_cast<double>(pixel) + 0.5 - centre) / reach;
-                if (weight <= 0 && used > 0) break;
-                own[used] = std::max(weight, 0.0);
-                sum += own[used];
-            }
-            if (!(sum > 0)) sum = own[0] = 1;  // a centre on the very edge
-            first[i] = low;
-            taps[i] = used;
-            int rest = kOne, heaviest = 0;
-            for (int k = 0; k < used; ++k) {
-                own[k] = std::round(own[k] / sum * kOne);
-                rest -= static_cast<int>(own[k]);
-                if (own[k] > own[heaviest]) heaviest = k;
-            }
-            own[heaviest] += rest;  // a flat area stays flat
-            for (int k = 0; k < used; ++k) weights[i * stride + k] = static_cast<float>(own[k] / kOne);
+    explicit Filter(const Axis& axis)
+        : first(axis.end - axis.begin),
+          taps(first.size()),
+          weights(first.size() * most_taps(axis)),
+          stride(most_taps(axis)) {
+        std::vector<int16_t> own(stride);
+        for (size_t i = 0; i < first.size(); ++i) {
+            const Taps of = weigh(axis, axis.begin + static_cast<int64_t>(i), stride, own.data());
+            first[i] = of.first;
+            taps[i] = of.count;
+            for (int k = 0; k < stride; ++k) weights[i * stride + k] = static_cast<float>(own[k]) / kOne;
         }
     }
 

@@ -35,20 +35,22 @@ def warp_normalize(
     Pixel (i, j) covers [j, j + 1) x [i, i + 1) in (x, y); a geometry maps raw (x, y) to output (x, y), so that the flip
     of a w wide image is x -> w - x. Where it only scales, shifts and mirrors, the result is PIL's antialiased bilinear
     `resize` (to one grey level). Otherwise each pixel is the mean of at least 4 x 4 bilinear samples. Grey levels are
-    rounded, then go through the colour matrix, are clamped to 0..255, less the mean, divided by std.
+    rounded, then go through the colour matrix, are clamped to 0..255, less the mean, divided by std. On a GPU a resize
+    gives the CPU's grey levels, and what is supersampled is within one of them.
 
-    Geometry, colour and content_sizes are read by the host: keep them on the CPU. The GIL is free in the pixel loops,
-    which share torch's threads when called from the main thread; from any other one they stay on it.
+    Geometry, colour and content_sizes are read by the host and must be on the CPU, so that nothing waits for a GPU. The
+    GIL is free in the pixel loops of the CPU, which share torch's threads when called from the main thread; from any
+    other one they stay on it.
 
     Args:
         images: B tensors (h, w, 3) uint8, RGB, on the device of the output.
-        geometry: (B, 3, 3) float, affine (last row 0, 0, 1).
+        geometry: (B, 3, 3) float, affine (last row 0, 0, 1), on the CPU, as colour and content_sizes.
         colour: (B, 3, 4) float, RGB on the 0..255 scale -> RGB, the last column added.
         out_size: (H, W) of the batch.
         content_sizes: (B, 2) integer, height and width of what is drawn of each image, at the top left.
         mean: per channel, on the 0..255 scale.
         std: likewise.
-        dtype: of the output; computed in float32.
+        dtype: of the output, float32, bfloat16 or float16; computed in float32.
 
     Returns:
         (B, 3, H, W) channels_last; exactly 0 outside the content and where the content lies outside the raw image.
@@ -243,7 +245,8 @@ def _normalize(
 def _fake(
     images: list[Tensor], geometry: Tensor, colour: Tensor, content: Tensor, height: int, width: int, *rest: Any
 ) -> Tensor:
-    return geometry.new_empty((len(images), height, width, 3), dtype=rest[2])
+    like = images[0] if images else geometry
+    return like.new_empty((len(images), height, width, 3), dtype=rest[2])
 
 
 native.define(

@@ -282,5 +282,4 @@ void columns_backward(Tensor columns, const Tensor& input, const Tensor& offset,
 STABLE_TORCH_LIBRARY_IMPL(detcore, CUDA, m) {
     m.impl("deform_columns", TORCH_BOX(&detcore::deform_conv::columns));
     m.impl("deform_columns_backward", TORCH_BOX(&detcore::deform_conv::columns_backward));
-    m.impl("fixed_point_values", TORCH_BOX(&detcore::read_fixed_sums));
 }

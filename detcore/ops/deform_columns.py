@@ -167,9 +167,9 @@ def _bound_of_sums(call: _Call, rows: Tensor) -> Tensor:
 def _values(sums: Tensor, bound: Tensor | None, dtype: torch.dtype) -> Tensor:
     if bound is None:
         return sums.to(dtype)
-    values = torch.empty_like(sums, dtype=dtype)
-    torch.ops.detcore.fixed_point_values(sums, bound, values)
-    return values
+    # The unit that csrc/common/scatter.h takes: sums up to the bound have 62 bits.
+    unit = torch.ldexp(torch.ones_like(bound), (torch.frexp(bound).exponent - 62).clamp(min=-1000))
+    return (sums.double() * torch.where(bound.isfinite(), unit, torch.nan)).to(dtype)
 
 
 def _fake(input: Tensor, offset: Tensor, weight: Tensor, *_: Any) -> Tensor:
@@ -252,6 +252,5 @@ native.define(
     f"Tensor(d!)? grad_mask, Tensor(e!)? bound, {_GEOMETRY}) -> ()",
     lambda *_: None,
 )
-native.define("fixed_point_values", "(Tensor sums, Tensor bound, Tensor(a!) out) -> ()", lambda *_: None)
 torch.library.impl("detcore::deform_conv2d", ("cpu", "cuda"), _convolve)
 torch.library.impl("detcore::deform_conv2d_backward", ("cpu", "cuda"), _differentiate)

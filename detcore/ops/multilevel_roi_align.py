@@ -8,6 +8,7 @@ from torch import Tensor
 from detcore.ops import native
 from detcore.ops.roi_align import pool_rois
 from detcore.ops.roi_align import roi_align_reference as roi_align
+from detcore.ops.shapes import expect
 
 
 def multilevel_roi_align(
@@ -51,6 +52,8 @@ def multilevel_roi_align(
         raise ValueError(
             f"strides {list(strides)} for {len(features)} feature maps: needs one per map, consecutive powers of two"
         )
+    maps = {f"features[{level}]": (feature, "B C _ _") for level, feature in enumerate(features)}
+    expect("multilevel_roi_align", **maps, boxes=(boxes, "B R 4"), valid=(valid, "B R"))
     rois, valid = _flat(boxes.detach()), None if valid is None else valid.reshape(-1)
     if native.serves(rois.device.type):
         return pool_rois(

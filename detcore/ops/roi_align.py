@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor
 
 from detcore.ops import native
+from detcore.ops.shapes import expect
 
 
 def roi_align(
@@ -36,6 +37,7 @@ def roi_align(
         lengths outside the feature map, which bounds the number of samples.
     """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    expect("roi_align", features=(features, "B C H W"), rois=(rois, "K 5"))
     if native.serves(features.device.type):
         return pool_rois([features], rois, None, [spatial_scale], (height, width), sampling_ratio, aligned=aligned)
     return roi_align_reference(features, rois, (height, width), spatial_scale, sampling_ratio, aligned)

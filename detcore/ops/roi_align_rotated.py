@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.roi_align import is_channels_last, layout
+from detcore.ops.shapes import expect
 
 _CHUNK = 2**22
 """Feature values gathered at once."""
@@ -33,6 +34,7 @@ def roi_align_rotated(
         number or whose batch index names no image. Sides are clamped to 0 .. 4 (H + W) feature pixels.
     """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    expect("roi_align_rotated", features=(features, "B C H W"), rois=(rois, "K 6"))
     if native.serves(features.device.type):
         pooled: Tensor = torch.ops.detcore.roi_align_rotated(
             features, rois.detach(), spatial_scale, height, width, sampling_ratio, is_channels_last(features)

@@ -42,7 +42,7 @@ std::tuple<Tensor, Tensor> suppress_padded(const Test& test, const Tensor& score
         if (images > 0) torch::stable::zero_(count);
         return {keep, count};
     }
-    const int64_t tiles = (num_boxes + kTile - 1) / kTile, num_words = 2 * images * tiles;
+    const int64_t tiles = (num_boxes + kTile - 1) / kTile, num_words = images * tiles;
     const Tensor order = new_tensor_on(scores, {boxes}, ScalarType::Int);
     const Tensor words = new_tensor_on(scores, {num_words + 1}, ScalarType::Long);
     auto* first_word = reinterpret_cast<uint64_t*>(mutable_data<int64_t>(words));

@@ -40,6 +40,11 @@ struct Box {
 };
 
 template <class A>
+inline DETCORE_HD bool meet(const Box<A>& a, const Box<A>& b) {
+    return a.x1 < b.x2 && b.x1 < a.x2 && a.y1 < b.y2 && b.y1 < a.y2;
+}
+
+template <class A>
 struct Overlap {
     A shared, whole;  // areas of the intersection and of the union
 };
@@ -65,6 +70,8 @@ class Threshold {
     // Spares most pairs the division: false only where the IoU is not above. The rounded quotient can be above only if
     // the intersection is not below the rounded product, since rounding keeps the order of numbers.
     DETCORE_HD bool may_be_below(const Overlap<A>& pair) const { return pair.shared >= guard_ * pair.whole; }
+
+    DETCORE_HD bool is_negative() const { return limit_ < 0; }
 
     DETCORE_HD bool is_below(const Overlap<A>& pair) const { return pair.shared / pair.whole > limit_; }
 

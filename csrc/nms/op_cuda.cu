@@ -33,8 +33,13 @@ class Upright {
 
     __device__ Glance load(int64_t place) const { return glances_[place]; }
 
+    // Boxes that do not meet have the IoU 0, which only a negative threshold lies below.
     __device__ bool near(const Glance& better, const Glance& worse) const {
-        return threshold_.may_be_below(overlap(better.box, worse.box)) && better.group == worse.group;
+        return (meet(better.box, worse.box) || threshold_.is_negative()) && better.group == worse.group;
+    }
+
+    __device__ bool likely(const Glance& better, const Glance& worse) const {
+        return threshold_.may_be_below(overlap(better.box, worse.box));
     }
 
     __device__ bool suppresses(const Glance& better, const Glance& worse, int64_t, int64_t) const {

@@ -35,6 +35,8 @@ class Turned {
         return rotated::near(better.circle, worse.circle) && better.group == worse.group;
     }
 
+    __device__ bool likely(const Glance&, const Glance&) const { return true; }
+
     __device__ bool suppresses(const Glance&, const Glance&, int64_t better, int64_t worse) const {
         return rotated::suppresses(frames_[better], frames_[worse], threshold_);
     }

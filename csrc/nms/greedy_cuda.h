@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <tuple>
 
 #include "nms/sort.h"
 #include "nms/tile.h"
@@ -27,20 +26,29 @@ __global__ void __launch_bounds__(kThreads) suppress(const Test test, const Batc
     Tile<Test>(test, batch, memory).run();
 }
 
-// keep (B, max_keep) and count (B,) of boxes whose scores (B, N) are contiguous floats or doubles. The test has memory
-// for Glances; test.put(place, index) fills it from the box at index, counted over the whole batch, or if that is -1
-// with one that is near to nothing.
+// Where the result goes: indices (B * max_keep), and their numbers (B), which may be in pinned memory of the host.
+struct Kept {
+    Tensor indices, count;
+    int64_t max_keep;
+};
+
+inline Kept kept_on(const Tensor& like, int64_t images, int64_t max_keep) {
+    return {new_tensor_on(like, {images, max_keep}, ScalarType::Long), new_tensor_on(like, {images}, ScalarType::Long),
+            max_keep};
+}
+
+// Of boxes whose scores (B, N) are contiguous floats or doubles. The test has memory for Glances; test.put(place,
+// index) fills it from the box at index, counted over the whole batch, or if that is -1 with one that is near to
+// nothing.
 template <class Test>
-std::tuple<Tensor, Tensor> suppress_padded(const Test& test, const Tensor& scores, const std::optional<Tensor>& valid,
-                                           int64_t max_keep, const OnDevice& device) {
+void suppress_padded(const Test& test, const Tensor& scores, const std::optional<Tensor>& valid, Kept& kept,
+                     const OnDevice& device) {
     const int64_t images = scores.size(0), num_boxes = scores.size(1), boxes = images * num_boxes;
     STD_TORCH_CHECK(boxes < int64_t{1} << 31, "non-maximum suppression takes less than 2^31 boxes, got ", boxes);
-    Tensor keep = new_tensor_on(scores, {images, max_keep}, ScalarType::Long);
-    Tensor count = new_tensor_on(scores, {images}, ScalarType::Long);
-    if (boxes == 0 || max_keep == 0) {
-        if (keep.numel() > 0) torch::stable::zero_(keep);
-        if (images > 0) torch::stable::zero_(count);
-        return {keep, count};
+    if (boxes == 0 || kept.max_keep == 0) {
+        if (kept.indices.numel() > 0) torch::stable::zero_(kept.indices);
+        if (images > 0) torch::stable::zero_(kept.count);
+        return;
     }
     const int64_t tiles = (num_boxes + kTile - 1) / kTile, num_words = images * tiles;
     const Tensor order = new_tensor_on(scores, {boxes}, ScalarType::Int);
@@ -49,18 +57,17 @@ std::tuple<Tensor, Tensor> suppress_padded(const Test& test, const Tensor& score
     const Batch batch{mutable_data<int32_t>(order),
                       first_word,
                       reinterpret_cast<unsigned long long*>(first_word + num_words),
-                      mutable_data<int64_t>(keep),
-                      mutable_data<int64_t>(count),
+                      mutable_data<int64_t>(kept.indices),
+                      mutable_data<int64_t>(kept.count),
                       images,
                       num_boxes,
                       tiles,
-                      max_keep};
+                      kept.max_keep};
     order_by_score(scores, valid ? data<bool>(*valid) : nullptr, mutable_data<int32_t>(order), device);
     gather<<<blocks_for(boxes, kThreads), kThreads, 0, device.stream()>>>(test, batch, num_words);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     suppress<<<static_cast<unsigned>(images * tiles), kThreads, 0, device.stream()>>>(test, batch);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
-    return {keep, count};
 }
 
 }  // namespace detcore::nms

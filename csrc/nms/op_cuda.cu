@@ -54,10 +54,9 @@ class Upright {
 };
 
 template <class A>
-std::tuple<Tensor, Tensor> padded_as(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
-                                     const std::optional<Tensor>& valid, double threshold, int64_t max_keep) {
+void suppress_as(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+                 const std::optional<Tensor>& valid, double threshold, Kept& kept, const OnDevice& device) {
     using Glance = typename Upright<A>::Glance;
-    const OnDevice device(boxes);
     const Tensor own_boxes = as<A>(boxes), own_scores = as<A>(scores);
     std::optional<Tensor> own_groups, own_valid;
     if (groups) own_groups = as<int64_t>(*groups);
@@ -66,32 +65,38 @@ std::tuple<Tensor, Tensor> padded_as(const Tensor& boxes, const Tensor& scores, 
     const Tensor glances = new_tensor_on(boxes, {bytes}, ScalarType::Byte);
     const Upright<A> test(data<A>(own_boxes), own_groups ? data<int64_t>(*own_groups) : nullptr, threshold,
                           reinterpret_cast<Glance*>(mutable_data<uint8_t>(glances)));
-    return suppress_padded(test, own_scores, own_valid, max_keep, device);
+    suppress_padded(test, own_scores, own_valid, kept, device);
+}
+
+void suppress_any(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+                  const std::optional<Tensor>& valid, double threshold, Kept& kept, const OnDevice& device) {
+    const auto run = boxes.scalar_type() == ScalarType::Double ? suppress_as<double> : suppress_as<float>;
+    run(boxes, scores, groups, valid, threshold, kept, device);
 }
 
 }  // namespace
 
 std::tuple<Tensor, Tensor> padded(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
                                   const std::optional<Tensor>& valid, double threshold, int64_t max_keep) {
-    if (boxes.scalar_type() == ScalarType::Double)
-        return padded_as<double>(boxes, scores, groups, valid, threshold, max_keep);
-    return padded_as<float>(boxes, scores, groups, valid, threshold, max_keep);
+    const OnDevice device(boxes);
+    Kept kept = kept_on(boxes, boxes.size(0), max_keep);
+    suppress_any(boxes, scores, groups, valid, threshold, kept, device);
+    return {kept.indices, kept.count};
 }
 
-// Waits for the device, to know the length of its result.
+// Waits for the device, to know the length of its result, which the kernel writes to the host's memory itself: a copy
+// after it would take as long as the kernel.
 Tensor one(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double threshold) {
+    const OnDevice device(boxes);
     std::optional<Tensor> batched;
     if (groups) batched = torch::stable::unsqueeze(*groups, 0);
-    auto [keep, count] = padded(torch::stable::unsqueeze(boxes, 0), torch::stable::unsqueeze(scores, 0), batched,
-                                std::nullopt, threshold, boxes.size(0));
-    const OnDevice device(boxes);
-    // Pinned: a copy to other memory goes through a buffer of the driver's, which takes longer than all the rest.
-    const Tensor length = torch::stable::empty({int64_t{1}}, ScalarType::Long, std::nullopt, std::nullopt, true);
-    STD_CUDA_CHECK(cudaMemcpyAsync(mutable_data<int64_t>(length), data<int64_t>(count), sizeof(int64_t),
-                                   cudaMemcpyDeviceToHost, device.stream()));
+    const int64_t num_boxes = boxes.size(0);
+    Kept kept{new_tensor_on(boxes, {num_boxes}, ScalarType::Long),
+              torch::stable::empty({int64_t{1}}, ScalarType::Long, std::nullopt, std::nullopt, true), num_boxes};
+    suppress_any(torch::stable::unsqueeze(boxes, 0), torch::stable::unsqueeze(scores, 0), batched, std::nullopt,
+                 threshold, kept, device);
     STD_CUDA_CHECK(cudaStreamSynchronize(device.stream()));
-    Tensor kept = torch::stable::squeeze(keep, 0);
-    return torch::stable::narrow(kept, 0, 0, *data<int64_t>(length));
+    return torch::stable::narrow(kept.indices, 0, 0, *data<int64_t>(kept.count));
 }
 
 }  // namespace detcore::nms

@@ -69,7 +69,9 @@ std::tuple<Tensor, Tensor> nms_rotated_padded(const Tensor& boxes, const Tensor&
     const Turned test({own_boxes.const_data_ptr(), doubles}, own_groups ? data<int64_t>(*own_groups) : nullptr,
                       static_cast<float>(threshold), reinterpret_cast<Turned::Glance*>(mutable_data<uint8_t>(glances)),
                       reinterpret_cast<Frame*>(mutable_data<uint8_t>(frames)));
-    return nms::suppress_padded(test, own_scores, own_valid, max_keep, device);
+    nms::Kept kept = nms::kept_on(boxes, boxes.size(0), max_keep);
+    nms::suppress_padded(test, own_scores, own_valid, kept, device);
+    return {kept.indices, kept.count};
 }
 
 }  // namespace detcore::rotated

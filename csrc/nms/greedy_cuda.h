@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <tuple>
 
 #include "nms/sort.h"
 #include "nms/tile.h"
@@ -31,11 +32,6 @@ struct Kept {
     Tensor indices, count;
     int64_t max_keep;
 };
-
-inline Kept kept_on(const Tensor& like, int64_t images, int64_t max_keep) {
-    return {new_tensor_on(like, {images, max_keep}, ScalarType::Long), new_tensor_on(like, {images}, ScalarType::Long),
-            max_keep};
-}
 
 // Of boxes whose scores (B, N) are contiguous floats or doubles. The test has memory for Glances; test.put(place,
 // index) fills it from the box at index, counted over the whole batch, or if that is -1 with one that is near to
@@ -68,6 +64,35 @@ void suppress_padded(const Test& test, const Tensor& scores, const std::optional
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     suppress<<<static_cast<unsigned>(images * tiles), kThreads, 0, device.stream()>>>(test, batch);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// The two forms of an operator. suppress(boxes, scores, groups, valid, threshold, kept, device) takes batches.
+template <class F>
+std::tuple<Tensor, Tensor> padded(const F& suppress, const Tensor& boxes, const Tensor& scores,
+                                  const std::optional<Tensor>& groups, const std::optional<Tensor>& valid,
+                                  double threshold, int64_t max_keep) {
+    const OnDevice device(boxes);
+    Kept kept{new_tensor_on(boxes, {boxes.size(0), max_keep}, ScalarType::Long),
+              new_tensor_on(boxes, {boxes.size(0)}, ScalarType::Long), max_keep};
+    suppress(boxes, scores, groups, valid, threshold, kept, device);
+    return {kept.indices, kept.count};
+}
+
+// Waits for the device, to know the length of its result, which the kernel writes to the host's memory itself: a copy
+// after it would take as long as the kernel.
+template <class F>
+Tensor one(const F& suppress, const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+           double threshold) {
+    const OnDevice device(boxes);
+    std::optional<Tensor> batched;
+    if (groups) batched = torch::stable::unsqueeze(*groups, 0);
+    const int64_t num_boxes = boxes.size(0);
+    Kept kept{new_tensor_on(boxes, {num_boxes}, ScalarType::Long),
+              torch::stable::empty({int64_t{1}}, ScalarType::Long, std::nullopt, std::nullopt, true), num_boxes};
+    suppress(torch::stable::unsqueeze(boxes, 0), torch::stable::unsqueeze(scores, 0), batched, std::nullopt, threshold,
+             kept, device);
+    STD_CUDA_CHECK(cudaStreamSynchronize(device.stream()));
+    return torch::stable::narrow(kept.indices, 0, 0, *data<int64_t>(kept.count));
 }
 
 }  // namespace detcore::nms

@@ -76,32 +76,18 @@ void suppress_any(const Tensor& boxes, const Tensor& scores, const std::optional
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> padded(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
-                                  const std::optional<Tensor>& valid, double threshold, int64_t max_keep) {
-    const OnDevice device(boxes);
-    Kept kept = kept_on(boxes, boxes.size(0), max_keep);
-    suppress_any(boxes, scores, groups, valid, threshold, kept, device);
-    return {kept.indices, kept.count};
+std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+                                      const std::optional<Tensor>& valid, double threshold, int64_t max_keep) {
+    return padded(suppress_any, boxes, scores, groups, valid, threshold, max_keep);
 }
 
-// Waits for the device, to know the length of its result, which the kernel writes to the host's memory itself: a copy
-// after it would take as long as the kernel.
-Tensor one(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double threshold) {
-    const OnDevice device(boxes);
-    std::optional<Tensor> batched;
-    if (groups) batched = torch::stable::unsqueeze(*groups, 0);
-    const int64_t num_boxes = boxes.size(0);
-    Kept kept{new_tensor_on(boxes, {num_boxes}, ScalarType::Long),
-              torch::stable::empty({int64_t{1}}, ScalarType::Long, std::nullopt, std::nullopt, true), num_boxes};
-    suppress_any(torch::stable::unsqueeze(boxes, 0), torch::stable::unsqueeze(scores, 0), batched, std::nullopt,
-                 threshold, kept, device);
-    STD_CUDA_CHECK(cudaStreamSynchronize(device.stream()));
-    return torch::stable::narrow(kept.indices, 0, 0, *data<int64_t>(kept.count));
+Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double threshold) {
+    return one(suppress_any, boxes, scores, groups, threshold);
 }
 
 }  // namespace detcore::nms
 
 STABLE_TORCH_LIBRARY_IMPL(detcore, CUDA, m) {
-    m.impl("nms", TORCH_BOX(&detcore::nms::one));
-    m.impl("nms_padded", TORCH_BOX(&detcore::nms::padded));
+    m.impl("nms", TORCH_BOX(&detcore::nms::nms));
+    m.impl("nms_padded", TORCH_BOX(&detcore::nms::nms_padded));
 }

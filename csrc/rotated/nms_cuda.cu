@@ -49,12 +49,8 @@ class Turned {
     Frame* frames_;
 };
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> nms_rotated_padded(const Tensor& boxes, const Tensor& scores,
-                                              const std::optional<Tensor>& groups, const std::optional<Tensor>& valid,
-                                              double threshold, int64_t max_keep) {
-    const OnDevice device(boxes);
+void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+              const std::optional<Tensor>& valid, double threshold, nms::Kept& kept, const OnDevice& device) {
     const bool doubles = boxes.scalar_type() == ScalarType::Double;
     const Tensor own_boxes = doubles ? as<double>(boxes) : as<float>(boxes);
     const Tensor own_scores = scores.scalar_type() == ScalarType::Double ? as<double>(scores) : as<float>(scores);
@@ -69,13 +65,24 @@ std::tuple<Tensor, Tensor> nms_rotated_padded(const Tensor& boxes, const Tensor&
     const Turned test({own_boxes.const_data_ptr(), doubles}, own_groups ? data<int64_t>(*own_groups) : nullptr,
                       static_cast<float>(threshold), reinterpret_cast<Turned::Glance*>(mutable_data<uint8_t>(glances)),
                       reinterpret_cast<Frame*>(mutable_data<uint8_t>(frames)));
-    nms::Kept kept = nms::kept_on(boxes, boxes.size(0), max_keep);
     nms::suppress_padded(test, own_scores, own_valid, kept, device);
-    return {kept.indices, kept.count};
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> nms_rotated_padded(const Tensor& boxes, const Tensor& scores,
+                                              const std::optional<Tensor>& groups, const std::optional<Tensor>& valid,
+                                              double threshold, int64_t max_keep) {
+    return nms::padded(suppress, boxes, scores, groups, valid, threshold, max_keep);
+}
+
+Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double threshold) {
+    return nms::one(suppress, boxes, scores, groups, threshold);
 }
 
 }  // namespace detcore::rotated
 
 STABLE_TORCH_LIBRARY_IMPL(detcore, CUDA, m) {
+    m.impl("nms_rotated", TORCH_BOX(&detcore::rotated::nms_rotated));
     m.impl("nms_rotated_padded", TORCH_BOX(&detcore::rotated::nms_rotated_padded));
 }

@@ -129,9 +129,19 @@ std::tuple<Tensor, Tensor> nms_rotated_padded(const Tensor& boxes, const Tensor&
     return {keep, counts};
 }
 
+Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double threshold) {
+    std::optional<Tensor> batched;
+    if (groups) batched = torch::stable::unsqueeze(*groups, 0);
+    auto [keep, count] = nms_rotated_padded(torch::stable::unsqueeze(boxes, 0), torch::stable::unsqueeze(scores, 0),
+                                            batched, std::nullopt, threshold, boxes.size(0));
+    Tensor kept = torch::stable::squeeze(keep, 0);
+    return torch::stable::narrow(kept, 0, 0, *data<int64_t>(count));
+}
+
 }  // namespace detcore::rotated
 
 STABLE_TORCH_LIBRARY_IMPL(detcore, CPU, m) {
     m.impl("box_iou_rotated", TORCH_BOX(&detcore::rotated::box_iou_rotated));
+    m.impl("nms_rotated", TORCH_BOX(&detcore::rotated::nms_rotated));
     m.impl("nms_rotated_padded", TORCH_BOX(&detcore::rotated::nms_rotated_padded));
 }

@@ -1,9 +1,12 @@
 """The greedy selection that every non-maximum suppression ends in, and its fixed-size output."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from detcore.ops import native
 
 
 def suppress_padded(
@@ -77,3 +80,23 @@ def pad_kept(kept: Sequence[Tensor], max_keep: int, *, device: torch.device) -> 
         row[: len(indices)] = indices[:max_keep]
     count = torch.tensor([min(len(indices), max_keep) for indices in kept], dtype=torch.int64, device=device)
     return keep, count
+
+
+def declare_suppression(name: str) -> None:
+    """Declares the two forms of a native non-maximum suppression, `name` and `name_padded`."""
+    native.define(name, "(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold) -> Tensor", _fake_kept)
+    native.define(
+        f"{name}_padded",
+        "(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, SymInt max_keep) "
+        "-> (Tensor, Tensor)",
+        _fake_padded,
+    )
+
+
+def _fake_kept(boxes: Tensor, *_: Any) -> Tensor:
+    return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(),), dtype=torch.int64)
+
+
+def _fake_padded(boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    batch, max_keep = boxes.shape[0], rest[-1]
+    return boxes.new_empty((batch, max_keep), dtype=torch.int64), boxes.new_empty((batch,), dtype=torch.int64)

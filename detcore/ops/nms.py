@@ -4,14 +4,12 @@ A box is suppressed when its IoU with a better box that was itself kept lies str
 non-finite coordinate has no IoU: it suppresses nothing and nothing suppresses it.
 """
 
-from typing import Any
-
 import torch
 import torchvision
 from torch import Tensor
 
 from detcore.ops import native
-from detcore.ops.greedy import pad_kept, suppress_padded
+from detcore.ops.greedy import declare_suppression, pad_kept, suppress_padded
 from detcore.ops.shapes import expect
 
 
@@ -143,19 +141,4 @@ def _at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _fake_nms(boxes: Tensor, *_: Any) -> Tensor:
-    return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(),), dtype=torch.int64)
-
-
-def _fake_nms_padded(boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    batch, max_keep = boxes.shape[0], rest[-1]
-    return boxes.new_empty((batch, max_keep), dtype=torch.int64), boxes.new_empty((batch,), dtype=torch.int64)
-
-
-native.define("nms", "(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold) -> Tensor", _fake_nms)
-native.define(
-    "nms_padded",
-    "(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, SymInt max_keep) "
-    "-> (Tensor, Tensor)",
-    _fake_nms_padded,
-)
+declare_suppression("nms")

@@ -6,13 +6,11 @@ Suppression compares the IoU, rounded to float32, with the threshold, rounded to
 just the threshold's IoU survive, and the CPU and the GPU agree on the side of it.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from detcore.ops import native
-from detcore.ops.greedy import suppress_padded
+from detcore.ops.greedy import declare_suppression, suppress_padded
 from detcore.ops.shapes import expect
 
 _NO_IOU = 1e-9
@@ -67,6 +65,10 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 def batched_nms_rotated(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     """`nms_rotated` within each group (N,) integer: boxes of different groups do not suppress each other."""
+    expect("nms_rotated", boxes=(boxes, "N 5"), scores=(scores, "N"), groups=(groups, "N"))
+    if native.serves(boxes.device.type):
+        kept: Tensor = torch.ops.detcore.nms_rotated(boxes.detach(), scores.detach(), groups, iou_threshold)
+        return kept
     group = None if groups is None else groups[None]
     keep, count = nms_rotated_padded(boxes[None], scores[None], group, iou_threshold, len(boxes))
     return keep[0, : int(count)]
@@ -187,15 +189,5 @@ def _fake_iou(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty((a.shape[0], b.shape[0]), dtype=dtype)
 
 
-def _fake_nms_padded(boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    batch, max_keep = boxes.shape[0], rest[-1]
-    return boxes.new_empty((batch, max_keep), dtype=torch.int64), boxes.new_empty((batch,), dtype=torch.int64)
-
-
 native.define("box_iou_rotated", "(Tensor a, Tensor b) -> Tensor", _fake_iou)
-native.define(
-    "nms_rotated_padded",
-    "(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, SymInt max_keep) "
-    "-> (Tensor, Tensor)",
-    _fake_nms_padded,
-)
+declare_suppression("nms_rotated")

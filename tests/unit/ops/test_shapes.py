@@ -17,7 +17,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "scores": (lambda: ops.nms(zeros(3, 4), zeros(2), 0.5), r"scores is \(2,\), must be \(N\) with N = 3 as in boxes"),
     "groups": (lambda: ops.batched_nms(zeros(3, 4), zeros(3), zeros(4), 0.5), "batched_nms: groups"),
     "padded": (lambda: ops.nms_padded(zeros(2, 3, 4), zeros(2, 3), None, 0.5, 3, valid=zeros(1, 3) > 0), "valid"),
-    "rotated": (lambda: ops.nms_rotated(zeros(3, 4), zeros(3), 0.5), "nms_rotated_padded: boxes"),
+    "rotated": (lambda: ops.nms_rotated(zeros(3, 4), zeros(3), 0.5), "nms_rotated: boxes"),
     "iou": (lambda: ops.box_iou_rotated(zeros(3, 5), zeros(5)), r"box_iou_rotated: b is \(5,\), must be \(M, 5\)"),
     "matching": (lambda: ops.match_anchors(zeros(3, 3, 4), zeros(2, 1, 4), zeros(2, 1) > 0, (0, 1), True), "anchors"),
     "random": (lambda: ops.keyed_uniform(1, 2, zeros(3, dtype=LONG), 4, zeros(2, 5, dtype=LONG)), "candidate_ids"),

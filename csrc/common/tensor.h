@@ -63,7 +63,8 @@ template <class T>
 Tensor as(const Tensor& tensor) {
     Tensor typed =
         tensor.scalar_type() == scalar_type_of<T>() ? tensor : torch::stable::to(tensor, scalar_type_of<T>());
-    return torch::stable::contiguous(typed);
+    // Asked first: a call of torch's takes a microsecond also where it has nothing to do.
+    return typed.is_contiguous() ? typed : torch::stable::contiguous(typed);
 }
 
 inline Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType type, bool channels_last = false,

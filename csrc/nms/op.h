@@ -39,8 +39,8 @@ struct Box {
     A x1, y1, x2, y2, area;
 };
 
-template <class A>
-inline DETCORE_HD bool meet(const Box<A>& a, const Box<A>& b) {
+template <class B>
+inline DETCORE_HD bool meet(const B& a, const B& b) {
     return a.x1 < b.x2 && b.x1 < a.x2 && a.y1 < b.y2 && b.y1 < a.y2;
 }
 

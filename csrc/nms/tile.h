@@ -6,9 +6,10 @@
 // word, and tiles that have nothing to do with each other settle at once.
 //
 // `Test` says what suppresses, in three steps, each asked only where the one before says yes: test.near(better, worse)
-// and test.likely(better, worse) of two Glances, which are what a quick look at a box needs, and
-// test.suppresses(better, worse, place of better, place of worse). test.load(place) reads a Glance, places being those
-// in the sorted order of the whole batch; Test::blank() is near to nothing.
+// of two Glances, which are what the quickest look at a box needs and should be small, since reading them is what takes
+// the time; then test.likely(better, worse, place of better, place of worse) and test.suppresses of the same.
+// test.load(place) reads a Glance, places being those in the sorted order of the whole batch; Test::blank() is near to
+// nothing.
 #pragma once
 
 #include <cuda/atomic>
@@ -22,8 +23,8 @@ constexpr int kTile = kWarp, kSlices = 8, kThreads = kTile * kSlices;
 
 // What is known of a batch. Places: images one after the other, the boxes of each in their order.
 struct Batch {
-    const int32_t* order;  // by place: the box's index in its image, -1 if it is invalid
-    uint64_t* words;       // by tile: 2^32 once it is settled, and below it which boxes are kept
+    int32_t* order;   // by place: the box's index in its image, -1 if it is invalid
+    uint64_t* words;  // by tile: 2^32 once it is settled, and below it which boxes are kept
     unsigned long long* ticket;
     int64_t* keep;
     int64_t* count;
@@ -118,9 +119,12 @@ class Tile {
         if (gone_) near = 0;
         if (!__any_sync(kAllLanes, near != 0)) return 0;
         unsigned likely = 0;
-        for (; near; near &= near - 1)
-            if (test_.likely(better[__ffs(near) - 1], mine_)) likely |= near & -near;
-        return suppressing(likely, better, first_ + tile * kTile);
+        const int64_t place_of_better = first_ + tile * kTile, place_of_own = first_ + tile_ * kTile + lane_;
+        for (; near; near &= near - 1) {
+            const int i = __ffs(static_cast<int>(near)) - 1;
+            if (test_.likely(better[i], mine_, place_of_better + i, place_of_own)) likely |= 1u << i;
+        }
+        return suppressing(likely, better, place_of_better);
     }
 
     // Of the likely ones of this lane's box, those that do suppress it; each is looked into by some lane of the warp.

@@ -7,35 +7,38 @@ namespace {
 // The test of nms/tile.h.
 class Turned {
   public:
-    struct Glance {
-        Circle circle;
-        int64_t group;
-    };
+    using Glance = Circle;
 
-    // groups: null if all boxes are of one.
-    Turned(const Boxes& boxes, const int64_t* groups, float threshold, Glance* glances, Frame* frames)
-        : boxes_(boxes), groups_(groups), threshold_(threshold), glances_(glances), frames_(frames) {}
+    // groups, by index, and groups_by_place: null if all boxes are of one.
+    Turned(const Boxes& boxes, const int64_t* groups, float threshold, Glance* glances, Frame* frames,
+           int64_t* groups_by_place)
+        : boxes_(boxes),
+          groups_(groups),
+          threshold_(threshold),
+          glances_(glances),
+          frames_(frames),
+          groups_by_place_(groups_by_place) {}
 
-    static __device__ Glance blank() { return {no_circle(), 0}; }
+    static __device__ Glance blank() { return no_circle(); }
 
     __device__ void put(int64_t place, int64_t index) const {
-        Glance glance = blank();
-        if (index >= 0) {
-            const Frame frame = frame_of(boxes_[index]);
-            glance.circle = circle_of(frame);
-            if (groups_) glance.group = groups_[index];
-            frames_[place] = frame;
+        if (index < 0) {
+            glances_[place] = blank();
+            return;
         }
-        glances_[place] = glance;
+        const Frame frame = frame_of(boxes_[index]);
+        glances_[place] = circle_of(frame);
+        frames_[place] = frame;
+        if (groups_) groups_by_place_[place] = groups_[index];
     }
 
     __device__ Glance load(int64_t place) const { return glances_[place]; }
 
-    __device__ bool near(const Glance& better, const Glance& worse) const {
-        return rotated::near(better.circle, worse.circle) && better.group == worse.group;
-    }
+    __device__ bool near(const Glance& better, const Glance& worse) const { return rotated::near(better, worse); }
 
-    __device__ bool likely(const Glance&, const Glance&) const { return true; }
+    __device__ bool likely(const Glance&, const Glance&, int64_t better, int64_t worse) const {
+        return !groups_ || groups_by_place_[better] == groups_by_place_[worse];
+    }
 
     __device__ bool suppresses(const Glance&, const Glance&, int64_t better, int64_t worse) const {
         return rotated::suppresses(frames_[better], frames_[worse], threshold_);
@@ -47,25 +50,25 @@ class Turned {
     float threshold_;
     Glance* glances_;
     Frame* frames_;
+    int64_t* groups_by_place_;
 };
 
-void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
-              const std::optional<Tensor>& valid, double threshold, nms::Kept& kept, const OnDevice& device) {
+void ask(const Tensor& boxes, const std::optional<Tensor>& groups, double threshold, nms::Question& q,
+         const OnDevice& device) {
     const bool doubles = boxes.scalar_type() == ScalarType::Double;
     const Tensor own_boxes = doubles ? as<double>(boxes) : as<float>(boxes);
-    const Tensor own_scores = scores.scalar_type() == ScalarType::Double ? as<double>(scores) : as<float>(scores);
-    std::optional<Tensor> own_groups, own_valid;
+    std::optional<Tensor> own_groups;
     if (groups) own_groups = as<int64_t>(*groups);
-    if (valid) own_valid = as<bool>(*valid);
-    const int64_t count = own_scores.numel();
+    const int64_t count = q.num_images * q.num_boxes;
     const auto memory = [&](size_t bytes_of_box) {
         return new_tensor_on(boxes, {count * static_cast<int64_t>(bytes_of_box)}, ScalarType::Byte);
     };
-    const Tensor glances = memory(sizeof(Turned::Glance)), frames = memory(sizeof(Frame));
-    const Turned test({own_boxes.const_data_ptr(), doubles}, own_groups ? data<int64_t>(*own_groups) : nullptr,
-                      static_cast<float>(threshold), reinterpret_cast<Turned::Glance*>(mutable_data<uint8_t>(glances)),
-                      reinterpret_cast<Frame*>(mutable_data<uint8_t>(frames)));
-    nms::suppress_padded(test, own_scores, own_valid, kept, device);
+    const Tensor glances = memory(sizeof(Circle)), frames = memory(sizeof(Frame)), places = memory(groups ? 8 : 0);
+    nms::answer(Turned({own_boxes.const_data_ptr(), doubles}, own_groups ? data<int64_t>(*own_groups) : nullptr,
+                       static_cast<float>(threshold), reinterpret_cast<Circle*>(mutable_data<uint8_t>(glances)),
+                       reinterpret_cast<Frame*>(mutable_data<uint8_t>(frames)),
+                       reinterpret_cast<int64_t*>(mutable_data<uint8_t>(places))),
+                q, device);
 }
 
 }  // namespace
@@ -73,11 +76,11 @@ void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Ten
 std::tuple<Tensor, Tensor> nms_rotated_padded(const Tensor& boxes, const Tensor& scores,
                                               const std::optional<Tensor>& groups, const std::optional<Tensor>& valid,
                                               double threshold, int64_t max_keep) {
-    return nms::padded(suppress, boxes, scores, groups, valid, threshold, max_keep);
+    return nms::padded(ask, boxes, scores, groups, valid, threshold, max_keep);
 }
 
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double threshold) {
-    return nms::one(suppress, boxes, scores, groups, threshold);
+    return nms::one(ask, boxes, scores, groups, threshold);
 }
 
 }  // namespace detcore::rotated

@@ -1,9 +1,10 @@
 """The operators against torchvision's, or against the references where torchvision has none.
 
 `python tests/perf/ops.py --device cpu|cuda [--threads 2] [--json FILE] [--case NAME]`. Ours and theirs take turns in
-one process; a time is the median. On the CPU a bar is a ratio (theirs / ours), on CUDA a time in milliseconds, taken by
-the device's own clock with a cold L2 cache. The floor is the time that the bytes or the operations which no
-implementation can spare take at the rates that this device reaches in a large copy and in a large matrix product.
+one process; a time is the median. On the CPU a bar is a ratio (theirs / ours), on CUDA a time in milliseconds with a
+cold L2 cache, taken by the device's own clock, or by the host's where a call waits for the device. The floor is the
+time that the bytes or the operations which no implementation can spare take at the rates that this device reaches in a
+large copy and in a large matrix product.
 """
 
 import argparse
@@ -38,12 +39,15 @@ class Clock:
             self.flush = torch.empty(2**27, dtype=torch.uint8, device=device)
             self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
 
-    def milliseconds(self, call: Call) -> float:
-        if not self.cuda:
+    def milliseconds(self, call: Call, waits: bool = False) -> float:
+        if self.cuda:
+            self.flush.zero_()
+        if waits or not self.cuda:
+            if self.cuda:
+                torch.cuda.synchronize()
             started = time.perf_counter()
             call()
             return (time.perf_counter() - started) * 1e3
-        self.flush.zero_()
         torch.cuda._sleep(4_000_000)  # about 2 ms, in which the host gets ahead of the device
         self.events[0].record()
         call()
@@ -80,11 +84,11 @@ def measure(case: Case, clock: Clock, floor: Floor, budget_seconds: float) -> di
     times: tuple[list[float], list[float]] = ([], [])
     calls = (case.ours, case.theirs)
     for call in calls:
-        clock.milliseconds(call)
+        clock.milliseconds(call, case.waits)
     stop = time.perf_counter() + budget_seconds
     while len(times[0]) < 3 or (time.perf_counter() < stop and len(times[0]) < 100):
         for call, own in zip(calls, times, strict=True):
-            own.append(clock.milliseconds(call))
+            own.append(clock.milliseconds(call, case.waits))
     ours, theirs = (statistics.median(own) for own in times)
     ratio = theirs / ours
     met = ours <= case.bar if clock.cuda else ratio >= case.bar

@@ -21,6 +21,7 @@ class Case:
         moved: bytes that any implementation reads and writes, each input and each output once.
         flops: floating-point operations that any implementation makes.
         matrix: whether the operations are those of a matrix product, for the tensor cores.
+        waits: whether the call waits for the device, so that the host's clock tells its time.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Case:
     moved: float = 0.0
     flops: float = 0.0
     matrix: bool = False
+    waits: bool = False
 
 
 def boxes(count: int, extent: float, largest: float, device: str, *batch: int) -> Tensor:

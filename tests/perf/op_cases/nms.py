@@ -22,6 +22,7 @@ def nms_cases(device: str) -> Iterator[Case]:
             lambda b=own, s=scores: torchvision.ops.nms(b, s, 0.5),
             bar if cuda else 1.0,
             moved=size_of(own, scores) + 8 * count,
+            waits=True,
         )
     groups = torch.randint(0, 80, (20000,), device=device)
     yield Case(
@@ -30,6 +31,7 @@ def nms_cases(device: str) -> Iterator[Case]:
         lambda: torchvision.ops.batched_nms(own, scores, groups, 0.5),
         0.5 if cuda else 1.0,
         moved=size_of(own, scores, groups) + 8 * len(own),
+        waits=True,
     )
     crowded, confidence = boxes(1000, 500, 200, device, 2), torch.rand((2, 1000), device=device)
     valid = torch.ones_like(confidence, dtype=torch.bool)
@@ -67,4 +69,5 @@ def rotated_cases(device: str) -> Iterator[Case]:
             lambda b=own, s=scores, v=valid: nms_rotated_padded_reference(b, s, None, 0.5, b.shape[1], v),
             bar,
             moved=size_of(own, scores) + 8 * count,
+            waits=True,
         )

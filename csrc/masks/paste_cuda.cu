@@ -112,6 +112,7 @@ __device__ void write(const uint32_t* bits, bool drawn, int64_t begin, int64_t e
         if (i >= first && i + kPixels <= last) {
             bytes_of(own).store(reinterpret_cast<uint32_t*>(out + i));
         } else {
+#pragma unroll 1
             for (int k = std::max(first - i, 0); k < std::min(int{kPixels}, last - i); ++k) out[i + k] = own >> k & 1;
         }
     }
@@ -141,11 +142,11 @@ __device__ void draw(const Mask<A>& mask, const Window& reached, int64_t width, 
 template <class A>
 __global__ void __launch_bounds__(kThreads)
     paste(const A* masks, int64_t size, const A* boxes, int64_t first_mask, int64_t height, int64_t width,
-          int tile_rows, int tile_columns, A threshold, bool* out) {
+          int tile_rows, int tile_columns, unsigned tiles_across, A threshold, bool* out) {
     __shared__ uint32_t bits[kTilePixels / 32 + 1];
     const int64_t k = first_mask + blockIdx.y;
-    const int64_t across = (width + tile_columns - 1) / tile_columns;
-    const int64_t y = blockIdx.x / across * tile_rows, x = blockIdx.x % across * tile_columns;
+    const int64_t y = int64_t{blockIdx.x / tiles_across} * tile_rows,
+                  x = int64_t{blockIdx.x % tiles_across} * tile_columns;
     const Window tile{{x, std::min(x + tile_columns, width)}, {y, std::min(y + tile_rows, height)}};
     const int64_t begin = (k * height + y) * width + x;
     const int64_t end = (k * height + tile.y.end - 1) * width + tile.x.end;
@@ -173,14 +174,17 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t x0 = windows[4 * k], y0 = windows[4 * k + 1], x1 = windows[4 * k + 2], y1 = windows[4 * k + 3];
     if (x0 >= x1 || y0 >= y1) return;
     const Mask<A> mask{masks + k * size * size, size, boxes + 4 * k};
-    const int64_t words = (y1 - y0 + 63) / 64, strips = (x1 - x0 + kWarp - 1) / kWarp;
+    // Fewer than 2^32 parts: so many would be 8 TiB of bits.
+    const auto words = static_cast<unsigned>((y1 - y0 + 63) / 64);
+    const auto strips = static_cast<unsigned>((x1 - x0 + kWarp - 1) / kWarp);
     const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    for (int64_t i = int64_t{blockIdx.x} * kWarps + warp; i < words * strips; i += int64_t{gridDim.x} * kWarps) {
-        const int64_t word = i / strips, x = x0 + (i - word * strips) * kWarp + lane;
+    for (unsigned i = blockIdx.x * kWarps + warp; i < words * strips; i += gridDim.x * kWarps) {
+        const unsigned word = i / strips;
+        const int64_t x = x0 + int64_t{i - word * strips} * kWarp + lane;
         const Between<A> column = mask.column(x);
         unsigned long long bits = 0;
         for (int half = 0; half < 2; ++half) {
-            const int64_t y = y0 + 64 * word + 32 * half;
+            const int64_t y = y0 + 64 * int64_t{word} + 32 * half;
             const int count = static_cast<int>(std::clamp<int64_t>(y1 - y, 0, 32));
             bits |= static_cast<unsigned long long>(sides(mask, Rows<A>(mask, y, count), column, threshold))
                     << (32 * half);
@@ -208,13 +212,14 @@ Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int
     // The tile's first pixel may be the last of the 16 that its bits begin with.
     const int64_t most = kTilePixels - kPixels, columns = std::min(width, most);
     const int64_t rows = std::clamp<int64_t>(most / width, 1, kWarp);
-    const int64_t tiles = (height + rows - 1) / rows * ((width + columns - 1) / columns);
+    const int64_t across = (width + columns - 1) / columns, tiles = (height + rows - 1) / rows * across;
     const auto run = [&]<class A>(A) {
         const Tensor own_masks = as<A>(masks), own_boxes = as<A>(boxes);
         for_masks(count, static_cast<unsigned>(tiles), [&](int64_t first, dim3 grid) {
-            paste<A><<<grid, kThreads, 0, device.stream()>>>(
-                data<A>(own_masks), size, data<A>(own_boxes), first, height, width, static_cast<int>(rows),
-                static_cast<int>(columns), static_cast<A>(threshold), mutable_data<bool>(out));
+            paste<A><<<grid, kThreads, 0, device.stream()>>>(data<A>(own_masks), size, data<A>(own_boxes), first,
+                                                             height, width, static_cast<int>(rows),
+                                                             static_cast<int>(columns), static_cast<unsigned>(across),
+                                                             static_cast<A>(threshold), mutable_data<bool>(out));
         });
     };
     masks.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});

@@ -86,7 +86,7 @@ __device__ void write(const uint32_t* inside, int size, int words, bool* out) {
 
 // scratch: two numbers of bits for every block, or null where shared memory holds them.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 8)
     draw(Outlines<T> outlines, const T* boxes, const int64_t* objects, int64_t count, int64_t num_boxes, int size,
          uint32_t* scratch, bool* out) {
     extern __shared__ uint32_t shared[];

@@ -25,12 +25,11 @@ inline DETCORE_HD Between<A> between(A low, A high, Index i, int64_t size) {
     return {static_cast<int>(std::clamp(below, A(-2), static_cast<A>(size))), place - below};
 }
 
-// The order of the operations is part of the result: a pixel near the threshold must fall on the same side everywhere.
+// A sample is the mix of the two rows' values, which are each the mix of two neighbours in the row. The order of the
+// operations is part of the result: a pixel near the threshold must fall on the same side everywhere.
 template <class A>
-inline DETCORE_HD A mixed(A below, A right, A upper_left, A upper_right, A lower_left, A lower_right) {
-    const A above = 1 - below, left = 1 - right;
-    return upper_left * (above * left) + upper_right * (above * right) + lower_left * (below * left) +
-           lower_right * (below * right);
+inline DETCORE_HD A mixed(A share, A first, A second) {
+    return first * (1 - share) + second * share;
 }
 
 struct Span {

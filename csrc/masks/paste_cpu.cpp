@@ -12,15 +12,14 @@
 namespace detcore::masks {
 namespace {
 
-// The samples of one mask in its window of the image, row by row. The two neighbours of each sample in a row of the
-// mask are laid out once for all rows of the image between the same rows of the mask: what is left runs straight.
+// The samples of one mask in its window of the image, row by row. A row of the mask is mixed along its columns once for
+// all rows of the image that it takes part in: what is left runs straight.
 template <class A>
 class Samples {
   public:
     Samples(const A* mask, int64_t size, const A* box, const Window& window)
         : mask_(mask), size_(size), low_(box[1]), high_(box[3]), count_(window.x.end - window.x.begin) {
-        for (auto* line : {&right_, &values_}) line->resize(count_);
-        for (auto* row : {&upper_, &lower_}) row->resize(2 * count_);
+        for (auto* line : {&right_, &values_, &upper_, &lower_}) line->resize(count_);
         first_.resize(count_);
         for (int64_t i = 0; i < count_; ++i) {
             const Between<A> column = between(box[0], box[2], window.x.begin + i, size);
@@ -41,22 +40,21 @@ class Samples {
             lay_out(row.first + 1, lower_);
             row_ = row.first;
         }
-        const A *upper = upper_.data(), *lower = lower_.data(), *right = right_.data();
+        const A *upper = upper_.data(), *lower = lower_.data();
         A* values = values_.data();
-        for (int64_t i = 0; i < count_; ++i)
-            values[i] = mixed(row.share, right[i], upper[i], upper[count_ + i], lower[i], lower[count_ + i]);
+        for (int64_t i = 0; i < count_; ++i) values[i] = mixed(row.share, upper[i], lower[i]);
         return values;
     }
 
   private:
     // Outside the mask all is 0.
-    void lay_out(int64_t row, std::vector<A>& neighbours) const {
-        if (row < 0 || row >= size_) return std::fill(neighbours.begin(), neighbours.end(), A(0));
+    void lay_out(int64_t row, std::vector<A>& values) const {
+        if (row < 0 || row >= size_) return std::fill(values.begin(), values.end(), A(0));
         const A* from = mask_ + row * size_;
         for (int64_t i = 0; i < count_; ++i) {
             const int left = first_[i];
-            neighbours[i] = left >= 0 && left < size_ ? from[left] : A(0);
-            neighbours[count_ + i] = left >= -1 && left + 1 < size_ ? from[left + 1] : A(0);
+            values[i] = mixed(right_[i], left >= 0 && left < size_ ? from[left] : A(0),
+                              left >= -1 && left + 1 < size_ ? from[left + 1] : A(0));
         }
     }
 

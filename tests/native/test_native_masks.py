@@ -154,11 +154,12 @@ def test_paste_masks_of_strided_and_strange_inputs(device: str) -> None:
     torch.testing.assert_close(pasted.cpu(), want)
 
 
-@pytest.mark.parametrize("image_size", [(3, 70_001), (40, 2_051), (2_100, 1), (33, 32)])
+@pytest.mark.parametrize("image_size", [(3, 70_001), (40, 2_051), (2_101, 3), (33, 32)])
 def test_paste_masks_on_long_images(image_size: tuple[int, int], device: str) -> None:
     # Rows longer than what is pasted at once, and masks that do not begin at multiples of 16 bytes.
     scale = torch.tensor([*image_size[::-1], *image_size[::-1]]) / 100
     masks, own = MASKS[:12], BOXES[0, :12] * scale
+    own[-1] = torch.tensor([0.0, 0, *image_size[::-1]])
     pasted = ops.paste_masks(masks.to(device), own.to(device), image_size, 0.5).cpu()
     want = paste_masks_reference(masks, own, image_size, 0.5)
     assert pasted.any() and (pasted != want).sum() <= 1e-5 * want.numel()

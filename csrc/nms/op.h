@@ -41,7 +41,8 @@ struct Box {
 
 template <class B>
 inline DETCORE_HD bool meet(const B& a, const B& b) {
-    return a.x1 < b.x2 && b.x1 < a.x2 && a.y1 < b.y2 && b.y1 < a.y2;
+    // All four in any case: && would be a branch after each, at which the lanes of a warp part.
+    return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2);
 }
 
 template <class A>

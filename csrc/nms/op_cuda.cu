@@ -30,7 +30,7 @@ class Upright {
 
     // Boxes that do not meet have the IoU 0, which only a negative threshold lies below.
     __device__ bool near(const Glance& better, const Glance& worse) const {
-        return meet(better, worse) || threshold_.is_negative();
+        return meet(better, worse) | threshold_.is_negative();
     }
 
     __device__ bool likely(const Glance& better, const Glance& worse, int64_t place, int64_t worse_place) const {

@@ -124,7 +124,7 @@ class Tile {
             const int i = __ffs(static_cast<int>(near)) - 1;
             if (test_.likely(better[i], mine_, place_of_better + i, place_of_own)) likely |= 1u << i;
         }
-        return suppressing(likely, better, place_of_better);
+        return __any_sync(kAllLanes, likely != 0) ? suppressing(likely, better, place_of_better) : 0;
     }
 
     // Of the likely ones of this lane's box, those that do suppress it; each is looked into by some lane of the warp.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detcore.ops import native
+from detcore.ops.shapes import expect
 
 Range = tuple[int, int]
 
@@ -57,8 +58,16 @@ def warp_normalize(
 
     Raises:
         ValueError: for an image that is not (h, w, 3) uint8, a content that exceeds out_size, a geometry that is not
-            affine and invertible.
+            affine and invertible, matrices that are not on the CPU or not one for each image.
     """
+    expect(
+        "warp_normalize", geometry=(geometry, "B 3 3"), colour=(colour, "B 3 4"), content_sizes=(content_sizes, "B 2")
+    )
+    if geometry.device.type != "cpu" or len(images) != len(geometry):
+        raise ValueError(
+            f"warp_normalize: {len(geometry)} geometries on {geometry.device} for {len(images)} images; "
+            "must be one for each, on the CPU"
+        )
     if images and native.serves(images[0].device.type):
         for index, (image, matrix, (height, width)) in enumerate(
             zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)

@@ -247,12 +247,14 @@ def test_nothing_waits_for_the_gpu_and_a_graph_captures_it(device: str) -> None:
 
 
 @pytest.mark.gpu
-def test_the_host_reads_the_matrices(device: str) -> None:
-    if device != "cuda":
-        pytest.skip("of the GPU")
-    arguments = ([noise(4, 4).cuda()], torch.eye(3)[None].cuda(), torch.eye(3, 4)[None], torch.tensor([[4, 4]]), 4, 4)
-    with pytest.raises(RuntimeError, match="on the CPU"):
-        torch.ops.detcore.warp_normalize(*arguments, MEAN, STD, torch.float32, False)
+def test_matrices_must_be_on_the_cpu_and_one_for_each_image() -> None:
+    image, matrix, colour, content = noise(4, 4), torch.eye(3)[None], torch.eye(3, 4)[None], torch.tensor([[4, 4]])
+    keywords = {"content_sizes": content, "mean": MEAN, "std": STD}
+    with pytest.raises(ValueError, match="1 geometries on cpu for 2 images"):
+        warp_normalize([image, image], matrix, colour, (4, 4), **keywords)
+    with pytest.raises(ValueError, match="on the CPU"):
+        elsewhere = {**keywords, "content_sizes": content.to("meta")}
+        warp_normalize([image], matrix.to("meta"), colour.to("meta"), (4, 4), **elsewhere)
 
 
 @pytest.mark.gpu

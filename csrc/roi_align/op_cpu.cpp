@@ -10,6 +10,7 @@
 #include "common/tensor.h"
 #include "roi_align/read_cpu.h"
 #include "roi_align/taps.h"
+#include "roi_align/transpose.h"
 
 namespace detcore::roi_align {
 namespace {
@@ -80,8 +81,7 @@ void pool(const std::vector<Tensor>& features, const std::vector<Grid<Accumulato
                 for (int column = 0; column < p.out_width; ++column, bin += channels)
                     pool_bin(plane, width, channels, &y.taps[0] + y.first[row], &y.taps[0] + y.first[row + 1],
                              &x.taps[0] + x.first[column], &x.taps[0] + x.first[column + 1], bin);
-            for (int64_t i = 0; !channels_last && i < bins; ++i)
-                for (int64_t c = 0; c < channels; ++c) to[c * bins + i] = own[i * channels + c];
+            if (!channels_last) transpose(own.data(), bins, channels, to, bins);
         }
     };
     torch::stable::parallel_for(0, static_cast<int64_t>(rois.size()), 8, pool_range);

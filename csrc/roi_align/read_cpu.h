@@ -8,6 +8,7 @@
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "roi_align/op.h"
+#include "roi_align/transpose.h"
 
 namespace detcore::roi_align {
 
@@ -73,9 +74,8 @@ void gather_strips(const std::vector<Grid<Accumulator<T>>>& grids, const std::ve
             for (int64_t i = 0; i < length; ++i) to[strip.first_row * row_length + i] = narrow<T>(sum[i]);
             return;
         }
-        const int64_t first = strip.first_row * width, pixels = length / std::max<int64_t>(channels, 1);
-        for (int64_t c = 0; c < channels; ++c)
-            for (int64_t i = 0; i < pixels; ++i) to[c * height * width + first + i] = narrow<T>(sum[i * channels + c]);
+        transpose(sum, (strip.end_row - strip.first_row) * width, channels, to + strip.first_row * width,
+                  height * width);
     });
 }
 

@@ -8,6 +8,7 @@
 #include "common/tensor.h"
 #include "roi_align/nearby.h"
 #include "roi_align/read_cpu.h"
+#include "roi_align/transpose.h"
 
 namespace detcore::roi_align {
 namespace {
@@ -100,8 +101,7 @@ void pool(const Tensor& features, const std::vector<Grid<Accumulator<T>>>& grids
                     find_taps(grids[k], row, column, level, 0, level.height, channels, taps);
                     pool_bin(plane, channels, taps, bin);
                 }
-            for (int64_t i = 0; !channels_last && i < bins; ++i)
-                for (int64_t c = 0; c < channels; ++c) to[c * bins + i] = own[i * channels + c];
+            if (!channels_last) transpose(own.data(), bins, channels, to, bins);
         }
     });
 }

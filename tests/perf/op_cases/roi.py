@@ -49,11 +49,12 @@ def roi_cases(device: str) -> Iterator[Case]:
             limits = (bars if kind == "bf16 NHWC" else torchvisions) if cuda else (1.0, 1.0)
             name = f"roi_align {size}x{size}, {count} RoIs, {kind}"
             yield from forward_and_both(name, pool, [own], pool_theirs, [planes], limits)
-    yield from rotated_cases(device, last, 8192 // scale)
+    yield from rotated_cases(device, kinds, 8192 // scale)
     yield from pyramid_cases(device)
 
 
-def rotated_cases(device: str, features: Tensor, count: int) -> Iterator[Case]:
+def rotated_cases(device: str, kinds: tuple[tuple[str, Tensor], ...], count: int) -> Iterator[Case]:
+    features = kinds[1][1]
     corners = boxes(count, 1000, 300, device)
     image = torch.randint(0, len(features), (count, 1), device=device).float()
     angle = torch.rand((count, 1), device=device) * 360
@@ -67,7 +68,7 @@ def rotated_cases(device: str, features: Tensor, count: int) -> Iterator[Case]:
         return roi_align_rotated_reference(features, rois, (7, 7), 0.125, 2)
 
     bars = (0.7, 4.0) if device == "cuda" else (20.0, 20.0)
-    for kind, own in (("fp32 NHWC", features), ("bf16 NHWC", features.bfloat16())):
+    for kind, own in kinds:
         name = f"roi_align_rotated 7x7, {count} RoIs, {kind}"
         yield from forward_and_both(name, pool, [own], pool_theirs, [features], bars)
 

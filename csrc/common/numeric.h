@@ -80,4 +80,23 @@ inline DETCORE_HD A multiply_add(A a, A b, A c) {
 #endif
 }
 
+// By one instruction on each device; where one of the two is NaN the result may be either.
+template <class A>
+inline DETCORE_HD A lesser(A a, A b) {
+#ifdef __CUDA_ARCH__
+    return fmin(a, b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
+template <class A>
+inline DETCORE_HD A greater(A a, A b) {
+#ifdef __CUDA_ARCH__
+    return fmax(a, b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
 }  // namespace detcore

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/annotate.h"
+#include "common/numeric.h"
 
 namespace detcore::matching {
 
@@ -31,24 +31,6 @@ DETCORE_HD inline Box<A> read_box(const A* from) {
     // Of numbers that are all finite, 0 times each is 0; NaN otherwise.
     const A zero = A(0) * box.x1 + A(0) * box.y1 + A(0) * box.x2 + A(0) * box.y2;
     return zero == 0 ? box : nowhere<A>();
-}
-
-template <class A>
-DETCORE_HD inline A lesser(A a, A b) {
-#ifdef __CUDA_ARCH__
-    return fmin(a, b);
-#else
-    return a < b ? a : b;
-#endif
-}
-
-template <class A>
-DETCORE_HD inline A greater(A a, A b) {
-#ifdef __CUDA_ARCH__
-    return fmax(a, b);
-#else
-    return a > b ? a : b;
-#endif
 }
 
 // 0 where the union is empty or not finite.

@@ -4,27 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "common/annotate.h"
+#include "common/numeric.h"
 
 namespace detcore::nms {
-
-template <class A>
-inline DETCORE_HD A larger(A a, A b) {
-#ifdef __CUDA_ARCH__
-    return fmax(a, b);
-#else
-    return a > b ? a : b;
-#endif
-}
-
-template <class A>
-inline DETCORE_HD A smaller(A a, A b) {
-#ifdef __CUDA_ARCH__
-    return fmin(a, b);
-#else
-    return a < b ? a : b;
-#endif
-}
 
 template <class A>
 inline DETCORE_HD A area(A x1, A y1, A x2, A y2) {
@@ -52,8 +34,8 @@ struct Overlap {
 
 template <class A>
 inline DETCORE_HD Overlap<A> overlap(const Box<A>& a, const Box<A>& b) {
-    const A width = larger(smaller(a.x2, b.x2) - larger(a.x1, b.x1), A(0));
-    const A height = larger(smaller(a.y2, b.y2) - larger(a.y1, b.y1), A(0));
+    const A width = greater(lesser(a.x2, b.x2) - greater(a.x1, b.x1), A(0));
+    const A height = greater(lesser(a.y2, b.y2) - greater(a.y1, b.y1), A(0));
     const A shared = width * height;
     return {shared, a.area + b.area - shared};
 }

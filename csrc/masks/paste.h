@@ -40,8 +40,10 @@ struct Span {
 template <class A>
 inline DETCORE_HD Span reach(A low, A high, int64_t size, int64_t limit) {
     const A margin = (high - low) / static_cast<A>(2 * size) + 1;
-    return {static_cast<int64_t>(std::clamp(std::floor(low - margin), A(0), static_cast<A>(limit))),
-            static_cast<int64_t>(std::clamp(std::ceil(high + margin), A(0), static_cast<A>(limit)))};
+    // The limit as a float may be above it.
+    const A most = static_cast<A>(limit);
+    return {std::min(limit, static_cast<int64_t>(std::clamp(std::floor(low - margin), A(0), most))),
+            std::min(limit, static_cast<int64_t>(std::clamp(std::ceil(high + margin), A(0), most)))};
 }
 
 struct Window {

@@ -59,12 +59,12 @@ class KeptBoxes {
     std::vector<A> values_[5];
 };
 
-template <class A>
+template <class A, class S>
 std::vector<std::vector<int64_t>> keep_each(const Tensor& boxes, const Tensor& scores,
                                             const std::optional<Tensor>& groups, const std::optional<Tensor>& valid,
                                             double threshold, int64_t max_keep) {
     const int64_t batch = boxes.size(0), count = boxes.size(1);
-    const Tensor own_boxes = as<A>(boxes), own_scores = as<A>(scores);
+    const Tensor own_boxes = as<A>(boxes), own_scores = as<S>(scores);
     std::optional<Tensor> own_groups, own_valid;
     if (groups) own_groups = as<int64_t>(*groups);
     if (valid) own_valid = as<bool>(*valid);
@@ -75,7 +75,7 @@ std::vector<std::vector<int64_t>> keep_each(const Tensor& boxes, const Tensor& s
         const int64_t* group = own_groups ? data<int64_t>(*own_groups) + image * count : nullptr;
         const bool* alive = own_valid ? data<bool>(*own_valid) + image * count : nullptr;
         const auto make = [&] { return KeptBoxes<A>(first, limit); };
-        kept[image] = keep<KeptBoxes<A>>(data<A>(own_scores) + image * count, group, alive, count, max_keep, make);
+        kept[image] = keep<KeptBoxes<A>>(data<S>(own_scores) + image * count, group, alive, count, max_keep, make);
     });
     return kept;
 }
@@ -84,8 +84,11 @@ std::vector<std::vector<int64_t>> keep_any(const Tensor& boxes, const Tensor& sc
                                            const std::optional<Tensor>& groups, const std::optional<Tensor>& valid,
                                            double threshold, int64_t max_keep) {
     if (boxes.scalar_type() == ScalarType::Double)
-        return keep_each<double>(boxes, scores, groups, valid, threshold, max_keep);
-    return keep_each<float>(boxes, scores, groups, valid, threshold, max_keep);
+        return keep_each<double, double>(boxes, scores, groups, valid, threshold, max_keep);
+    // Scores in their own type: rounded, some would be equal.
+    if (scores.scalar_type() == ScalarType::Double)
+        return keep_each<float, double>(boxes, scores, groups, valid, threshold, max_keep);
+    return keep_each<float, float>(boxes, scores, groups, valid, threshold, max_keep);
 }
 
 }  // namespace

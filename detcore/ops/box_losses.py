@@ -47,6 +47,8 @@ def _box_loss(
     for boxes in (boxes1, boxes2):
         if boxes.dim() == 0 or boxes.shape[-1] != 4:
             raise ValueError(f"{kind}_loss: boxes are {tuple(boxes.shape)}, must be (..., 4)")
+    if boxes1.device != boxes2.device:
+        raise ValueError(f"{kind}_loss: boxes are on {boxes1.device} and {boxes2.device}")
     dtype = torch.promote_types(boxes1.dtype, boxes2.dtype)
     if boxes1.dtype != boxes2.dtype or not dtype.is_floating_point:
         boxes1, boxes2 = boxes1.to(accumulator(dtype)), boxes2.to(accumulator(dtype))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.deform_columns import convolve
+from detcore.ops.shapes import expect
 
 _FAR = 1e6
 """An offset that leads outside of every feature map, where samples are 0."""
@@ -46,6 +47,14 @@ def deform_conv2d(
         ValueError: if the shapes do not fit each other.
     """
     pairs = [_pair(stride), _pair(padding), _pair(dilation)]
+    expect(
+        "deform_conv2d",
+        input=(input, "B C _ _"),
+        offset=(offset, "B _ H W"),
+        weight=(weight, "O _ _ _"),
+        bias=(bias, "O"),
+        mask=(mask, "B _ H W"),
+    )
     _check(input, offset, weight, mask, *pairs)
     if native.serves(input.device.type):
         return convolve(input, offset, weight, bias, mask, *pairs)
@@ -89,6 +98,11 @@ def _check(
     dilation: list[int],
 ) -> None:
     batch, channels = input.shape[:2]
+    if min(weight.shape[1:]) < 1 or min(stride + dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"deform_conv2d: weight {list(weight.shape)}, stride {stride}, dilation {dilation} and padding {padding}; "
+            "must be positive, the padding not negative"
+        )
     taps = weight.shape[2] * weight.shape[3]
     size = [
         (length + 2 * pad - step * (kernel - 1) - 1) // jump + 1

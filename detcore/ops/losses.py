@@ -21,6 +21,8 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, 
         The loss of each element, float32 or float64. Its second derivatives raise NotImplementedError, unless the
         targets have a gradient too: then torch's own operators are used.
     """
+    if logits.device != targets.device:
+        raise ValueError(f"sigmoid_focal_loss: logits are on {logits.device}, targets on {targets.device}")
     if native.serves(logits.device.type) and logits.shape == targets.shape and not targets.requires_grad:
         logits = logits if logits.is_floating_point() else logits.float()
         if targets.dtype != logits.dtype:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.masks import checked_for_pasting, paste_masks
+from detcore.ops.shapes import expect
 
 _PASTED_PIXELS = 64 * 2**20
 """The reference pastes so many pixels at a time, to bound memory on large images."""
@@ -35,10 +36,12 @@ def paste_masks_rle(
     Raises:
         ValueError: as `paste_masks`.
     """
+    expect("paste_masks_rle", masks=(masks, "K S S"))
+    expect("paste_masks_rle", boxes=(boxes, f"{len(masks)} 4"))  # apart: they may be on another device
     host = native.host()
     if host is None or not native.serves(masks.device.type):
         return paste_masks_rle_reference(masks, boxes, image_size, threshold)
-    masks, boxes = checked_for_pasting(masks, boxes, threshold)
+    masks, boxes = checked_for_pasting(masks, boxes, image_size, threshold)
     windows = _windows(boxes.cpu(), masks.shape[-1], image_size)
     sides = (windows[:, 2:] - windows[:, :2]).clamp(min=0)
     words = sides[:, 0] * ((sides[:, 1] + 63) // 64)
@@ -85,10 +88,10 @@ def _windows(boxes: Tensor, size: int, image_size: tuple[int, int]) -> Tensor:
     placed = torch.where(usable[:, None], boxes, 0)
     low, high = placed[:, :2], placed[:, 2:]
     margin = (high - low) / (2 * max(size, 1)) + 1
-    end = boxes.new_tensor([image_size[1], image_size[0]])
+    end = torch.tensor([image_size[1], image_size[0]] * 2)
     corners = [(low - margin).floor(), (high + margin).ceil()]
-    window = torch.cat([torch.minimum(corner.clamp(min=0), end) for corner in corners], dim=1)
-    return torch.where(usable[:, None] & (size > 0), window, 0).long()
+    window = torch.cat(corners, dim=1).clamp(0, 2.0**62).long()  # before the limit, which a float may round up
+    return torch.where(usable[:, None] & (size > 0), torch.minimum(window, end), 0)
 
 
 def _fake_pack(masks: Tensor, boxes: Tensor, windows: Tensor, starts: Tensor, num_words: int, *_: Any) -> Tensor:

@@ -45,6 +45,8 @@ def polygon_roi_masks(polygons: Polygons, boxes: Tensor, objects: Tensor, size: 
         boxes=(boxes, "B R 4"),
         objects=(objects, "B R"),
     )
+    if size < 0:
+        raise ValueError(f"polygon_roi_masks: size {size} must not be negative")
     if native.serves(boxes.device.type):
         drawn: Tensor = torch.ops.detcore.polygon_roi_masks(
             polygons.vertices,
@@ -138,9 +140,11 @@ def paste_masks(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], thres
         (K, height, width) bool; empty for a box without area or with a non-finite coordinate.
 
     Raises:
-        ValueError: if the threshold is not above 0, where everything outside the boxes would be mask.
+        ValueError: if the threshold is not above 0, where everything outside the boxes would be mask; for sizes that do
+            not fit.
     """
-    masks, boxes = checked_for_pasting(masks, boxes, threshold)
+    expect("paste_masks", masks=(masks, "K S S"), boxes=(boxes, "K 4"))
+    masks, boxes = checked_for_pasting(masks, boxes, image_size, threshold)
     height, width = image_size
     if native.serves(masks.device.type):
         pasted: Tensor = torch.ops.detcore.paste_masks(masks, boxes, height, width, threshold)
@@ -148,12 +152,14 @@ def paste_masks(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], thres
     return paste_masks_reference(masks, boxes, image_size, threshold)
 
 
-def checked_for_pasting(masks: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def checked_for_pasting(
+    masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float
+) -> tuple[Tensor, Tensor]:
     """Masks and boxes in the dtype that pasting computes in: float64 where the masks have it, else float32."""
-    if not threshold > 0:
-        raise ValueError(f"paste_masks: threshold {threshold} must be above 0")
-    expect("paste_masks", masks=(masks, "K S S"))
-    expect("paste_masks", boxes=(boxes, f"{len(masks)} 4"))  # of any device: run lengths take them from the CPU
+    if not threshold > 0 or min(image_size) < 0:
+        raise ValueError(
+            f"paste_masks: threshold {threshold} must be above 0, and image_size {image_size} not negative"
+        )
     masks = masks.detach().to(torch.promote_types(masks.dtype, torch.float32))
     return masks, boxes.detach().to(masks.dtype)
 

@@ -47,7 +47,7 @@ def match_anchors(
     if not negative <= positive:
         raise ValueError(f"thresholds ({negative}, {positive}): the negative one must not exceed the positive one")
     anchors = anchors.detach()[None] if anchors.dim() == 2 else anchors.detach()
-    batch = "B" if len(anchors) != 1 else "_"
+    batch = "B" if anchors.shape[0] != 1 else "_"
     expect("match_anchors", gt_boxes=(gt_boxes, "B M 4"), valid=(valid, "B M"), anchors=(anchors, f"{batch} N 4"))
     dtype = torch.promote_types(torch.promote_types(anchors.dtype, gt_boxes.dtype), torch.float32)
     anchors, gt_boxes = anchors.to(dtype), gt_boxes.detach().to(dtype)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detcore.ops import native
+from detcore.ops.shapes import expect
 
 _MOST_LEVELS = 16
 
@@ -71,9 +72,15 @@ def ms_deform_attn_reference(
 
 
 def _check(value: Tensor, heights: list[int], widths: list[int], locations: Tensor, weights: Tensor) -> None:
+    expect(
+        "ms_deform_attn",
+        value=(value, "B S H C"),
+        sampling_locations=(locations, "B Q H L P 2"),
+        attention_weights=(weights, "B Q H L P"),
+    )
     batch, positions, heads, _ = value.shape
     sizes = [height * width for height, width in zip(heights, widths, strict=True)]
-    if sum(sizes) != positions:
+    if sum(sizes) != positions or min(heights + widths, default=0) < 0:
         shapes = list(zip(heights, widths, strict=True))
         raise ValueError(f"ms_deform_attn: levels of {shapes} have {sum(sizes)} positions, the value {positions}")
     if len(sizes) > _MOST_LEVELS:

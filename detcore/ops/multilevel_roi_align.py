@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detcore.ops import native
-from detcore.ops.roi_align import pool_rois
+from detcore.ops.roi_align import check_grid, pool_rois
 from detcore.ops.roi_align import roi_align_reference as roi_align
 from detcore.ops.shapes import expect
 
@@ -41,11 +41,16 @@ def multilevel_roi_align(
         (B * R, C, S, S), image by image; differentiable in the features.
 
     Raises:
-        ValueError: if the levels do not match the strides, or the strides are not consecutive powers of two.
+        ValueError: if the levels do not match the strides, or the strides are not consecutive powers of two; if
+            canonical_size is not above 0.
     """
     levels = [stride.bit_length() - 1 for stride in strides]
+    if not canonical_size > 0:
+        raise ValueError(f"multilevel_roi_align: canonical_size {canonical_size} must be above 0")
+    check_grid("multilevel_roi_align", (output_size, output_size), sampling_ratio)
     if (
-        len(features) != len(strides)
+        not strides
+        or len(features) != len(strides)
         or [2**level for level in levels] != list(strides)
         or levels != list(range(levels[0], levels[0] + len(levels)))
     ):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.greedy import declare_suppression, pad_kept, suppress_padded
-from detcore.ops.shapes import expect
+from detcore.ops.shapes import expect, expect_integers
 
 
 def nms(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -47,6 +47,7 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshol
         (K,) int64, by falling score over all groups.
     """
     expect("batched_nms", boxes_xyxy=(boxes_xyxy, "N 4"), scores=(scores, "N"), groups=(groups, "N"))
+    expect_integers("batched_nms", groups=groups)
     boxes_xyxy, scores = _at_least_fp32(boxes_xyxy), _at_least_fp32(scores)
     kept: Tensor
     if native.serves(boxes_xyxy.device.type):
@@ -85,6 +86,9 @@ def nms_padded(
         count: (B,) int64, how many of them are real.
     """
     expect("nms_padded", boxes=(boxes, "B N 4"), scores=(scores, "B N"), groups=(groups, "B N"), valid=(valid, "B N"))
+    expect_integers("nms_padded", groups=groups)
+    if max_keep < 0:
+        raise ValueError(f"nms_padded: max_keep {max_keep} must not be negative")
     boxes, scores = _at_least_fp32(boxes.detach()), _at_least_fp32(scores.detach())
     if native.serves(boxes.device.type):
         keep, count = torch.ops.detcore.nms_padded(boxes, scores, groups, valid, iou_threshold, max_keep)

@@ -45,6 +45,7 @@ def keyed_uniform_reference(
     seed: int | Tensor, step: int | Tensor, sample_ids: Tensor, site: int, candidate_ids: Tensor
 ) -> Tensor:
     """`keyed_uniform` in torch's own operators."""
+    candidate_ids, sample_ids = candidate_ids.long(), sample_ids.long()
     counter = (candidate_ids & _MASK, sample_ids[:, None] & _MASK, step & _MASK, site & _MASK)
     word = philox4x32_10(counter, (seed & _MASK, (seed >> 32) & _MASK))[0]
     return torch.as_tensor(word >> 8).float() * 2.0**-24
@@ -72,6 +73,8 @@ def philox4x32_10(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]
 def _as_tensor(word: int | Tensor, like: Tensor) -> Tensor:
     """0-d int64 of the low 64 bits, where `like` is."""
     if isinstance(word, Tensor):
+        if word.numel() != 1 or word.is_floating_point():
+            raise ValueError(f"keyed_uniform: seed and step are one integer each, not {tuple(word.shape)} {word.dtype}")
         return word.to(like.device)
     return torch.full((), (word + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=like.device)
 

@@ -11,6 +11,9 @@ from torch import Tensor
 from detcore.ops import native
 from detcore.ops.shapes import expect
 
+_MOST_SAMPLES = 256
+"""Along a side of a bin: far more than the pixels that a bin of any use covers."""
+
 
 def roi_align(
     features: Tensor,
@@ -37,10 +40,19 @@ def roi_align(
         lengths outside the feature map, which bounds the number of samples.
     """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    check_grid("roi_align", (height, width), sampling_ratio)
     expect("roi_align", features=(features, "B C H W"), rois=(rois, "K 5"))
     if native.serves(features.device.type):
         return pool_rois([features], rois, None, [spatial_scale], (height, width), sampling_ratio, aligned=aligned)
     return roi_align_reference(features, rois, (height, width), spatial_scale, sampling_ratio, aligned)
+
+
+def check_grid(operator: str, output_size: tuple[int, int], sampling_ratio: int) -> None:
+    """Raises ValueError for an output of a negative size, and for more samples than a bin can use."""
+    if min(output_size) < 0:
+        raise ValueError(f"{operator}: output_size {output_size} must not be negative")
+    if sampling_ratio > _MOST_SAMPLES:
+        raise ValueError(f"{operator}: sampling_ratio {sampling_ratio} must be {_MOST_SAMPLES} at most")
 
 
 def roi_align_reference(
@@ -56,7 +68,7 @@ def roi_align_reference(
     if dtype in (torch.bfloat16, torch.float16):
         features = features.float()
     rois = _defined(rois.detach().to(features.dtype), features, spatial_scale)
-    if features.shape[0] == 0:  # no image for any RoI to read
+    if features.shape[0] == 0 or features.shape[2] * features.shape[3] == 0:  # nothing for any RoI to read
         return features.new_zeros((len(rois), features.shape[1], *output_size), dtype=dtype)
     pooled: Tensor = torchvision.ops.roi_align(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
     return pooled.to(dtype)

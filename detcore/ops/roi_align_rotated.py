@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detcore.ops import native
-from detcore.ops.roi_align import is_channels_last, layout
+from detcore.ops.roi_align import check_grid, is_channels_last, layout
 from detcore.ops.shapes import expect
 
 _CHUNK = 2**22
@@ -34,6 +34,7 @@ def roi_align_rotated(
         number or whose batch index names no image. Sides are clamped to 0 .. 4 (H + W) feature pixels.
     """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    check_grid("roi_align_rotated", (height, width), sampling_ratio)
     expect("roi_align_rotated", features=(features, "B C H W"), rois=(rois, "K 6"))
     if native.serves(features.device.type):
         pooled: Tensor = torch.ops.detcore.roi_align_rotated(
@@ -59,7 +60,7 @@ def roi_align_rotated_reference(
     sides = (rois[:, 3:5] * spatial_scale).clamp(0, 4.0 * (height + width))
     table = features.to(accurate).permute(0, 2, 3, 1).reshape(-1, channels)
     parts, pooled = [image[:0]], [table.new_zeros((0, channels, out_h, out_w))]
-    for grid, own in _grids(sides, (out_h, out_w), sampling_ratio) if batch else []:
+    for grid, own in _grids(sides, (out_h, out_w), sampling_ratio) if len(table) else []:
         step = max(1, _CHUNK // max(1, grid[0] * grid[1] * out_h * out_w * channels))
         for first in range(0, len(own), step):
             part = own[first : first + step]

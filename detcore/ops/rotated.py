@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.greedy import declare_suppression, suppress_padded
-from detcore.ops.shapes import expect
+from detcore.ops.shapes import expect, expect_integers
 
 _NO_IOU = 1e-9
 """Where the two boxes share no more of their union, rounding may be all that they share."""
@@ -66,6 +66,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 def batched_nms_rotated(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     """`nms_rotated` within each group (N,) integer: boxes of different groups do not suppress each other."""
     expect("nms_rotated", boxes=(boxes, "N 5"), scores=(scores, "N"), groups=(groups, "N"))
+    _check("nms_rotated", groups, iou_threshold)
     if native.serves(boxes.device.type):
         kept: Tensor = torch.ops.detcore.nms_rotated(boxes.detach(), scores.detach(), groups, iou_threshold)
         return kept
@@ -94,6 +95,9 @@ def nms_rotated_padded(
         groups=(groups, "B N"),
         valid=(valid, "B N"),
     )
+    _check("nms_rotated_padded", groups, iou_threshold)
+    if max_keep < 0:
+        raise ValueError(f"nms_rotated_padded: max_keep {max_keep} must not be negative")
     if native.serves(boxes.device.type):
         keep, count = torch.ops.detcore.nms_rotated_padded(
             boxes.detach(), scores.detach(), groups, valid, iou_threshold, max_keep
@@ -102,6 +106,12 @@ def nms_rotated_padded(
     if valid is None:
         valid = torch.ones_like(scores, dtype=torch.bool)
     return nms_rotated_padded_reference(boxes, scores, groups, iou_threshold, max_keep, valid)
+
+
+def _check(operator: str, groups: Tensor | None, iou_threshold: float) -> None:
+    expect_integers(operator, groups=groups)
+    if not iou_threshold >= 0:  # boxes whose circles do not meet are not even looked at
+        raise ValueError(f"{operator}: iou_threshold {iou_threshold} must not be negative")
 
 
 def nms_rotated_padded_reference(

@@ -32,3 +32,10 @@ def expect(operator: str, **arguments: tuple[Tensor | None, str]) -> None:
             first = tensor, name
         elif tensor.device != first[0].device:
             raise ValueError(f"{operator}: {name} is on {tensor.device}, {first[1]} on {first[0].device}")
+
+
+def expect_integers(operator: str, **arguments: Tensor | None) -> None:
+    """Raises ValueError for a tensor of floating-point numbers, which would be cut off. None is not checked."""
+    for name, tensor in arguments.items():
+        if tensor is not None and tensor.is_floating_point():
+            raise ValueError(f"{operator}: {name} is {tensor.dtype}, must be integers")

@@ -68,6 +68,8 @@ def warp_normalize(
             f"warp_normalize: {len(geometry)} geometries on {geometry.device} for {len(images)} images; "
             "must be one for each, on the CPU"
         )
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"warp_normalize: {len(mean)} means and {len(std)} deviations for 3 channels")
     if images and native.serves(images[0].device.type):
         for index, (image, matrix, (height, width)) in enumerate(
             zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)
@@ -120,7 +122,7 @@ def warp_normalize_reference(
 def _check(index: int, image: Tensor, matrix: list[list[float]], content: Range, out_size: Range) -> None:
     if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[2] != 3:
         raise ValueError(f"image {index}: {tuple(image.shape)} {image.dtype}, warp_normalize needs (h, w, 3) uint8")
-    if content[0] > out_size[0] or content[1] > out_size[1]:
+    if content[0] > out_size[0] or content[1] > out_size[1] or min(content) < 0:
         raise ValueError(f"image {index}: content {content} does not fit the output {out_size}")
     (a, b, tx), (c, d, ty), last = matrix
     determinant = a * d - b * c

@@ -44,19 +44,10 @@ def multilevel_roi_align(
         ValueError: if the levels do not match the strides, or the strides are not consecutive powers of two; if
             canonical_size is not above 0.
     """
-    levels = [stride.bit_length() - 1 for stride in strides]
     if not canonical_size > 0:
         raise ValueError(f"multilevel_roi_align: canonical_size {canonical_size} must be above 0")
     check_grid("multilevel_roi_align", (output_size, output_size), sampling_ratio)
-    if (
-        not strides
-        or len(features) != len(strides)
-        or [2**level for level in levels] != list(strides)
-        or levels != list(range(levels[0], levels[0] + len(levels)))
-    ):
-        raise ValueError(
-            f"strides {list(strides)} for {len(features)} feature maps: needs one per map, consecutive powers of two"
-        )
+    levels = _levels(strides, len(features))
     maps = {f"features[{level}]": (feature, "B C _ _") for level, feature in enumerate(features)}
     expect("multilevel_roi_align", **maps, boxes=(boxes, "B R 4"), valid=(valid, "B R"))
     rois, valid = _flat(boxes.detach()), None if valid is None else valid.reshape(-1)
@@ -76,6 +67,21 @@ def multilevel_roi_align(
         level = torch.where(valid, level, -1)
     pool = _pool_everywhere if boxes.is_cuda or torch.compiler.is_compiling() else _pool_grouped
     return pool(features, rois, level, strides, output_size, sampling_ratio)
+
+
+def _levels(strides: Sequence[int], num_maps: int) -> list[int]:
+    """log2 of each stride."""
+    levels = [stride.bit_length() - 1 for stride in strides]
+    if (
+        not strides
+        or num_maps != len(strides)
+        or [2**level for level in levels] != list(strides)
+        or levels != list(range(levels[0], levels[0] + len(levels)))
+    ):
+        raise ValueError(
+            f"strides {list(strides)} for {num_maps} feature maps: needs one per map, consecutive powers of two"
+        )
+    return levels
 
 
 def _flat(boxes: Tensor) -> Tensor:

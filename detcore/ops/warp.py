@@ -60,16 +60,7 @@ def warp_normalize(
         ValueError: for an image that is not (h, w, 3) uint8, a content that exceeds out_size, a geometry that is not
             affine and invertible, matrices that are not on the CPU or not one for each image.
     """
-    expect(
-        "warp_normalize", geometry=(geometry, "B 3 3"), colour=(colour, "B 3 4"), content_sizes=(content_sizes, "B 2")
-    )
-    if geometry.device.type != "cpu" or len(images) != len(geometry):
-        raise ValueError(
-            f"warp_normalize: {len(geometry)} geometries on {geometry.device} for {len(images)} images; "
-            "must be one for each, on the CPU"
-        )
-    if len(mean) != 3 or len(std) != 3:
-        raise ValueError(f"warp_normalize: {len(mean)} means and {len(std)} deviations for 3 channels")
+    _check_batch(images, geometry, colour, content_sizes, mean, std)
     if images and native.serves(images[0].device.type):
         for index, (image, matrix, (height, width)) in enumerate(
             zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)
@@ -117,6 +108,26 @@ def warp_normalize_reference(
             part = slice(top, top + _CHUNK)
             _normalize(pixels[part], None if coverage is None else coverage[part], colours, mean, std, canvas[part])
     return out.permute(0, 3, 1, 2)
+
+
+def _check_batch(
+    images: Sequence[Tensor],
+    geometry: Tensor,
+    colour: Tensor,
+    content_sizes: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
+    expect(
+        "warp_normalize", geometry=(geometry, "B 3 3"), colour=(colour, "B 3 4"), content_sizes=(content_sizes, "B 2")
+    )
+    if geometry.device.type != "cpu" or len(images) != len(geometry):
+        raise ValueError(
+            f"warp_normalize: {len(geometry)} geometries on {geometry.device} for {len(images)} images; "
+            "must be one for each, on the CPU"
+        )
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"warp_normalize: {len(mean)} means and {len(std)} deviations for 3 channels")
 
 
 def _check(index: int, image: Tensor, matrix: list[list[float]], content: Range, out_size: Range) -> None:

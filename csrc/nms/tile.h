@@ -19,7 +19,7 @@
 namespace detcore::nms {
 
 // A slice is a warp, which looks at one earlier tile at a time; the tiles of all slices are a chunk.
-constexpr int kTile = kWarp, kSlices = 8, kThreads = kTile * kSlices;
+constexpr int kTile = kWarp, kSlices = 16, kThreads = kTile * kSlices;
 
 // What is known of a batch. Places: images one after the other, the boxes of each in their order.
 struct Batch {

@@ -59,15 +59,13 @@ void ask(const Tensor& boxes, const std::optional<Tensor>& groups, double thresh
     const Tensor own_boxes = doubles ? as<double>(boxes) : as<float>(boxes);
     std::optional<Tensor> own_groups;
     if (groups) own_groups = as<int64_t>(*groups);
-    const int64_t count = q.num_images * q.num_boxes;
-    const auto memory = [&](size_t bytes_of_box) {
-        return new_tensor_on(boxes, {count * static_cast<int64_t>(bytes_of_box)}, ScalarType::Byte);
-    };
-    const Tensor glances = memory(sizeof(Circle)), frames = memory(sizeof(Frame)), places = memory(groups ? 8 : 0);
+    const int64_t count = q.num_images * q.num_boxes, bytes_of_box = sizeof(Frame) + sizeof(Circle) + (groups ? 8 : 0);
+    const Tensor memory = new_tensor_on(boxes, {count * bytes_of_box}, ScalarType::Byte);
+    auto* frames = reinterpret_cast<Frame*>(mutable_data<uint8_t>(memory));
+    auto* places = reinterpret_cast<int64_t*>(frames + count);
+    auto* glances = reinterpret_cast<Circle*>(places + (groups ? count : 0));
     nms::answer(Turned({own_boxes.const_data_ptr(), doubles}, own_groups ? data<int64_t>(*own_groups) : nullptr,
-                       static_cast<float>(threshold), reinterpret_cast<Circle*>(mutable_data<uint8_t>(glances)),
-                       reinterpret_cast<Frame*>(mutable_data<uint8_t>(frames)),
-                       reinterpret_cast<int64_t*>(mutable_data<uint8_t>(places))),
+                       static_cast<float>(threshold), glances, frames, places),
                 q, device);
 }
 

@@ -61,12 +61,13 @@ def rotated_cases(device: str) -> Iterator[Case]:
     )
     # The extent grows with the number, so that as many survive. The reference would need minutes for more on a CPU.
     for count, bar in ((1000, 0.1), (5000, 0.5), (20000, 6.0)) if cuda else ((1000, 20.0),):
-        own, scores = rotated(count, 1000 * (count / 1000) ** 0.5)[None], torch.rand((1, count), device=device)
-        valid = torch.ones_like(scores, dtype=torch.bool)
+        own, scores = rotated(count, 1000 * (count / 1000) ** 0.5), torch.rand(count, device=device)
+        batch = own[None], scores[None]
+        valid = torch.ones_like(batch[1], dtype=torch.bool)
         yield Case(
             f"nms_rotated, {count} boxes, fp32",
-            lambda b=own, s=scores: ops.nms_rotated(b[0], s[0], 0.5),
-            lambda b=own, s=scores, v=valid: nms_rotated_padded_reference(b, s, None, 0.5, b.shape[1], v),
+            lambda b=own, s=scores: ops.nms_rotated(b, s, 0.5),
+            lambda b=batch, v=valid, n=count: nms_rotated_padded_reference(*b, None, 0.5, n, v),
             bar,
             moved=size_of(own, scores) + 8 * count,
             waits=True,

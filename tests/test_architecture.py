@@ -15,6 +15,7 @@ MODELS = LOSSES | {"models"}
 DATA = OPS | {"data"}
 EVALUATION = OPS | {"evaluation"}
 ENGINE = MODELS | DATA | EVALUATION | {"engine"}
+CONVERT = MODELS | {"convert"}
 INFERENCE = MODELS | DATA | {"inference"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
@@ -29,6 +30,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "data": DATA,
     "evaluation": EVALUATION,
     "engine": ENGINE,
+    "convert": CONVERT,
     "inference": INFERENCE,
     "export": EXPORT,
     "tracking": TRACKING,

@@ -121,7 +121,7 @@ def faster_rcnn_config(run_dir: Path, shards: Path, **changes: Any) -> Config:
                     "width_per_group": 8,
                     "weights": "absent.safetensors",
                 },
-                "fpn": {"channels": 16},
+                "neck": {"channels": 16},
                 "rpn": {
                     "anchors": {"sizes": [[16], [24], [32], [48], [64]]},
                     "pre_nms_topk_train": 100,

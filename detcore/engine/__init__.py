@@ -2,7 +2,7 @@
 
 from detcore.engine.callbacks import Callback, Start
 from detcore.engine.checkpoint import CheckpointError
-from detcore.engine.evaluate import Scores, evaluate
+from detcore.engine.evaluate import Scores, evaluate, predicts
 from detcore.engine.fit import FitResult, fit
 from detcore.engine.meter import NonFiniteLossError
 from detcore.engine.precision import Precision
@@ -21,4 +21,5 @@ __all__ = [
     "evaluate",
     "fit",
     "pick_device",
+    "predicts",
 ]

@@ -12,7 +12,7 @@ from detcore.config import Config
 from detcore.data import SampleTransform, ShardedSplit, build_loader
 from detcore.engine.checkpoint import CheckpointFolder
 from detcore.engine.ema import ParameterAverage
-from detcore.engine.evaluate import predicts_masks
+from detcore.engine.evaluate import predicts
 from detcore.engine.fingerprint import fingerprint
 from detcore.engine.history import History
 from detcore.engine.meter import Meter
@@ -39,7 +39,7 @@ def open_run(
     train_split, val_split = ShardedSplit.open(shards, "train"), ShardedSplit.open(shards, "val")
     _check(model, config=config, split=val_split, worker=worker)
     ground_truth = val_split.to_coco()
-    Evaluator(ground_truth, masks=predicts_masks(model) and val_split.has_masks)  # raises now, not hours later
+    Evaluator(ground_truth, masks=predicts(model, "masks") and val_split.has_masks)  # raises now, not hours later
     seed_all(config.seed, rank=worker.rank)
     made_of = fingerprint(config, model, content_hash=train_split.content_hash, transform=transform)
     precision = Precision(name=engine.precision, device=device)
@@ -114,8 +114,8 @@ def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Wor
     for where, count in stated.items():
         if count is not None and count != classes:
             raise ValueError(f"{where} is {count}, but the data {split.name!r} has {classes} classes: make them equal")
-    if config.engine.monitor.startswith("mask") and not (predicts_masks(model) and split.has_masks):
-        lacking = "has no masks" if predicts_masks(model) else f"is for masks, which {name} does not predict"
+    if config.engine.monitor.startswith("mask") and not (predicts(model, "masks") and split.has_masks):
+        lacking = "has no masks" if predicts(model, "masks") else f"is for masks, which {name} does not predict"
         raise ValueError(f"engine.monitor = {config.engine.monitor}: the data {split.name!r} {lacking}")
     if worker.world_size > 1 and not dist.is_initialized():
         raise ValueError(f"{worker.world_size} workers, but torch.distributed has not been initialised")

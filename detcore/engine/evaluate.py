@@ -30,8 +30,9 @@ def never() -> bool:
     return False
 
 
-def predicts_masks(model: nn.Module) -> bool:
-    return bool(getattr(model, "predicts_masks", False))
+def predicts(model: nn.Module, kind: str) -> bool:
+    """Whether a detector says that it gives "boxes", "masks", "keypoints", "rotated", "semantic" or "panoptic"."""
+    return kind in getattr(model, "predicts", ("boxes",))
 
 
 @torch.no_grad()

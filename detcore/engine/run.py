@@ -9,7 +9,7 @@ from detcore.config import Config
 from detcore.data import ShardedSplit
 from detcore.engine.checkpoint import Checkpoint, CheckpointFolder
 from detcore.engine.collective import from_rank_zero, gather
-from detcore.engine.evaluate import Scores, evaluate, predicts_masks
+from detcore.engine.evaluate import Scores, evaluate, predicts
 from detcore.engine.fingerprint import differences
 from detcore.engine.history import History, write_summary
 from detcore.engine.meter import Meter
@@ -87,7 +87,7 @@ class Run:
                 self.training.model,
                 self.val_batches,
                 ground_truth=self.ground_truth,
-                masks=predicts_masks(self.training.model) and self.val_split.has_masks,
+                masks=predicts(self.training.model, "masks") and self.val_split.has_masks,
                 precision=self.training.precision,
                 losses=self.config.engine.validation_loss,
                 interrupted=interrupted,

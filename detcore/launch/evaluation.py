@@ -14,7 +14,7 @@ from torch import nn
 from detcore.config import Config
 from detcore.data import ShardedSplit, build_loader
 from detcore.data.shards import read_description as read_dataset
-from detcore.engine import Precision, evaluate
+from detcore.engine import Precision, evaluate, predicts
 from detcore.engine.atomic import write_file
 from detcore.evaluation import Evaluation, PRCurve, save_pr_curve
 from detcore.inference import PublishedModel, load_folder, read_description
@@ -71,7 +71,7 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
             predictor.model.to(precision.dtype),
             loader,
             ground_truth=split.to_coco(),
-            masks=bool(getattr(predictor.model, "predicts_masks", False)) and split.has_masks,
+            masks=predicts(predictor.model, "masks") and split.has_masks,
             precision=precision,
         )
     assert scores is not None and scores.evaluation is not None

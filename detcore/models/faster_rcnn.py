@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detcore.models.backbone import Backbone
-from detcore.models.box_head import BoxHead
-from detcore.models.fpn import FPN
-from detcore.models.roi_sampling import RegionSampler, TrainingRegions
-from detcore.models.rpn import RPN, Proposals
+from detcore.models.backbones.backbone import Backbone, Neck
+from detcore.models.heads.box_head import BoxHead, RegionPredictions
+from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
+from detcore.models.proposals.rpn import RPN
 from detcore.ops import nms_padded
 from detcore.structures.batch import Batch, Detections, Targets
 from detcore.structures.boxes import clip, larger_than
@@ -35,56 +34,58 @@ class DetectionLimits:
 
 
 class FasterRCNN(nn.Module):
-    """Proposals from a pyramid, then a class and a box for each.
+    """Proposals, then a class and a box for each.
 
     Args:
-        backbone: images -> C2..C5.
-        fpn, rpn, box_head: the parts.
+        backbone, neck: images -> features; regions are pooled from the neck's first levels, as it says.
+        rpn, box_head: proposals from all levels; classes and boxes of regions.
         region_sampler: draws the regions that the box head trains on.
         limits: of the detections.
     """
 
     size_divisor = 32
-    predicts_masks = False
+    predicts: tuple[str, ...] = ("boxes",)
 
     def __init__(
         self,
         *,
         backbone: Backbone,
-        fpn: FPN,
+        neck: Neck,
         rpn: RPN,
         box_head: BoxHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
     ) -> None:
         super().__init__()
-        self.backbone, self.fpn, self.rpn, self.box_head = backbone, fpn, rpn, box_head
+        self.backbone, self.neck, self.rpn, self.box_head = backbone, neck, rpn, box_head
         self.region_sampler, self.limits = region_sampler, limits
         self.num_classes: int = box_head.num_classes
         self.image_mean, self.image_std = backbone.image_mean, backbone.image_std
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> P2..P6."""
+        """(B, 3, H, W) -> the neck's levels."""
         height, width = images.shape[-2:]
         if height % self.size_divisor or width % self.size_divisor:
             raise ValueError(f"images of {height} x {width} pixels: pad both sides to multiples of {self.size_divisor}")
-        features: list[Tensor] = self.fpn(self.backbone(images))
+        features: list[Tensor] = self.neck(self.backbone(images))
         return features
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """loss_rpn_cls, loss_rpn_loc, loss_cls, loss_box_reg: 0-dim, divided by counts over all ranks."""
+        """loss_rpn_cls, loss_rpn_loc and the box head's: 0-dim, divided by counts over all ranks."""
         losses, _, _ = self._first_losses(batch)
         return losses
 
     def _first_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
+        """Of both stages; with the levels that regions are pooled from, and the regions trained on."""
         targets = required_targets(batch)
         features = self.features(batch.images)
         predictions = self.rpn(features)
         losses = self.rpn.losses(predictions, batch, targets)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)
         regions = self.region_sampler(proposals, batch, targets)
-        losses |= self.box_head.losses(features[:-1], regions)
-        return losses, features[:-1], regions
+        features = features[: self.neck.num_region_levels]
+        losses |= self.box_head.losses(features, regions, batch)
+        return losses, features, regions
 
     def detect(self, batch: Batch) -> Detections:
         """What is seen in each image; the same whatever other images are in the batch."""
@@ -93,18 +94,18 @@ class FasterRCNN(nn.Module):
     def _detect_boxes(self, batch: Batch) -> tuple[Detections, list[Tensor]]:
         features = self.features(batch.images)
         proposals = self.rpn.propose(self.rpn(features), batch.image_sizes, self.rpn.test_limits)
-        return self._select(features[:-1], proposals, batch), features[:-1]
+        features = features[: self.neck.num_region_levels]
+        return self._select(self.box_head.predict(features, proposals), proposals.valid, batch), features
 
-    def _select(self, features: list[Tensor], proposals: Proposals, batch: Batch) -> Detections:
-        """Scores every proposal for every class, and keeps the best that do not overlap within a class."""
+    def _select(self, predictions: RegionPredictions, valid: Tensor, batch: Batch) -> Detections:
+        """Of all regions and classes the best that do not overlap within a class."""
         limits, num_classes = self.limits, self.num_classes
-        hidden = self.box_head.hidden(features, proposals.boxes_xyxy, proposals.valid)
-        scores = self.box_head.class_logits(hidden).to(proposals.boxes_xyxy.dtype).softmax(dim=-1)[..., :-1]
-        usable = proposals.valid & batch.real[:, None]
+        usable = valid & batch.real[:, None]
+        scores = predictions.scores
         scores = torch.where(usable[..., None] & (scores > limits.score_threshold), scores, -1.0).flatten(1)
         scores, index = scores.topk(min(scores.shape[1], MAX_CANDIDATES), dim=1)
-        region, labels = index // num_classes, index % num_classes
-        boxes = self.box_head.boxes(hidden, proposals.boxes_xyxy, region, labels)
+        labels = index % num_classes
+        boxes = predictions.boxes(index // num_classes, labels)
         finite = boxes.isfinite().all(dim=-1)
         boxes = clip(torch.where(finite[..., None], boxes, 0.0), batch.image_sizes)
         usable = finite & (scores > 0) & larger_than(boxes, 0.0)

@@ -5,26 +5,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from detcore.models.backbone import Backbone
-from detcore.models.box_head import BoxHead
+from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.faster_rcnn import DetectionLimits, FasterRCNN, required_targets
-from detcore.models.fpn import FPN
-from detcore.models.mask_head import MaskHead
-from detcore.models.roi_sampling import RegionSampler
-from detcore.models.rpn import RPN
+from detcore.models.heads.box_head import BoxHead
+from detcore.models.heads.mask_head import MaskHead
+from detcore.models.proposals.roi_sampling import RegionSampler
+from detcore.models.proposals.rpn import RPN
 from detcore.structures.batch import Batch, Detections
 
 
 class MaskRCNN(FasterRCNN):
     """Faster R-CNN whose detections have masks. `mask_head` is trained on the positive regions."""
 
-    predicts_masks = True
+    predicts = ("boxes", "masks")
 
     def __init__(
         self,
         *,
         backbone: Backbone,
-        fpn: FPN,
+        neck: Neck,
         rpn: RPN,
         box_head: BoxHead,
         mask_head: MaskHead,
@@ -32,7 +31,7 @@ class MaskRCNN(FasterRCNN):
         limits: DetectionLimits,
     ) -> None:
         super().__init__(
-            backbone=backbone, fpn=fpn, rpn=rpn, box_head=box_head, region_sampler=region_sampler, limits=limits
+            backbone=backbone, neck=neck, rpn=rpn, box_head=box_head, region_sampler=region_sampler, limits=limits
         )
         self.mask_head = mask_head
 

@@ -54,12 +54,19 @@ class Targets(TensorStruct):
         labels: (B, M) int64, 0-based classes; 0 where padded.
         valid: (B, M) bool.
         polygons: outlines, or None where the data has no masks.
+        boxes_xywha: (B, M, 5) float32, (cx, cy, w, h, angle in degrees, counter-clockwise as one sees it), or None
+            where the data has no rotated boxes; `boxes_xyxy` are then the upright boxes around them.
+        keypoints: (B, M, K, 3) float32, x, y in pixels and visibility (0 not labelled, 1 hidden, 2 visible), or None.
+        semantic: (B, H, W) uint8, the class of each pixel of `images`, or None; 255 does not count, as in the padding.
     """
 
     boxes_xyxy: Tensor
     labels: Tensor
     valid: Tensor
     polygons: Polygons | None = None
+    boxes_xywha: Tensor | None = None
+    keypoints: Tensor | None = None
+    semantic: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,9 @@ class Detections(TensorStruct):
         labels: (B, D) int64, 0-based classes.
         valid: (B, D) bool.
         masks: (B, D, S, S) float32 probabilities inside each box, or None.
+        boxes_xywha: (B, D, 5) float32 as in `Targets`, or None; `boxes_xyxy` are then the upright boxes around them.
+        keypoints: (B, D, K, 3) float32, x, y in pixels of the network's input and a score, or None.
+        semantic: (B, C, h, w) float32 logits of the pixels' classes, at a stride of the network's input, or None.
     """
 
     boxes_xyxy: Tensor
@@ -107,3 +117,6 @@ class Detections(TensorStruct):
     labels: Tensor
     valid: Tensor
     masks: Tensor | None = None
+    boxes_xywha: Tensor | None = None
+    keypoints: Tensor | None = None
+    semantic: Tensor | None = None

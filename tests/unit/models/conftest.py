@@ -24,7 +24,7 @@ RESNET = {
 SMALL = {
     "name": "small",
     "backbone": RESNET,
-    "fpn": {"channels": 16},
+    "neck": {"channels": 16},
     "rpn": {
         "anchors": {"sizes": [[12.0], [20.0], [32.0], [48.0], [64.0]]},
         "samples_per_image": 32,

@@ -2,7 +2,7 @@
 
 import torch
 
-from detcore.models.anchors import AnchorGenerator
+from detcore.models.proposals.anchors import AnchorGenerator
 
 
 def make(**changes: object) -> AnchorGenerator:

@@ -10,7 +10,7 @@ from torch import nn
 
 from detcore.config.model import FasterRCNN, OwnModel
 from detcore.models import build_model
-from detcore.models import pretrained as pretrained_weights
+from detcore.models.backbones import pretrained as pretrained_weights
 
 RESNET = {
     "type": "resnet",
@@ -24,19 +24,19 @@ TIMM = {"type": "timm", "name": "tf_efficientnet_lite0"}
 
 
 def build(*, num_classes: int = 3, load_weights: bool = True, **sections: object) -> nn.Module:
-    settings = {"name": "x", "fpn": {"channels": 8}, "box_head": {"fc_channels": 8}, **sections}
+    settings = {"name": "x", "neck": {"channels": 8}, "box_head": {"fc_channels": 8}, **sections}
     return build_model(FasterRCNN(**settings), num_classes=num_classes, load_weights=load_weights)
 
 
 def test_what_the_engine_reads(make_model: Callable[..., nn.Module]) -> None:
     plain, with_masks = make_model(masks=False), make_model()
-    assert (plain.predicts_masks, with_masks.predicts_masks) == (False, True)
+    assert (plain.predicts, with_masks.predicts) == (("boxes",), ("boxes", "masks"))
     assert plain.num_classes == 3 and plain.size_divisor == 32
     assert plain.image_mean == (123.675, 116.28, 103.53) and plain.image_std == (58.395, 57.12, 57.375)
 
 
 def test_convolutions_are_channels_last() -> None:
-    weight = build(backbone=RESNET).fpn.output[0].weight
+    weight = build(backbone=RESNET).neck.output[0].weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 

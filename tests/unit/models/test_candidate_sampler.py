@@ -2,7 +2,7 @@
 
 import torch
 
-from detcore.models.sampler import sample_balanced
+from detcore.models.proposals.sampler import sample_balanced
 
 STATUS = torch.tensor([[1, 1, 0, 1, 0, -1, 0, 0]], dtype=torch.int8)
 KEYS = torch.tensor([[0.1, 0.9, 0.2, 0.5, 0.8, 1.0, 0.0, 0.7]])

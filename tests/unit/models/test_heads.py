@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detcore.models.box_head import BoxHead
-from detcore.models.fpn import FPN
-from detcore.models.mask_head import MaskHead
+from detcore.models.backbones.fpn import FPN
+from detcore.models.heads.box_head import BoxHead
+from detcore.models.heads.mask_head import MaskHead
+from detcore.models.proposals.rpn import Proposals
 
 STRIDES = (4, 8)
 FEATURES = [torch.randn(1, 8, 16, 16), torch.randn(1, 8, 8, 8)]
@@ -51,13 +52,14 @@ def test_boxes_are_those_of_the_region_and_the_class(class_agnostic: bool) -> No
     # Class c (or the only one) moves the centre by (c + 1) widths to the right, whatever the region looks like.
     torch.nn.init.zeros_(head.box_offsets.weight)
     head.box_offsets.bias.data = (torch.eye(4)[0] * torch.arange(1, 2 if class_agnostic else 4)[:, None]).flatten()
-    hidden = head.hidden(FEATURES, REGIONS, torch.ones(1, 2, dtype=torch.bool))
-    boxes = head.boxes(hidden, REGIONS, torch.tensor([[1, 0, 1]]), torch.tensor([[2, 1, 0]]))
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    predictions = head.predict(FEATURES, Proposals(REGIONS, torch.zeros(1, 2), valid, torch.zeros(1, 2)))
+    boxes = predictions.boxes(torch.tensor([[1, 0, 1]]), torch.tensor([[2, 1, 0]]))
     widths = torch.tensor([60.0, 20.0, 60.0]) * (1 if class_agnostic else torch.tensor([3, 2, 1]))
     expected = REGIONS[0, [1, 0, 1]] + torch.tensor([1.0, 0.0, 1.0, 0.0]) * widths[:, None]
     torch.testing.assert_close(boxes[0], expected)
     # The background's label, which padding has, must not reach out of bounds.
-    offsets = head.offsets_of_class(hidden, torch.tensor([[2, 3]]))
+    offsets = head.offsets_of_class(head.hidden(FEATURES, REGIONS, valid), torch.tensor([[2, 3]]))
     assert offsets[0, 0, 0] == (1 if class_agnostic else 3)
 
 
@@ -72,7 +74,7 @@ def test_mask_is_that_of_the_transposed_convolution_at_the_class(class_agnostic:
 
 
 def test_pyramid_adds_the_coarser_level_and_ends_in_a_strided_one() -> None:
-    fpn = FPN(in_channels=(3, 5, 7, 9), channels=8, norm="none")
+    fpn = FPN(in_channels=(3, 5, 7, 9), in_strides=(4, 8, 16, 32), channels=8, norm="none", top="max_pool")
     features = [torch.randn(1, width, 32 >> level, 64 >> level) for level, width in enumerate((3, 5, 7, 9))]
     outputs = fpn(features)
     assert [tuple(x.shape) for x in outputs] == [(1, 8, 32 >> level, 64 >> level) for level in range(5)]

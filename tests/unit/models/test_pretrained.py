@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from detcore.models.pretrained import create_timm_model, load_backbone_file
+from detcore.models.backbones.pretrained import create_timm_model, load_backbone_file
 
 LITE0 = "tf_efficientnet_lite0"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
+from detcore.models.backbones.resnet import ResNet
 from detcore.models.norm import FrozenBatchNorm
-from detcore.models.resnet import ResNet
 
 PUBLISHED = {
     "depth": 50,

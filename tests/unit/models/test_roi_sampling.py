@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detcore.models.roi_sampling import RegionSampler
-from detcore.models.rpn import Proposals
+from detcore.models.proposals.roi_sampling import RegionSampler
+from detcore.models.proposals.rpn import Proposals
 from detcore.structures.batch import Batch, Targets
 
 BOXES = torch.tensor(

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detcore.models.anchors import AnchorGenerator
-from detcore.models.rpn import RPN, AnchorPredictions, ProposalLimits
+from detcore.models.proposals.anchors import AnchorGenerator
+from detcore.models.proposals.rpn import RPN, AnchorPredictions, ProposalLimits
 
 ANCHORS = torch.tensor(
     [

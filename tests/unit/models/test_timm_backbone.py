@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from detcore.models.backbones.timm_backbone import TimmBackbone
 from detcore.models.norm import FrozenBatchNorm
-from detcore.models.timm_backbone import TimmBackbone
 
 LITE0 = "tf_efficientnet_lite0"
 

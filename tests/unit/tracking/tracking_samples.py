@@ -21,7 +21,7 @@ MODEL = {
     "type": "mask_rcnn",
     "name": "mask-rcnn",
     "backbone": {"type": "timm", "name": "resnet10t", "weights": "none", "norm": "bn"},
-    "fpn": {"channels": 8},
+    "neck": {"channels": 8},
     "rpn": {"pre_nms_topk_test": 20, "post_nms_topk_test": 10},
     "box_head": {"fc_channels": 8},
     "mask_head": {"num_convs": 1, "conv_channels": 8},

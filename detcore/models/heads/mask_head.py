@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from detcore.losses.mask import mask_loss
 from detcore.models.initialization import for_relu, normal, start
 from detcore.models.norm import conv_stack
-from detcore.models.roi_sampling import TrainingRegions
+from detcore.models.proposals.roi_sampling import TrainingRegions
 from detcore.ops import multilevel_roi_align, polygon_roi_masks
 from detcore.structures.batch import Polygons
 

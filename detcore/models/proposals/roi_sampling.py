@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detcore.models.rpn import Proposals
-from detcore.models.sampler import sample_balanced
+from detcore.models.proposals.rpn import Proposals
+from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform, match_anchors
 from detcore.structures.batch import Batch, Targets, TensorStruct
 

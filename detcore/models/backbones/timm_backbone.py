@@ -4,38 +4,48 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detcore.models.backbone import STRIDES, Backbone
+from detcore.models.backbones.backbone import Backbone
+from detcore.models.backbones.pretrained import create_timm_model
 from detcore.models.norm import FrozenBatchNorm, freeze, group_norm, replace_batch_norm
-from detcore.models.pretrained import create_timm_model
 
 
 class TimmBackbone(Backbone):
-    """Images (B, 3, H, W) -> features at strides 4, 8, 16 and 32 of a timm model.
+    """Images (B, 3, H, W) -> features at several strides of a timm model.
 
     Args:
         name: timm's.
         norm: 'bn' leaves batch norms as they are; 'frozen_bn' fixes their statistics and affine; 'gn' puts a fresh
             group norm in place of each. Other norms stay.
         frozen_stages: feature stages that are not trained: 1 is all up to the features at stride 4.
+        out_strides: of the features that are given, finest first.
         pretrained: with weights; see `create_timm_model`.
 
     Raises:
         ValueError: the model is unknown, has no features at these strides, or its weights cannot be had.
     """
 
-    def __init__(self, *, name: str, norm: str, frozen_stages: int, pretrained: bool) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        norm: str,
+        frozen_stages: int,
+        pretrained: bool,
+        out_strides: tuple[int, ...] = (4, 8, 16, 32),
+    ) -> None:
         super().__init__()
+        self.strides = out_strides
         self.name = name
         self.body = create_timm_model(name, pretrained=pretrained, features_only=True)
         info: Any = self.body.feature_info
         reductions = list(info.reduction())
-        absent = [stride for stride in STRIDES if stride not in reductions]
+        absent = [stride for stride in out_strides if stride not in reductions]
         if absent:
             raise ValueError(
-                f"timm's {name} has features at strides {reductions}: none at {absent}, which the FPN needs"
+                f"timm's {name} has features at strides {reductions}: none at {absent}; see backbone.out_strides"
             )
         # Where several stages share a stride, the last one sees most.
-        self.taken = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
+        self.taken = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in out_strides)
         self.channels = tuple(info.channels()[index] for index in self.taken)
         trained_with: Any = self.body.pretrained_cfg
         self.image_mean, self.image_std = (
@@ -63,7 +73,7 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> list[Tensor]:
         features = self.body(images)
         taken = []
-        for index, width, stride in zip(self.taken, self.channels, STRIDES, strict=True):
+        for index, width, stride in zip(self.taken, self.channels, self.strides, strict=True):
             feature = features[index]
             if feature.shape[1] != width:  # some of timm's models work on (B, h, w, C)
                 feature = feature.permute(0, 3, 1, 2)

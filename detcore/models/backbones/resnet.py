@@ -3,12 +3,12 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detcore.models.backbone import Backbone
+from detcore.models.backbones.backbone import Backbone
 from detcore.models.norm import ConvNorm, freeze
 
 NUM_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-NUM_STAGES = 5
-"""The stem, then res2 to res5."""
+STAGES = ("res2", "res3", "res4", "res5")
+"""After the stem."""
 
 
 class Bottleneck(nn.Module):
@@ -64,7 +64,7 @@ class Stem(nn.Module):
 
 
 class ResNet(Backbone):
-    """Images (B, 3, H, W) -> C2..C5, at strides 4, 8, 16 and 32.
+    """Images (B, 3, H, W) -> features of stages res2 to res5, at strides 4, 8, 16 and 32.
 
     Args:
         depth: 50 or 101.
@@ -74,6 +74,7 @@ class ResNet(Backbone):
         groups, width_per_group: of the 3x3 convolutions of res2.
         frozen_stages: how many are not trained: 0 none, 1 the stem, 2 the stem and res2, up to 5. Batch norms in them
             become frozen ones.
+        out_features: names of the stages whose features are given, finest first; later stages are left out.
         image_mean, image_std: what images are normalised with; RGB, 0..255.
     """
 
@@ -88,21 +89,26 @@ class ResNet(Backbone):
         groups: int,
         width_per_group: int,
         frozen_stages: int,
+        out_features: tuple[str, ...] = STAGES,
         image_mean: tuple[float, float, float],
         image_std: tuple[float, float, float],
     ) -> None:
         super().__init__()
         self.image_mean, self.image_std = image_mean, image_std
-        self.channels = tuple(res2_channels << index for index in range(4))
+        self.out_features = out_features
+        stages = STAGES[: STAGES.index(out_features[-1]) + 1]
+        widths = {stage: res2_channels << index for index, stage in enumerate(stages)}
+        self.channels = tuple(widths[stage] for stage in out_features)
+        self.strides = tuple(4 << STAGES.index(stage) for stage in out_features)
         self.stem = Stem(channels=stem_channels, norm=norm)
         in_channels = stem_channels
-        for index, num_blocks in enumerate(NUM_BLOCKS[depth]):
+        for index, stage in enumerate(stages):
             blocks = []
-            for block in range(num_blocks):
+            for block in range(NUM_BLOCKS[depth][index]):
                 blocks.append(
                     Bottleneck(
                         in_channels=in_channels,
-                        out_channels=self.channels[index],
+                        out_channels=widths[stage],
                         inner_channels=groups * width_per_group << index,
                         stride=2 if block == 0 and index > 0 else 1,
                         stride_in_1x1=stride_in_1x1,
@@ -110,17 +116,16 @@ class ResNet(Backbone):
                         norm=norm,
                     )
                 )
-                in_channels = self.channels[index]
-            setattr(self, f"res{index + 2}", nn.Sequential(*blocks))
-        stages = ("stem", "res2", "res3", "res4", "res5")
-        assert len(stages) == NUM_STAGES
-        for stage in stages[:frozen_stages]:
+                in_channels = widths[stage]
+            setattr(self, stage, nn.Sequential(*blocks))
+        for stage in ("stem", *stages)[:frozen_stages]:
             freeze(getattr(self, stage))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.stem(images)
         features = []
-        for stage in ("res2", "res3", "res4", "res5"):
+        for stage in STAGES[: STAGES.index(self.out_features[-1]) + 1]:
             x = getattr(self, stage)(x)
-            features.append(x)
+            if stage in self.out_features:
+                features.append(x)
         return features

@@ -1,6 +1,7 @@
 """The second stage's classes and boxes: Fast R-CNN, arXiv:1504.08083; over a pyramid, arXiv:1612.03144, section 4.2."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch.nn.functional as F
@@ -9,9 +10,35 @@ from torch import Tensor, nn
 from detcore.losses.box_head import box_head_losses
 from detcore.models.initialization import keep_variance, normal, start
 from detcore.models.norm import conv_stack
-from detcore.models.roi_sampling import TrainingRegions
+from detcore.models.proposals.roi_sampling import TrainingRegions
+from detcore.models.proposals.rpn import Proposals
 from detcore.ops import multilevel_roi_align
+from detcore.structures.batch import Batch
 from detcore.structures.boxes import BoxCoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionPredictions:
+    """What the second stage says of R regions.
+
+    Attributes:
+        scores: (B, R, C) probabilities of the classes, without the background.
+        offsets: (B, R, C, 4) box offsets of each class, or (B, R, 1, 4), the same for all.
+        regions_xyxy: (B, R, 4), what the offsets are from.
+        box_coder: decodes them.
+    """
+
+    scores: Tensor
+    offsets: Tensor
+    regions_xyxy: Tensor
+    box_coder: BoxCoder
+
+    def boxes(self, index: Tensor, labels: Tensor) -> Tensor:
+        """Boxes of chosen pairs: index and labels, (B, N) int64 into regions and classes -> (B, N, 4), not clipped."""
+        per_region = self.offsets.shape[2]
+        place = index if per_region == 1 else index * per_region + labels
+        offsets = self.offsets.flatten(1, 2).gather(1, place[..., None].expand(-1, -1, 4))
+        return self.box_coder.decode(self.regions_xyxy.gather(1, index[..., None].expand(-1, -1, 4)), offsets)
 
 
 class BoxHead(nn.Module):
@@ -82,22 +109,17 @@ class BoxHead(nn.Module):
         index = labels.clamp(max=self.num_classes - 1)[..., None, None].expand(-1, -1, 1, 4)
         return offsets.gather(2, index).squeeze(2)
 
-    def boxes(self, hidden: Tensor, regions_xyxy: Tensor, index: Tensor, labels: Tensor) -> Tensor:
-        """Decoded boxes of chosen (region, class) pairs.
+    def predict(self, features: Sequence[Tensor], proposals: Proposals) -> RegionPredictions:
+        """Probabilities and boxes of every proposal."""
+        hidden = self.hidden(features, proposals.boxes_xyxy, proposals.valid)
+        return RegionPredictions(
+            scores=self.class_logits(hidden).to(proposals.boxes_xyxy.dtype).softmax(dim=-1)[..., :-1],
+            offsets=self.box_offsets(hidden).unflatten(-1, (-1, 4)),
+            regions_xyxy=proposals.boxes_xyxy,
+            box_coder=self.box_coder,
+        )
 
-        Args:
-            hidden, regions_xyxy: (B, R, F) and (B, R, 4).
-            index, labels: (B, N) int64, into the regions and the classes.
-
-        Returns:
-            (B, N, 4) xyxy, not clipped.
-        """
-        offsets = self.box_offsets(hidden).unflatten(-1, (-1, 4))
-        place = index if self.class_agnostic else index * self.num_classes + labels
-        offsets = offsets.flatten(1, 2).gather(1, place[..., None].expand(-1, -1, 4))
-        return self.box_coder.decode(regions_xyxy.gather(1, index[..., None].expand(-1, -1, 4)), offsets)
-
-    def losses(self, features: Sequence[Tensor], regions: TrainingRegions) -> dict[str, Tensor]:
+    def losses(self, features: Sequence[Tensor], regions: TrainingRegions, batch: Batch) -> dict[str, Tensor]:
         """loss_cls and loss_box_reg; see `box_head_losses`."""
         hidden = self.hidden(features, regions.boxes_xyxy, regions.valid)
         slots = regions.positive.shape[1]

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.losses.rpn import rpn_losses
-from detcore.models.anchors import AnchorGenerator
 from detcore.models.initialization import normal, start
-from detcore.models.sampler import sample_balanced
+from detcore.models.proposals.anchors import AnchorGenerator
+from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform, match_anchors, nms_padded
 from detcore.structures.batch import Batch, Targets, TensorStruct
 from detcore.structures.boxes import BoxCoder, at_least_float32, clip, larger_than

@@ -1,0 +1,102 @@
+"""Sections of the two-stage detectors and their parts."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from detcore.config.model.backbone import FPN, Backbone, Neck
+from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+
+
+class Anchors(Section):
+    sizes: tuple[tuple[Positive, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    """Square roots of the anchors' areas in pixels, one tuple for each of the neck's levels."""
+    aspect_ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    offset: Fraction = 0.0
+    """The first anchor's centre, in strides."""
+
+    @model_validator(mode="after")
+    def _same_count_per_level(self) -> Self:
+        if not self.sizes or not self.sizes[0] or len({len(level) for level in self.sizes}) != 1:
+            raise ValueError(f"anchors.sizes needs the same number of sizes on every level, got {self.sizes}")
+        return self
+
+
+class RPN(Section):
+    anchors: Anchors = Anchors()
+    positive_iou: Fraction = 0.7
+    negative_iou: Fraction = 0.3
+    samples_per_image: Count = 256
+    positive_fraction: Fraction = 0.5
+    pre_nms_topk_train: Count = 2000
+    """Per level."""
+    pre_nms_topk_test: Count = 1000
+    post_nms_topk_train: Count = 1000
+    """Over all levels."""
+    post_nms_topk_test: Count = 1000
+    nms_threshold: Fraction = 0.7
+    min_box_size: NonNegative = 0.0
+    smooth_l1_beta: NonNegative = 0.0
+    loss_weight: NonNegative = 1.0
+
+
+class BoxHead(Section):
+    pooler_resolution: Count = 7
+    sampling_ratio: CountOrZero = 0
+    num_convs: CountOrZero = 0
+    conv_channels: Count = 256
+    num_fcs: CountOrZero = 2
+    fc_channels: Count = 1024
+    norm: Literal["none", "gn"] = "none"
+    class_agnostic: bool = False
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    smooth_l1_beta: NonNegative = 0.0
+
+
+class MaskHead(Section):
+    pooler_resolution: Count = 14
+    sampling_ratio: CountOrZero = 0
+    num_convs: CountOrZero = 4
+    conv_channels: Count = 256
+    norm: Literal["none", "gn"] = "none"
+    class_agnostic: bool = False
+
+
+class RoISampling(Section):
+    samples_per_image: Count = 512
+    positive_fraction: Fraction = 0.25
+    positive_iou: Fraction = 0.5
+    append_ground_truth: bool = True
+
+
+class Selection(Section):
+    """Which detections are kept."""
+
+    score_threshold: Fraction = 0.05
+    nms_threshold: Fraction = 0.5
+    max_detections: Count = 100
+
+
+class RCNN(Section):
+    """What all two-stage detectors have."""
+
+    name: str
+    """The recipe's name; part of the run's."""
+    num_classes: Count | None = None
+    """None takes the data set's."""
+    backbone: Backbone
+    neck: Neck = FPN()
+    rpn: RPN = RPN()
+    roi_sampling: RoISampling = RoISampling()
+    box_head: BoxHead = BoxHead()
+    selection: Selection = Selection()
+
+
+class FasterRCNN(RCNN):
+    type: Literal["faster_rcnn"] = "faster_rcnn"
+
+
+class MaskRCNN(RCNN):
+    type: Literal["mask_rcnn"] = "mask_rcnn"
+    mask_head: MaskHead = MaskHead()

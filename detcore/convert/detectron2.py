@@ -1,0 +1,176 @@
+"""Detectron2's names of tensors and keys of configurations, as its documentation and checkpoints have them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from detcore.config import model as config_of
+from detcore.convert.names import Rule
+
+NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
+
+
+def rules(config: config_of.ModelConfig) -> list[Rule]:
+    """For the tensors of a model; a rule for a part stands before one for the whole."""
+    assert isinstance(config, config_of.RCNN)
+    return [*_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
+
+
+def _reversed_channels(weight: Tensor) -> Tensor:
+    """Theirs reads blue first."""
+    return weight.flip(1)
+
+
+def _backbone_rules(config: config_of.RCNN) -> list[Rule]:
+    backbone, neck = config.backbone, config.neck
+    assert isinstance(backbone, config_of.ResNetBackbone)
+    prefix = "backbone." if neck.type == "none" else "backbone.bottom_up."
+    stem = "stem.conv1.weight"
+    finest = int(backbone.out_features[0].removeprefix("res"))
+    return [
+        Rule(f"{prefix}{stem}", f"backbone.{stem}", 0, _reversed_channels, _reversed_channels),
+        Rule("backbone.fpn_lateral{n}.", "neck.lateral.{n}.", -finest),
+        Rule("backbone.fpn_output{n}.", "neck.output.{n}.", -finest),
+        Rule("backbone.top_block.", "neck."),
+        Rule(prefix, "backbone."),
+    ]
+
+
+_RPN_RULES = [
+    Rule("proposal_generator.rpn_head.objectness_logits.", "rpn.objectness."),
+    Rule("proposal_generator.rpn_head.anchor_deltas.", "rpn.box_offsets."),
+    Rule("proposal_generator.rpn_head.", "rpn."),
+]
+_BOX_HEAD_RULES = [
+    Rule("roi_heads.box_head.conv{n}.", "box_head.convs.{n}.", -1),
+    Rule("roi_heads.box_head.fc{n}.", "box_head.fcs.{n}.", -1),
+    Rule("roi_heads.box_predictor.cls_score.", "box_head.class_logits."),
+    Rule("roi_heads.box_predictor.bbox_pred.", "box_head.box_offsets."),
+]
+_MASK_HEAD_RULES = [
+    Rule("roi_heads.mask_head.mask_fcn{n}.", "mask_head.convs.{n}.", -1),
+    Rule("roi_heads.mask_head.deconv.", "mask_head.upsample."),
+    # Theirs is a 1x1 convolution.
+    Rule(
+        "roi_heads.mask_head.predictor.weight",
+        "mask_head.predictor.weight",
+        0,
+        lambda weight: weight.flatten(1),
+        lambda weight: weight[:, :, None, None],
+    ),
+    Rule("roi_heads.mask_head.", "mask_head."),
+]
+
+
+def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfig:
+    """Our section for the MODEL node of a Detectron2 configuration.
+
+    Raises:
+        ValueError: for an architecture or a setting that has no counterpart here.
+    """
+    heads = model["ROI_HEADS"]
+    settings = {
+        "name": name,
+        "num_classes": heads["NUM_CLASSES"],
+        "backbone": _backbone(model),
+        "neck": _neck(model),
+        "rpn": _rpn(model),
+        "roi_sampling": {
+            "samples_per_image": heads["BATCH_SIZE_PER_IMAGE"],
+            "positive_fraction": heads["POSITIVE_FRACTION"],
+            "positive_iou": heads["IOU_THRESHOLDS"][0],
+            "append_ground_truth": heads["PROPOSAL_APPEND_GT"],
+        },
+        "box_head": _box_head(model),
+        "selection": {
+            "score_threshold": heads["SCORE_THRESH_TEST"],
+            "nms_threshold": heads["NMS_THRESH_TEST"],
+            "max_detections": model.get("TEST", {}).get("DETECTIONS_PER_IMAGE", 100),
+        },
+    }
+    if model["MASK_ON"]:
+        return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
+    return config_of.FasterRCNN.model_validate(settings)
+
+
+def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
+    resnet = model["RESNETS"]
+    return {
+        "type": "resnet",
+        "weights": "converted",  # the model's own: frozen as they are
+        "depth": resnet["DEPTH"],
+        "norm": NORMS[resnet["NORM"]],
+        "stride_in_1x1": resnet["STRIDE_IN_1X1"],
+        "stem_channels": resnet["STEM_OUT_CHANNELS"],
+        "res2_channels": resnet["RES2_OUT_CHANNELS"],
+        "groups": resnet["NUM_GROUPS"],
+        "width_per_group": resnet["WIDTH_PER_GROUP"],
+        "frozen_stages": model["BACKBONE"]["FREEZE_AT"],
+        "out_features": tuple(resnet["OUT_FEATURES"]),
+        "image_mean": tuple(model["PIXEL_MEAN"][::-1]),
+        "image_std": tuple(model["PIXEL_STD"][::-1]),
+    }
+
+
+def _neck(model: Mapping[str, Any]) -> dict[str, Any]:
+    fpn = model["FPN"]
+    if not fpn["IN_FEATURES"]:
+        return {"type": "none"}
+    return {"type": "fpn", "channels": fpn["OUT_CHANNELS"], "norm": NORMS[fpn["NORM"]]}
+
+
+def _anchors(model: Mapping[str, Any]) -> dict[str, Any]:
+    anchors = model["ANCHOR_GENERATOR"]
+    return {
+        "sizes": anchors["SIZES"],
+        "aspect_ratios": anchors["ASPECT_RATIOS"][0],
+        "offset": anchors["OFFSET"],
+    }
+
+
+def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
+    rpn = model["RPN"]
+    return {
+        "anchors": _anchors(model),
+        "negative_iou": rpn["IOU_THRESHOLDS"][0],
+        "positive_iou": rpn["IOU_THRESHOLDS"][1],
+        "samples_per_image": rpn["BATCH_SIZE_PER_IMAGE"],
+        "positive_fraction": rpn["POSITIVE_FRACTION"],
+        "pre_nms_topk_train": rpn["PRE_NMS_TOPK_TRAIN"],
+        "pre_nms_topk_test": rpn["PRE_NMS_TOPK_TEST"],
+        "post_nms_topk_train": rpn["POST_NMS_TOPK_TRAIN"],
+        "post_nms_topk_test": rpn["POST_NMS_TOPK_TEST"],
+        "nms_threshold": rpn["NMS_THRESH"],
+        "min_box_size": model["PROPOSAL_GENERATOR"]["MIN_SIZE"],
+        "smooth_l1_beta": rpn["SMOOTH_L1_BETA"],
+        "loss_weight": rpn["LOSS_WEIGHT"],
+    }
+
+
+def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
+    head = model["ROI_BOX_HEAD"]
+    return {
+        "pooler_resolution": head["POOLER_RESOLUTION"],
+        "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
+        "num_convs": head["NUM_CONV"],
+        "conv_channels": head["CONV_DIM"],
+        "num_fcs": head["NUM_FC"],
+        "fc_channels": head["FC_DIM"],
+        "norm": NORMS[head["NORM"]],
+        "class_agnostic": head["CLS_AGNOSTIC_BBOX_REG"],
+        "box_weights": tuple(head["BBOX_REG_WEIGHTS"]),
+        "smooth_l1_beta": head["SMOOTH_L1_BETA"],
+    }
+
+
+def _mask_head(model: Mapping[str, Any]) -> dict[str, Any]:
+    head = model["ROI_MASK_HEAD"]
+    return {
+        "pooler_resolution": head["POOLER_RESOLUTION"],
+        "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
+        "num_convs": head["NUM_CONV"],
+        "conv_channels": head["CONV_DIM"],
+        "norm": NORMS[head["NORM"]],
+        "class_agnostic": head["CLS_AGNOSTIC_MASK"],
+    }

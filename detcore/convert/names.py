@@ -1,0 +1,81 @@
+"""Renames the tensors of a checkpoint, in both directions."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Reshape = Callable[[Tensor], Tensor]
+
+
+def unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How tensors whose names begin alike are called here and there.
+
+    Attributes:
+        theirs, ours: beginnings of names; `{n}` in both stands for a number.
+        shift: our number minus theirs.
+        forward, backward: their tensor to ours, and ours to theirs.
+    """
+
+    theirs: str
+    ours: str
+    shift: int = 0
+    forward: Reshape = unchanged
+    backward: Reshape = unchanged
+
+
+def to_ours(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[str, Tensor], list[str]]:
+    """Their tensors under our names, by the first rule that fits each; and the names that no rule fits."""
+    return _renamed(state, [(r.theirs, r.ours, r.shift, r.forward) for r in rules])
+
+
+def from_ours(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[str, Tensor], list[str]]:
+    """Our tensors under their names, by the first rule that fits each; and the names that no rule fits."""
+    return _renamed(state, [(r.ours, r.theirs, -r.shift, r.backward) for r in rules])
+
+
+def _renamed(
+    state: Mapping[str, Tensor], directed: Sequence[tuple[str, str, int, Reshape]]
+) -> tuple[dict[str, Tensor], list[str]]:
+    patterns = [
+        (re.compile(re.escape(source).replace(r"\{n\}", r"(\d+)")), target, shift, reshape)
+        for source, target, shift, reshape in directed
+    ]
+    renamed: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in state.items():
+        for pattern, target, shift, reshape in patterns:
+            found = pattern.match(name)
+            if found:
+                start = target.replace("{n}", str(int(found[1]) + shift)) if found.groups() else target
+                renamed[start + name[found.end() :]] = reshape(tensor).contiguous()
+                break
+        else:
+            unknown.append(name)
+    return renamed, unknown
+
+
+def load(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Loads all of `state` into all of `model`.
+
+    Raises:
+        ValueError: naming the tensors that are missing, too many or of another shape.
+    """
+    wanted = model.state_dict()
+    faults = [f"{name} is missing" for name in wanted if name not in state]
+    faults += [f"{name} has no place in the model" for name in state if name not in wanted]
+    faults += [
+        f"{name} is {tuple(state[name].shape)}, the model's {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if faults:
+        raise ValueError(f"{source}: {len(faults)} tensors do not fit the model: {'; '.join(faults[:8])}")
+    model.load_state_dict(dict(state))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.heads.box_head import BoxHead, RegionPredictions
 from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
-from detcore.models.proposals.rpn import RPN
+from detcore.models.proposals.rpn import RPN, AnchorPredictions
 from detcore.ops import nms_padded
 from detcore.structures.batch import Batch, Detections, Targets
 from detcore.structures.boxes import clip, larger_than
@@ -70,6 +70,11 @@ class FasterRCNN(nn.Module):
         features: list[Tensor] = self.neck(self.backbone(images))
         return features
 
+    def dense(self, images: Tensor) -> tuple[list[Tensor], AnchorPredictions]:
+        """What works on whole feature maps: the neck's levels, the RPN's predictions. It compiles as one graph."""
+        features = self.features(images)
+        return features, self.rpn(features)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """loss_rpn_cls, loss_rpn_loc and the box head's: 0-dim, divided by counts over all ranks."""
         losses, _, _ = self._first_losses(batch)
@@ -78,8 +83,7 @@ class FasterRCNN(nn.Module):
     def _first_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
         """Of both stages; with the levels that regions are pooled from, and the regions trained on."""
         targets = required_targets(batch)
-        features = self.features(batch.images)
-        predictions = self.rpn(features)
+        features, predictions = self.dense(batch.images)
         losses = self.rpn.losses(predictions, batch, targets)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)
         regions = self.region_sampler(proposals, batch, targets)
@@ -92,8 +96,8 @@ class FasterRCNN(nn.Module):
         return self._detect_boxes(batch)[0]
 
     def _detect_boxes(self, batch: Batch) -> tuple[Detections, list[Tensor]]:
-        features = self.features(batch.images)
-        proposals = self.rpn.propose(self.rpn(features), batch.image_sizes, self.rpn.test_limits)
+        features, predictions = self.dense(batch.images)
+        proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.test_limits)
         features = features[: self.neck.num_region_levels]
         return self._select(self.box_head.predict(features, proposals), proposals.valid, batch), features
 

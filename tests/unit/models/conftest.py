@@ -6,38 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from small_detectors import MASK_HEAD, NUM_CLASSES, SMALL_RCNN
+from torch import Tensor, nn
 
 from detcore.config.model import FasterRCNN, MaskRCNN
 from detcore.models import build_model
 from detcore.structures.batch import Batch, Polygons, Targets
-
-NUM_CLASSES = 3
-RESNET = {
-    "type": "resnet",
-    "stem_channels": 8,
-    "res2_channels": 32,
-    "width_per_group": 8,
-    "frozen_stages": 0,
-    "norm": "gn",
-}
-SMALL = {
-    "name": "small",
-    "backbone": RESNET,
-    "neck": {"channels": 16},
-    "rpn": {
-        "anchors": {"sizes": [[12.0], [20.0], [32.0], [48.0], [64.0]]},
-        "samples_per_image": 32,
-        "pre_nms_topk_train": 60,
-        "pre_nms_topk_test": 60,
-        "post_nms_topk_train": 40,
-        "post_nms_topk_test": 40,
-    },
-    "roi_sampling": {"samples_per_image": 16, "positive_fraction": 0.5},
-    "box_head": {"fc_channels": 32, "sampling_ratio": 2},
-    "selection": {"max_detections": 10},
-}
-MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampling_ratio": 2}
 
 
 @pytest.fixture
@@ -46,7 +20,7 @@ def make_model() -> Callable[..., nn.Module]:
 
     def make(*, masks: bool = True, **sections: object) -> nn.Module:
         torch.manual_seed(0)
-        settings = {**SMALL, **sections}
+        settings = {**SMALL_RCNN, **sections}
         section = MaskRCNN(**settings, mask_head=MASK_HEAD) if masks else FasterRCNN(**settings)
         return build_model(section, num_classes=NUM_CLASSES)
 
@@ -55,7 +29,10 @@ def make_model() -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def make_batch() -> Callable[..., Batch]:
-    """Builds a batch of filled ellipses on noise, each class of a colour and each object in a quadrant of its own."""
+    """Builds a batch of filled ellipses on noise, each class of a colour and each object in a quadrant of its own.
+
+    Targets are of every kind: keypoints are the centre and the four ends, the semantic class is an object's + 1.
+    """
 
     def make(*, images: int = 2, size: int = 64, objects: int = 3, capacity: int = 4, seed: int = 0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
@@ -68,12 +45,14 @@ def make_batch() -> Callable[..., Batch]:
         circle = torch.stack((angle.cos(), angle.sin()), dim=-1)
         centre = corner + side / 2
         vertices = centre[:, :, None] + circle * side[:, :, None] / 2
+        semantic = torch.zeros(images, size, size, dtype=torch.uint8)
         pixels = 0.1 * torch.randn(images, 3, size, size, generator=generator)
         place = torch.stack(torch.meshgrid(*2 * [torch.arange(size) + 0.5], indexing="xy"), dim=-1)
         for image in range(images):
             for item in range(objects):
                 inside = ((place - centre[image, item]) / side[image, item] * 2).square().sum(-1) < 1
                 pixels[image, :, inside] = torch.eye(3)[labels[image, item]][:, None] * 2
+                semantic[image, inside] = (labels[image, item] + 1).to(torch.uint8)
         polygons = Polygons(
             vertices=vertices.flatten(1, 2),
             ring_starts=(torch.arange(capacity) * 16).repeat(images, 1),
@@ -81,7 +60,16 @@ def make_batch() -> Callable[..., Batch]:
             ring_objects=torch.arange(capacity).repeat(images, 1),
         )
         boxes = torch.cat((corner, corner + side), dim=-1)
+        tilt = 180 * torch.rand(images, capacity, 1, generator=generator) - 90
+        rotated = torch.cat((centre, side, tilt), dim=-1)
+        ends = torch.tensor([[0.0, 0.0], [1, 0], [-1, 0], [0, 1], [0, -1]]) / 2
+        points = centre[:, :, None] + ends * side[:, :, None]
+        keypoints = torch.cat((points, torch.full_like(points[..., :1], 2.0)), dim=-1)
         sizes = torch.full((images, 2), size)
+
+        def masked(values: Tensor) -> Tensor:
+            return torch.where(valid.view(images, capacity, *[1] * (values.dim() - 2)), values, 0)
+
         return Batch(
             images=pixels.contiguous(memory_format=torch.channels_last),
             image_sizes=sizes,
@@ -90,7 +78,15 @@ def make_batch() -> Callable[..., Batch]:
             original_sizes=sizes,
             geometry=torch.eye(3).repeat(images, 1, 1),
             rng_key=torch.tensor([7, 3]),
-            targets=Targets(torch.where(valid[..., None], boxes, 0.0), torch.where(valid, labels, 0), valid, polygons),
+            targets=Targets(
+                masked(boxes),
+                masked(labels),
+                valid,
+                polygons,
+                boxes_xywha=masked(rotated),
+                keypoints=masked(keypoints),
+                semantic=semantic,
+            ),
         )
 
     return make

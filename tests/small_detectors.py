@@ -34,4 +34,19 @@ MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampl
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
     "mask_rcnn": MaskRCNN(**SMALL_RCNN, mask_head=MASK_HEAD),
+    "cascade_mask_rcnn": MaskRCNN(
+        **{**SMALL_RCNN, "box_head": {**SMALL_RCNN["box_head"], "type": "cascade", "box_loss": "giou"}},
+        mask_head=MASK_HEAD,
+    ),
+    "federated_rcnn": FasterRCNN(
+        **{
+            **SMALL_RCNN,
+            "box_head": {
+                **SMALL_RCNN["box_head"],
+                "class_loss": "sigmoid",
+                "federated": {"num_classes_per_image": 3, "class_counts": (9, 5, 1)},
+            },
+            "selection": {"max_detections": 10, "score_threshold": 0.001, "soft_nms": "gaussian"},
+        }
+    ),
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import detcore
 
 if TYPE_CHECKING:
+    from detcore.config import TTAConfig
     from detcore.inference import Prediction
     from detcore.inference.sources import ImageSource
 
@@ -106,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
 
+    predict.add_argument("--tta", action="store_true", help="look at several sizes, and mirrored, and merge: slower")
+    predict.add_argument(
+        "--tta-sizes",
+        metavar="PIXELS",
+        help="shortest sides, such as 640,800,960 (default: 0.75, 1 and 1.25 times the model's)",
+    )
+    predict.add_argument("--tta-no-flip", action="store_true", help="do not look at mirrored images")
+
     pull = command("pull", "copy a published model into a folder of its own")
     pull.add_argument("model", metavar="NAME", help="a registered name, or a published folder")
     pull.add_argument("folder", metavar="DIR", type=Path, help="a new or empty folder")
@@ -128,7 +137,10 @@ def _predict(options: argparse.Namespace) -> int:
     from detcore.inference.sources import expand
 
     sources = expand(options.sources)[0]  # a misspelt path is told before a model is loaded
+    tta = _tta(options)
     predictor = detcore.load(options.model, device=options.device)
+    if tta is not None:
+        predictor = predictor.augmented(tta)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     if options.json not in (None, "-"):  # told before hours of work, not after
@@ -160,6 +172,19 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"detcore predict: {unreadable} of {len(sources)} images could not be read", file=sys.stderr)
         return _INCOMPLETE
     return 0
+
+
+def _tta(options: argparse.Namespace) -> "TTAConfig | None":
+    from detcore.config import TTAConfig
+
+    if not options.tta:
+        if options.tta_sizes or options.tta_no_flip:
+            raise ValueError("--tta-sizes and --tta-no-flip are settings of --tta: give that too")
+        return None
+    sizes = (options.tta_sizes or "").replace(",", " ").split()
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise ValueError(f"--tta-sizes {options.tta_sizes}: give sides in pixels, such as 640,800,960")
+    return TTAConfig(sizes=tuple(map(int, sizes)), flip=not options.tta_no_flip)
 
 
 def _file_name(source: Any, taken: set[str]) -> str:

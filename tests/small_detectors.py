@@ -50,4 +50,19 @@ SMALL: dict[str, ModelConfig] = {
         mask_head=MASK_HEAD,
     ),
     "rpn": ProposalNetwork(**{key: SMALL_RCNN[key] for key in ("name", "backbone", "neck", "rpn")}),
+    "cascade_mask_rcnn": MaskRCNN(
+        **{**SMALL_RCNN, "box_head": {**SMALL_RCNN["box_head"], "type": "cascade", "box_loss": "giou"}},
+        mask_head=MASK_HEAD,
+    ),
+    "federated_rcnn": FasterRCNN(
+        **{
+            **SMALL_RCNN,
+            "box_head": {
+                **SMALL_RCNN["box_head"],
+                "class_loss": "sigmoid",
+                "federated": {"num_classes_per_image": 3, "class_counts": (9, 5, 1)},
+            },
+            "selection": {"max_detections": 10, "score_threshold": 0.001, "soft_nms": "gaussian"},
+        }
+    ),
 }

@@ -4,7 +4,7 @@ from detcore.config.data import DataConfig
 from detcore.config.loading import compose_params, config_directory, load
 from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, OwnModel, ResNetBackbone, TimmBackbone
 from detcore.config.root import Config
-from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig
+from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig, TTAConfig
 
 __all__ = [
     "ClusterConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "OptimConfig",
     "OwnModel",
     "ResNetBackbone",
+    "TTAConfig",
     "TimmBackbone",
     "TrackingConfig",
     "compose_params",

@@ -36,6 +36,17 @@ class OptimConfig(Section):
     schedule: Annotated[MultiStep | Cosine, Field(discriminator="type")] = MultiStep()
 
 
+class TTAConfig(Section):
+    """Test-time augmentation: the views of an image whose detections are merged."""
+
+    sizes: tuple[Count, ...] = ()
+    """Shortest sides of the views in pixels; none takes 0.75, 1 and 1.25 times the model's own."""
+    max_size: Count | None = None
+    """Longest side of a view; None scales the model's own with the sizes."""
+    flip: bool = True
+    """Every size mirrored as well."""
+
+
 class EngineConfig(Section):
     steps: Count
     """Optimiser steps: the only clock."""
@@ -49,6 +60,8 @@ class EngineConfig(Section):
     eval_every: Count | None = None
     """Steps between evaluations on val; None evaluates once, at the end."""
     eval_batch_size: Count = 8
+    tta: TTAConfig | None = None
+    """How the evaluate stage measures the published model; evaluations in training look at one view."""
     validation_loss: bool = True
     monitor: Literal["box_ap", "box_ap50", "mask_ap", "mask_ap50"] = "box_ap"
     """What 'best' means, on val; higher is better."""

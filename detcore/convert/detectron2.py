@@ -14,7 +14,8 @@ NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "n
 def rules(config: config_of.ModelConfig) -> list[Rule]:
     """For the tensors of a model; a rule for a part stands before one for the whole."""
     assert isinstance(config, config_of.Proposing)
-    return [*_backbone_rules(config), *_rpn_rules(config.rpn), *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
+    box_head = _box_head_rules(config.box_head) if isinstance(config, config_of.RCNN) else []
+    return [*_backbone_rules(config), *_rpn_rules(config.rpn), *box_head, *_MASK_HEAD_RULES]
 
 
 def _reversed_channels(weight: Tensor) -> Tensor:
@@ -54,13 +55,6 @@ def _rpn_rules(config: config_of.RPN) -> list[Rule]:
     ]
 
 
-_BOX_HEAD_RULES = [
-    Rule("roi_heads.res5.", "box_head.res5."),
-    Rule("roi_heads.box_head.conv{n}.", "box_head.convs.{n}.", -1),
-    Rule("roi_heads.box_head.fc{n}.", "box_head.fcs.{n}.", -1),
-    Rule("roi_heads.box_predictor.cls_score.", "box_head.class_logits."),
-    Rule("roi_heads.box_predictor.bbox_pred.", "box_head.box_offsets."),
-]
 _MASK_HEAD_RULES = [
     Rule("roi_heads.mask_head.mask_fcn{n}.", "mask_head.convs.{n}.", -1),
     Rule("roi_heads.mask_head.deconv.", "mask_head.upsample."),
@@ -74,6 +68,26 @@ _MASK_HEAD_RULES = [
     ),
     Rule("roi_heads.mask_head.", "mask_head."),
 ]
+
+
+def _box_head_rules(config: config_of.AnyBoxHead) -> list[Rule]:
+    if config.type == "cascade":
+        places = [(f"{stage}.", f"stages.{stage}.") for stage in range(len(config.ious))]
+    else:
+        places = [("", "")]
+    return [
+        Rule("roi_heads.res5.", "box_head.res5."),
+        *(
+            rule
+            for theirs, ours in places
+            for rule in (
+                Rule(f"roi_heads.box_head.{theirs}conv{{n}}.", f"box_head.{ours}convs.{{n}}.", -1),
+                Rule(f"roi_heads.box_head.{theirs}fc{{n}}.", f"box_head.{ours}fcs.{{n}}.", -1),
+                Rule(f"roi_heads.box_predictor.{theirs}cls_score.", f"box_head.{ours}class_logits."),
+                Rule(f"roi_heads.box_predictor.{theirs}bbox_pred.", f"box_head.{ours}box_offsets."),
+            )
+        ),
+    ]
 
 
 def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfig:
@@ -175,12 +189,14 @@ def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
         "min_box_size": model["PROPOSAL_GENERATOR"]["MIN_SIZE"],
         "smooth_l1_beta": rpn["SMOOTH_L1_BETA"],
         "loss_weight": rpn["LOSS_WEIGHT"],
+        "box_loss": rpn["BBOX_REG_LOSS_TYPE"],
+        "box_loss_weight": rpn["BBOX_REG_LOSS_WEIGHT"],
     }
 
 
 def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_BOX_HEAD"]
-    return {
+    settings = {
         "pooler_resolution": head["POOLER_RESOLUTION"],
         "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
         "num_convs": head["NUM_CONV"],
@@ -188,9 +204,30 @@ def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
         "num_fcs": head["NUM_FC"],
         "fc_channels": head["FC_DIM"],
         "norm": NORMS[head["NORM"]],
+        "smooth_l1_beta": head["SMOOTH_L1_BETA"],
+        "box_loss": head["BBOX_REG_LOSS_TYPE"],
+        "box_loss_weight": head["BBOX_REG_LOSS_WEIGHT"],
+        "class_loss": "sigmoid" if head.get("USE_SIGMOID_CE") else "softmax",
+    }
+    if head.get("USE_FED_LOSS"):  # the counts are its data's, not its configuration's
+        settings["federated"] = {
+            "num_classes_per_image": head["FED_LOSS_NUM_CLASSES"],
+            "frequency_power": head["FED_LOSS_FREQ_WEIGHT_POWER"],
+        }
+    if model["ROI_HEADS"]["NAME"] == "CascadeROIHeads":
+        if not head["CLS_AGNOSTIC_BBOX_REG"]:
+            raise ValueError("CascadeROIHeads needs ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True, in Detectron2 as here")
+        cascade = model["ROI_BOX_CASCADE_HEAD"]
+        return {
+            **settings,
+            "type": "cascade",
+            "ious": tuple(cascade["IOUS"]),
+            "box_weights": tuple(tuple(weights) for weights in cascade["BBOX_REG_WEIGHTS"]),
+        }
+    return {
+        **settings,
         "class_agnostic": head["CLS_AGNOSTIC_BBOX_REG"],
         "box_weights": tuple(head["BBOX_REG_WEIGHTS"]),
-        "smooth_l1_beta": head["SMOOTH_L1_BETA"],
     }
 
 

@@ -114,6 +114,16 @@ class ShardedSplit:
         """The objects of one image, in raw pixels."""
         return self.annotations.objects(index, height=int(self.heights[index]), width=int(self.widths[index]))
 
+    def images_by_class(self) -> list[int]:
+        """How many images have each class; crowd regions do not count."""
+        labels, starts = self.annotations.labels, self.annotations.starts
+        samples = np.repeat(np.arange(len(self)), np.diff(starts))
+        kept = ~self.annotations.crowd
+        classes = len(self.categories)
+        pairs = np.unique(samples[kept] * classes + labels[kept])
+        counts: list[int] = np.bincount(pairs % classes, minlength=classes).tolist()
+        return counts
+
     def to_coco(self) -> dict[str, Any]:
         """The ground truth as COCO's JSON, values exactly as in the source; category_id is the class + 1."""
         sizes = zip(self.image_ids.tolist(), self.file_names, self.heights.tolist(), self.widths.tolist(), strict=True)

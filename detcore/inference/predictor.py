@@ -2,15 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from detcore.config.training import TTAConfig
 from detcore.inference.prediction import Prediction
 from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.sources import ImageSource, Source, expand, read_rgb
+from detcore.inference.views import AugmentedPreprocessing
+from detcore.models.augmented import AugmentedDetector
 from detcore.ops import paste_masks
 from detcore.structures.batch import Batch, Detections
 from detcore.structures.boxes import larger_than
@@ -35,12 +39,35 @@ class Predictor:
     """
 
     def __init__(
-        self, *, model: nn.Module, labels: Sequence[str], preprocessing: Preprocessing, device: torch.device
+        self,
+        *,
+        model: nn.Module,
+        labels: Sequence[str],
+        preprocessing: Preprocessing | AugmentedPreprocessing,
+        device: torch.device,
     ) -> None:
         self.model = model.to(device).eval()
         self.labels = tuple(labels)
         self.preprocessing = preprocessing
         self.device = device
+
+    def augmented(self, tta: TTAConfig, *, mirrored_keypoints: Sequence[int] | None = None) -> Self:
+        """The same detector with test-time augmentation: slower, and usually more accurate.
+
+        Args:
+            tta: the views that are looked at.
+            mirrored_keypoints: for each keypoint which one it becomes in a mirror, where the model predicts any.
+
+        Raises:
+            ValueError: the model predicts something that views cannot be merged of.
+        """
+        assert isinstance(self.preprocessing, Preprocessing), "this predictor is augmented already"
+        return type(self)(
+            model=AugmentedDetector(self.model, mirrored_keypoints=mirrored_keypoints),
+            labels=self.labels,
+            preprocessing=AugmentedPreprocessing(own=self.preprocessing, tta=tta),
+            device=self.device,
+        )
 
     def predict(
         self, source: Source, *, score_threshold: float = 0.5, batch_size: int = 8
@@ -93,7 +120,7 @@ class Predictor:
 
     def _predict_some(self, read: Sequence[_Read], score_threshold: float) -> list[Prediction]:
         images = [image for _, image in read]
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             groups[self.preprocessing.padded_size(image)].append(index)
         predictions: dict[int, Prediction] = {}

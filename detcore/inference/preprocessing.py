@@ -40,13 +40,16 @@ class Preprocessing:
         divisor = self.size_divisor
         return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
-    def batch(self, images: Sequence[NDArray[np.uint8]], device: torch.device) -> Batch:
-        """Images (h, w, 3) of one padded size as a batch on `device`."""
+    def batch(self, images: Sequence[NDArray[np.uint8]], device: torch.device, *, mirrored: bool = False) -> Batch:
+        """Images (h, w, 3) of one padded size as a batch on `device`; `mirrored`: left and right change places."""
         shapes = {self.padded_size(image) for image in images}
         assert len(shapes) == 1, f"images of several padded sizes in one batch: {shapes}"
         raw_sizes = [(image.shape[0], image.shape[1]) for image in images]
         sizes = [self.content_size(image) for image in images]
         geometry = np.stack([scaling(old, new) for old, new in zip(raw_sizes, sizes, strict=True)])
+        if mirrored:
+            geometry[:, 0, 0] *= -1
+            geometry[:, 0, 2] = [width for _, width in sizes]
         geometry_tensor = torch.from_numpy(geometry.astype(np.float32))
         pixels = warp_normalize(
             [torch.tensor(image, device=device) for image in images],

@@ -5,7 +5,8 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from detcore.data.shards import read_description as read_dataset
 from detcore.engine import Precision, evaluate, predicts
 from detcore.engine.atomic import write_file
 from detcore.evaluation import Evaluation, PRCurve, save_pr_curve
-from detcore.inference import PublishedModel, load_folder, read_description
+from detcore.inference import Predictor, PublishedModel, load_folder, read_description
+from detcore.inference.views import AugmentedPreprocessing, augmented_batches
 from detcore.launch.training import ensure_shards
+from detcore.structures.batch import Batch
 from detcore.tracking import RunHandle, buffer
 from detcore.tracking.pictures import Pictures
 
@@ -54,19 +57,9 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     predictor = load_folder(model_dir, device=config.engine.device, model=model)
     split = ShardedSplit.open(shards, "test")
     precision = Precision(name=config.engine.precision, device=predictor.device)
-    preprocessing = predictor.preprocessing
-    with build_loader(
-        split,
-        config.data.model_copy(update={"test_transforms": (preprocessing.transform,)}),
-        train=False,
-        batch_size=config.engine.eval_batch_size,
-        seed=config.seed,
-        image_mean=preprocessing.image_mean,
-        image_std=preprocessing.image_std,
-        device=predictor.device,
-        dtype=precision.dtype,
-        size_divisor=preprocessing.size_divisor,
-    ) as loader:
+    if config.engine.tta is not None:
+        predictor = predictor.augmented(config.engine.tta)
+    with _batches(config, split, predictor, precision) as loader:
         scores = evaluate(
             predictor.model.to(precision.dtype),
             loader,
@@ -80,6 +73,31 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     if config.tracking.enabled:
         _track(config, folder, scores.metrics)
     return scores.metrics
+
+
+def _batches(
+    config: Config, split: ShardedSplit, predictor: Predictor, precision: Precision
+) -> AbstractContextManager[Iterable[Batch]]:
+    """The split as the predictor sees images."""
+    preprocessing, batch_size = predictor.preprocessing, config.engine.eval_batch_size
+    if isinstance(preprocessing, AugmentedPreprocessing):
+        return nullcontext(
+            augmented_batches(
+                split, preprocessing, batch_size=batch_size, device=predictor.device, dtype=precision.dtype
+            )
+        )
+    return build_loader(
+        split,
+        config.data.model_copy(update={"test_transforms": (preprocessing.transform,)}),
+        train=False,
+        batch_size=batch_size,
+        seed=config.seed,
+        image_mean=preprocessing.image_mean,
+        image_std=preprocessing.image_std,
+        device=predictor.device,
+        dtype=precision.dtype,
+        size_divisor=preprocessing.size_divisor,
+    )
 
 
 def _ensure_its_shards(config: Config, published: PublishedModel) -> None:

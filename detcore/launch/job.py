@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from detcore.config import Config
-from detcore.data import SampleTransform
+from detcore.data import SampleTransform, ShardedSplit
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, Worker, fit
 from detcore.evaluation import save_pr_curve
@@ -38,7 +38,14 @@ class Job:
             return self.model
         categories = read_description(Path(self.config.data.shards))["categories"]
         torch.manual_seed(self.config.seed)
-        return build_model(self.config.model, num_classes=len(categories))
+        return build_model(self.config.model, num_classes=len(categories), class_counts=self._class_counts())
+
+    def _class_counts(self) -> list[int] | None:
+        """Training images of each class, where the model's loss asks for them."""
+        federated = getattr(getattr(self.config.model, "box_head", None), "federated", None)
+        if federated is None or federated.class_counts is not None:
+            return None
+        return ShardedSplit.open(Path(self.config.data.shards), "train").images_by_class()
 
 
 def run_rank(job: Job, worker: Worker) -> FitResult:

@@ -1,37 +1,22 @@
 """Faster R-CNN, with a feature pyramid or without: arXiv:1506.01497 and arXiv:1612.03144."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.heads.box_head import RegionHead, RegionPredictions
+from detcore.models.heads.cascade_head import CascadeHead
 from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
 from detcore.models.proposals.rpn import RPN
 from detcore.models.proposals.stage import ProposalStage
-from detcore.ops import nms_padded
+from detcore.models.selection import DetectionLimits, select_detections
 from detcore.structures.batch import Batch, Detections, Targets
 from detcore.structures.boxes import clip, larger_than
 
 MAX_CANDIDATES = 10_000
-"""Scored boxes of an image that go into non-maximum suppression. Above the threshold there are hundreds at most: of a
-proposal, whose scores add up to one, no more than 20 classes can be above 0.05."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionLimits:
-    """Which detections are kept.
-
-    Attributes:
-        score_threshold: scores must be above it.
-        nms_threshold: boxes of a class that overlap a better one by more than this IoU are dropped.
-        max_detections: of an image, the best.
-    """
-
-    score_threshold: float
-    nms_threshold: float
-    max_detections: int
+"""Scored boxes of an image that go into non-maximum suppression, the best. Above a threshold of 0.05 there are hundreds
+at most: of a proposal, whose scores add up to one, no more than 20 classes. Only thresholds far below, as for LVIS with
+its 1203 classes, leave more."""
 
 
 class FasterRCNN(ProposalStage):
@@ -52,7 +37,7 @@ class FasterRCNN(ProposalStage):
         backbone: Backbone,
         neck: Neck,
         rpn: RPN,
-        box_head: RegionHead,
+        box_head: RegionHead | CascadeHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
     ) -> None:
@@ -82,7 +67,26 @@ class FasterRCNN(ProposalStage):
 
     def detect(self, batch: Batch) -> Detections:
         """What is seen in each image; the same whatever other images are in the batch."""
-        return self._detect_boxes(batch)[0]
+        detections, features = self._detect_boxes(batch)
+        return self.describe(features, detections)
+
+    def describe(self, features: list[Tensor], detections: Detections) -> Detections:
+        """Detections with what this detector says of an object beside its box: here nothing; masks in Mask R-CNN.
+
+        Args:
+            features: the levels that regions are pooled from.
+            detections: boxes and classes, found in these features or elsewhere.
+        """
+        return detections
+
+    def describe_boxes(self, batch: Batch, detections: Detections) -> Detections:
+        """`describe` of boxes found elsewhere, such as in other views of the same images.
+
+        Args:
+            batch: the images.
+            detections: boxes, in pixels of `batch`, and classes.
+        """
+        return self.describe(self.features(batch.images)[: self.neck.num_region_levels], detections)
 
     def _detect_boxes(self, batch: Batch) -> tuple[Detections, list[Tensor]]:
         features, predictions = self.dense(batch.images)
@@ -102,15 +106,7 @@ class FasterRCNN(ProposalStage):
         finite = boxes.isfinite().all(dim=-1)
         boxes = clip(torch.where(finite[..., None], boxes, 0.0), batch.image_sizes)
         usable = finite & (scores > 0) & larger_than(boxes, 0.0)
-        keep, count = nms_padded(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
-        valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
-        kept = boxes.gather(1, keep[..., None].expand(-1, -1, 4))
-        return Detections(
-            boxes_xyxy=torch.where(valid[..., None], kept, 0.0).float(),
-            scores=torch.where(valid, scores.gather(1, keep), 0.0).float(),
-            labels=torch.where(valid, labels.gather(1, keep), 0),
-            valid=valid,
-        )
+        return select_detections(boxes, scores, labels, usable, limits)[0]
 
 
 def required_targets(batch: Batch) -> Targets:

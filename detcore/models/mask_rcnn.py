@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from detcore.models.backbones.backbone import Backbone, Neck
-from detcore.models.faster_rcnn import DetectionLimits, FasterRCNN, required_targets
+from detcore.models.faster_rcnn import FasterRCNN, required_targets
 from detcore.models.heads.box_head import RegionHead
+from detcore.models.heads.cascade_head import CascadeHead
 from detcore.models.heads.mask_head import MaskHead
 from detcore.models.proposals.roi_sampling import RegionSampler
 from detcore.models.proposals.rpn import RPN
+from detcore.models.selection import DetectionLimits
 from detcore.structures.batch import Batch, Detections, Polygons
 
 
@@ -25,7 +27,7 @@ class MaskRCNN(FasterRCNN):
         backbone: Backbone,
         neck: Neck,
         rpn: RPN,
-        box_head: RegionHead,
+        box_head: RegionHead | CascadeHead,
         mask_head: MaskHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
@@ -41,21 +43,20 @@ class MaskRCNN(FasterRCNN):
         losses, features, regions = self._first_losses(batch)
         return losses | self.mask_head.losses(features, regions, polygons)
 
-    def detect(self, batch: Batch) -> Detections:
-        """What is seen in each image, with masks; the same whatever other images are in the batch."""
-        detections, features = self._detect_boxes(batch)
+    def describe(self, features: list[Tensor], detections: Detections) -> Detections:
+        """Detections with masks."""
         boxes = detections.boxes_xyxy.to(torch.promote_types(features[0].dtype, torch.float32))
         return replace(detections, masks=self.masks_of(features, boxes, detections.labels, detections.valid))
 
     def masks_of(self, features: list[Tensor], boxes_xyxy: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Masks of given boxes.
+        """Masks in boxes that were found here or elsewhere.
 
         Args:
             features: the levels that regions are pooled from.
-            boxes_xyxy, labels, valid: (B, R, 4), (B, R) classes and (B, R) bool.
+            boxes_xyxy, labels, valid: (B, D, 4), (B, D) and (B, D).
 
         Returns:
-            (B, R, S, S) float32 probabilities inside each box; 0 where not valid.
+            (B, D, S, S) float32 probabilities inside each box, 0 where not valid.
         """
         return probabilities(self.mask_head(features, boxes_xyxy, valid, labels), valid)
 

@@ -17,6 +17,7 @@ from detcore.ops.random import keyed_uniform
 from detcore.ops.roi_align import roi_align
 from detcore.ops.roi_align_rotated import roi_align_rotated
 from detcore.ops.rotated import batched_nms_rotated, box_iou_rotated, nms_rotated, nms_rotated_padded
+from detcore.ops.soft_nms import soft_nms_padded
 from detcore.ops.warp import warp_normalize
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "roi_align",
     "roi_align_rotated",
     "sigmoid_focal_loss",
+    "soft_nms_padded",
     "warp_normalize",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TensorStruct:
-    """Moves a frozen dataclass of tensors (or of such dataclasses, or None) between devices, field by field."""
+    """Moves a frozen dataclass of tensors (of such dataclasses, of tuples of them, or None) between devices."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same structure with `function` applied to every tensor."""
@@ -18,6 +18,8 @@ class TensorStruct:
         def apply(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return function(value)
+            if isinstance(value, tuple):
+                return tuple(apply(item) for item in value)
             return value.map(function) if isinstance(value, TensorStruct) else value
 
         return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})

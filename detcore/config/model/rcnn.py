@@ -7,6 +7,9 @@ from pydantic import Tag, model_validator
 from detcore.config.model.backbone import FPN, Backbone, Neck, ResNetBackbone
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section, by_type
 
+BoxLoss = Literal["smooth_l1", "giou", "diou", "ciou"]
+BoxWeights = tuple[Positive, Positive, Positive, Positive]
+
 
 class Anchors(Section):
     sizes: tuple[tuple[Positive, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
@@ -43,34 +46,86 @@ class RPN(Section):
     min_box_size: NonNegative = 0.0
     smooth_l1_beta: NonNegative = 0.0
     loss_weight: NonNegative = 1.0
+    box_loss: BoxLoss = "smooth_l1"
+    box_loss_weight: NonNegative = 1.0
+    """Of the box loss alone, on top of loss_weight."""
 
 
-class BoxHead(Section):
-    type: Literal["standard"] = "standard"
-    pooler_resolution: Count = 7
+class Federated(Section):
+    """Each image's class loss looks at the classes it has and at random others, as LVIS needs (arXiv:2103.07461)."""
+
+    num_classes_per_image: Count = 50
+    frequency_power: NonNegative = 0.5
+    """A class is drawn in proportion to its count to this power."""
+    class_counts: tuple[NonNegative, ...] | None = None
+    """How often each class occurs; None counts the training images that have it."""
+
+
+class RegionHead(Section):
+    """What every kind of second stage has."""
+
     sampling_ratio: CountOrZero = 0
+    smooth_l1_beta: NonNegative = 0.0
+    box_loss: BoxLoss = "smooth_l1"
+    box_loss_weight: NonNegative = 1.0
+    class_loss: Literal["softmax", "sigmoid"] = "softmax"
+    federated: Federated | None = None
+    """With class_loss sigmoid; None looks at all classes."""
+
+    @model_validator(mode="after")
+    def _federated_is_sigmoid(self) -> Self:
+        if self.federated is not None and self.class_loss != "sigmoid":
+            raise ValueError("federated looks at single classes, which a softmax has not: set class_loss=sigmoid")
+        return self
+
+
+class LayeredHead(RegionHead):
+    """Convolutions and fully connected layers on each region."""
+
+    pooler_resolution: Count = 7
     num_convs: CountOrZero = 0
     conv_channels: Count = 256
     num_fcs: CountOrZero = 2
     fc_channels: Count = 1024
     norm: Literal["none", "gn"] = "none"
+
+
+class BoxHead(LayeredHead):
+    type: Literal["standard"] = "standard"
     class_agnostic: bool = False
-    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
-    smooth_l1_beta: NonNegative = 0.0
+    box_weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
 
 
-class Res5Head(Section):
+class CascadeHead(LayeredHead):
+    """Cascade R-CNN's stages: the other settings are each one's; their boxes are class-agnostic."""
+
+    type: Literal["cascade"] = "cascade"
+    ious: tuple[Fraction, ...] = (0.5, 0.6, 0.7)
+    """Regions are positive from these on, one for each stage; the first is roi_sampling's."""
+    box_weights: tuple[BoxWeights, ...] = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+
+    @model_validator(mode="after")
+    def _one_for_each_stage(self) -> Self:
+        if not self.ious or len(self.ious) != len(self.box_weights):
+            raise ValueError(
+                f"ious has {len(self.ious)} stages and box_weights {len(self.box_weights)}: give one of each to a stage"
+            )
+        return self
+
+
+class Res5Head(RegionHead):
     """The backbone's missing last stage, on each region; its width, groups, norm and weights are as the backbone's."""
 
     type: Literal["res5"] = "res5"
     pooler_resolution: Count = 14
-    sampling_ratio: CountOrZero = 0
     class_agnostic: bool = False
-    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
-    smooth_l1_beta: NonNegative = 0.0
+    box_weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
 
 
-RegionHead = Annotated[Annotated[BoxHead, Tag("standard")] | Annotated[Res5Head, Tag("res5")], by_type("standard")]
+AnyBoxHead = Annotated[
+    Annotated[BoxHead, Tag("standard")] | Annotated[CascadeHead, Tag("cascade")] | Annotated[Res5Head, Tag("res5")],
+    by_type("standard"),
+]
 
 
 class MaskHead(Section):
@@ -95,6 +150,12 @@ class Selection(Section):
     score_threshold: Fraction = 0.05
     nms_threshold: Fraction = 0.5
     max_detections: Count = 100
+    soft_nms: Literal["none", "linear", "gaussian"] = "none"
+    """Lower the scores of overlapping boxes instead of dropping them (arXiv:1704.04503)."""
+    soft_nms_sigma: Positive = 0.5
+    """Of gaussian; the smaller, the more a score falls."""
+    soft_nms_min_score: Fraction = 0.001
+    """Lowered scores must be above it."""
 
 
 class Proposing(Section):
@@ -117,7 +178,7 @@ class RCNN(Proposing):
     """What all two-stage detectors have."""
 
     roi_sampling: RoISampling = RoISampling()
-    box_head: RegionHead = BoxHead()
+    box_head: AnyBoxHead = BoxHead()
     selection: Selection = Selection()
 
     @model_validator(mode="after")
@@ -130,6 +191,16 @@ class RCNN(Proposing):
                     "box_head.type=res5 is a bottleneck ResNet's stage after res4: set backbone.type=resnet, "
                     "backbone.depth=50 or more, backbone.out_features=[res4] and neck.type=none"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _sampled_for_the_first_stage(self) -> Self:
+        head, sampled = self.box_head, self.roi_sampling.positive_iou
+        if isinstance(head, CascadeHead) and head.ious[0] != sampled:
+            raise ValueError(
+                f"box_head.ious begins with {head.ious[0]}, but the first stage's regions are sampled with "
+                f"roi_sampling.positive_iou {sampled}: make them equal"
+            )
         return self
 
 

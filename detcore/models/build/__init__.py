@@ -1,5 +1,7 @@
 """The only place where models meet their configuration."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -9,13 +11,20 @@ from detcore.models.faster_rcnn import FasterRCNN
 from detcore.models.proposal_network import ProposalNetwork
 
 
-def build_model(config: config_of.ModelConfig, *, num_classes: int, load_weights: bool = True) -> nn.Module:
+def build_model(
+    config: config_of.ModelConfig,
+    *,
+    num_classes: int,
+    load_weights: bool = True,
+    class_counts: Sequence[float] | None = None,
+) -> nn.Module:
     """The detector that `config` describes, in channels_last, in training mode.
 
     Args:
         config: one of the built-in detectors' sections.
         num_classes: of the data, without a background.
         load_weights: False leaves out the backbone's pretrained weights, because a whole model's will be loaded.
+        class_counts: how often the data has each class, for a federated loss; without, such a model only predicts.
 
     Raises:
         ValueError: the configuration states another number of classes, weights cannot be had, or the model is a user's.
@@ -24,9 +33,9 @@ def build_model(config: config_of.ModelConfig, *, num_classes: int, load_weights
         raise ValueError(f"model.num_classes is {config.num_classes}, but the data has {num_classes} classes")
     match config:
         case config_of.FasterRCNN():
-            model: nn.Module = FasterRCNN(**rcnn_parts(config, num_classes, load_weights))
+            model: nn.Module = FasterRCNN(**rcnn_parts(config, num_classes, load_weights, class_counts))
         case config_of.MaskRCNN():
-            model = build_mask_rcnn(config, num_classes, load_weights)
+            model = build_mask_rcnn(config, num_classes, load_weights, class_counts)
         case config_of.ProposalNetwork():
             model = ProposalNetwork(num_classes=num_classes, **proposing_parts(config, load_weights))
         case config_of.OwnModel():

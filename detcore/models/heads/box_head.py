@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import log
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detcore.losses.box_head import box_head_losses
+from detcore.losses.box_head import box_head_losses, sigmoid_class_losses, softmax_class_losses
+from detcore.losses.regression import BoxLoss, box_loss
+from detcore.models.heads.federated import FederatedClasses
 from detcore.models.initialization import keep_variance, normal, start
 from detcore.models.norm import conv_stack
 from detcore.models.proposals.roi_sampling import TrainingRegions
@@ -15,6 +19,9 @@ from detcore.models.proposals.rpn import Proposals
 from detcore.ops import multilevel_roi_align
 from detcore.structures.batch import Batch
 from detcore.structures.boxes import BoxCoder
+
+PRIOR = 0.01
+"""Sigmoids of classes start at it: nearly all regions are of none (arXiv:1708.02002, section 3.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,10 @@ class RegionHead(nn.Module):
         class_agnostic: one box for all classes instead of one for each.
         box_weights: of the box coder.
         smooth_l1_beta: of the box loss.
+        box_loss, box_loss_weight: what kind the box loss is, and what it is multiplied by.
+        sigmoid: each class for itself, instead of one softmax over classes and background. The background's logit is
+            there all the same, and unused.
+        federated: draws the classes that count in an image; with sigmoid only. None counts all.
     """
 
     def __init__(
@@ -60,14 +71,21 @@ class RegionHead(nn.Module):
         class_agnostic: bool,
         box_weights: tuple[float, float, float, float],
         smooth_l1_beta: float,
+        box_loss: BoxLoss = "smooth_l1",
+        box_loss_weight: float = 1.0,
+        sigmoid: bool = False,
+        federated: FederatedClasses | None = None,
     ) -> None:
         super().__init__()
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
-        self.smooth_l1_beta = smooth_l1_beta
+        self.smooth_l1_beta, self.box_loss, self.box_loss_weight = smooth_l1_beta, box_loss, box_loss_weight
+        self.sigmoid, self.federated = sigmoid, federated
         self.box_coder = BoxCoder(weights=box_weights)
         self.class_logits = nn.Linear(hidden_channels, num_classes + 1)
         self.box_offsets = nn.Linear(hidden_channels, 4 if class_agnostic else 4 * num_classes)
         start([self.class_logits], normal(0.01))
+        if sigmoid:
+            nn.init.constant_(self.class_logits.bias, -log((1 - PRIOR) / PRIOR))
         start([self.box_offsets], normal(0.001))
 
     def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
@@ -85,29 +103,45 @@ class RegionHead(nn.Module):
 
     def predict(self, features: Sequence[Tensor], proposals: Proposals) -> RegionPredictions:
         """Probabilities and boxes of every proposal."""
-        hidden = self.hidden(features, proposals.boxes_xyxy, proposals.valid)
+        return self.predict_regions(features, proposals.boxes_xyxy, proposals.valid)
+
+    def predict_regions(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> RegionPredictions:
+        """Probabilities and boxes of (B, R, 4) regions with (B, R) valid."""
+        hidden = self.hidden(features, boxes_xyxy, valid)
+        logits = self.class_logits(hidden).to(boxes_xyxy.dtype)
         return RegionPredictions(
-            scores=self.class_logits(hidden).to(proposals.boxes_xyxy.dtype).softmax(dim=-1)[..., :-1],
+            scores=logits[..., :-1].sigmoid() if self.sigmoid else logits.softmax(dim=-1)[..., :-1],
             offsets=self.box_offsets(hidden).unflatten(-1, (-1, 4)),
-            regions_xyxy=proposals.boxes_xyxy,
+            regions_xyxy=boxes_xyxy,
             box_coder=self.box_coder,
         )
 
     def losses(self, features: Sequence[Tensor], regions: TrainingRegions, batch: Batch) -> dict[str, Tensor]:
         """loss_cls and loss_box_reg; see `box_head_losses`."""
-        return self.losses_of(self.hidden(features, regions.boxes_xyxy, regions.valid), regions)
+        return self.losses_of(self.hidden(features, regions.boxes_xyxy, regions.valid), regions, batch)
 
-    def losses_of(self, hidden: Tensor, regions: TrainingRegions) -> dict[str, Tensor]:
-        """`losses` from what `hidden` gives for the regions."""
+    def losses_of(self, hidden: Tensor, regions: TrainingRegions, batch: Batch, *, draw: int = 0) -> dict[str, Tensor]:
+        """`losses` from what `hidden` gives for the regions; `draw` numbers the draws of federated classes."""
         slots = regions.positive.shape[1]
-        return box_head_losses(
-            logits=self.class_logits(hidden),
-            labels=regions.labels,
-            sampled=regions.valid,
-            offsets=self.offsets_of_class(hidden[:, :slots], regions.labels[:, :slots]),
-            target_offsets=self.box_coder.encode(regions.boxes_xyxy[:, :slots], regions.object_boxes),
-            positive=regions.positive,
+        logits, labels = self.class_logits(hidden), regions.labels
+        if self.sigmoid:
+            classes = None if self.federated is None else self.federated(labels, regions.valid, batch, draw=draw)
+            class_losses = sigmoid_class_losses(logits, labels, classes)
+        else:
+            class_losses = softmax_class_losses(logits, labels)
+        box_losses = box_loss(
+            self.offsets_of_class(hidden[:, :slots], labels[:, :slots]),
+            regions.boxes_xyxy[:, :slots],
+            regions.object_boxes,
+            coder=self.box_coder,
+            kind=self.box_loss,
             beta=self.smooth_l1_beta,
+        )
+        return box_head_losses(
+            class_losses=class_losses,
+            sampled=regions.valid,
+            box_losses=box_losses * self.box_loss_weight,
+            positive=regions.positive,
         )
 
 
@@ -117,12 +151,11 @@ class BoxHead(RegionHead):
     Args:
         in_channels: of the pyramid.
         strides: of its levels, in pixels.
-        num_classes: without the background.
         pooler_resolution: height and width of a pooled region.
         sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
         num_convs, conv_channels, norm: 3x3 convolutions, their width, 'none' or 'gn'.
         num_fcs, fc_channels: fully connected layers.
-        class_agnostic, box_weights, smooth_l1_beta: see `RegionHead`.
+        region: the rest is `RegionHead`'s.
     """
 
     def __init__(
@@ -130,7 +163,6 @@ class BoxHead(RegionHead):
         *,
         in_channels: int,
         strides: Sequence[int],
-        num_classes: int,
         pooler_resolution: int,
         sampling_ratio: int,
         num_convs: int,
@@ -138,19 +170,11 @@ class BoxHead(RegionHead):
         norm: str,
         num_fcs: int,
         fc_channels: int,
-        class_agnostic: bool,
-        box_weights: tuple[float, float, float, float],
-        smooth_l1_beta: float,
+        **region: Any,
     ) -> None:
         widths = [in_channels] + [conv_channels] * num_convs
         sizes = [widths[-1] * pooler_resolution**2] + [fc_channels] * num_fcs
-        super().__init__(
-            hidden_channels=sizes[-1],
-            num_classes=num_classes,
-            class_agnostic=class_agnostic,
-            box_weights=box_weights,
-            smooth_l1_beta=smooth_l1_beta,
-        )
+        super().__init__(hidden_channels=sizes[-1], **region)
         self.strides, self.pooler_resolution, self.sampling_ratio = tuple(strides), pooler_resolution, sampling_ratio
         self.convs = conv_stack(widths, norm=norm)
         fcs = [nn.Linear(before, after) for before, after in pairwise(sizes)]

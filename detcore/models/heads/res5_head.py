@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -15,10 +16,10 @@ class Res5Head(RegionHead):
 
     Args:
         in_channels, stride: of res4's features.
-        num_classes, class_agnostic, box_weights, smooth_l1_beta: see `RegionHead`.
         pooler_resolution: height and width of a pooled region; res5 halves it.
         sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
         num_blocks, out_channels, inner_channels, groups, stride_in_1x1, norm: res5's; see `Bottleneck`.
+        region: the rest is `RegionHead`'s.
     """
 
     def __init__(
@@ -26,7 +27,6 @@ class Res5Head(RegionHead):
         *,
         in_channels: int,
         stride: int,
-        num_classes: int,
         pooler_resolution: int,
         sampling_ratio: int,
         num_blocks: int,
@@ -35,17 +35,9 @@ class Res5Head(RegionHead):
         groups: int,
         stride_in_1x1: bool,
         norm: str,
-        class_agnostic: bool,
-        box_weights: tuple[float, float, float, float],
-        smooth_l1_beta: float,
+        **region: Any,
     ) -> None:
-        super().__init__(
-            hidden_channels=out_channels,
-            num_classes=num_classes,
-            class_agnostic=class_agnostic,
-            box_weights=box_weights,
-            smooth_l1_beta=smooth_l1_beta,
-        )
+        super().__init__(hidden_channels=out_channels, **region)
         self.stride, self.pooler_resolution, self.sampling_ratio = stride, pooler_resolution, sampling_ratio
         self.out_channels = out_channels
         block = partial(

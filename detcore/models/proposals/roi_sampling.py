@@ -35,6 +35,35 @@ class TrainingRegions(TensorStruct):
     object_boxes: Tensor
 
 
+@torch.no_grad()
+def match_regions(
+    boxes_xyxy: Tensor, valid: Tensor, targets: Targets, *, positive_iou: float, num_classes: int
+) -> TrainingRegions:
+    """All regions, in their order, each told what the object that it overlaps most says: none is drawn or left out.
+
+    Args:
+        boxes_xyxy, valid: (B, K, 4) and (B, K) bool.
+        targets: the objects.
+        positive_iou: a region at or above it is positive, below it background.
+        num_classes: without the background.
+
+    Returns:
+        Regions any slot of which may be positive.
+    """
+    target_boxes = targets.boxes_xyxy.to(boxes_xyxy.dtype)
+    thresholds = (positive_iou, positive_iou)
+    objects, status = match_anchors(boxes_xyxy, target_boxes, targets.valid, thresholds, allow_low_quality=False)
+    positive = valid & (status == 1)
+    return TrainingRegions(
+        boxes_xyxy=boxes_xyxy,
+        labels=torch.where(positive, targets.labels.gather(1, objects), num_classes),
+        valid=valid,
+        positive=positive,
+        objects=objects,
+        object_boxes=target_boxes.gather(1, objects[..., None].expand(-1, -1, 4)),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegionSampler:
     """Matches proposals with objects and draws a balanced set of them.

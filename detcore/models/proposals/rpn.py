@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from detcore.losses.regression import BoxLoss, box_loss
 from detcore.losses.rpn import rpn_losses
 from detcore.models.initialization import normal, start
 from detcore.models.norm import conv_stack
@@ -45,12 +46,14 @@ class Proposals(TensorStruct):
         logits: (B, R); 0 where padded.
         valid: (B, R) bool.
         anchors: (B, R) int64, the anchor that each came from: a name that, unlike its rank, rounding does not change.
+        image_sizes: (B, 2) int64, height and width of the content, for heads that move the boxes further.
     """
 
     boxes_xyxy: Tensor
     logits: Tensor
     valid: Tensor
     anchors: Tensor
+    image_sizes: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,7 @@ class RPN(nn.Module):
         min_box_size: proposals whose width or height is not above it are dropped; pixels.
         smooth_l1_beta: of the box loss.
         loss_weight: both losses are multiplied by it.
+        box_loss, box_loss_weight: what kind the box loss is, and what it alone is multiplied by.
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class RPN(nn.Module):
         min_box_size: float,
         smooth_l1_beta: float,
         loss_weight: float,
+        box_loss: BoxLoss = "smooth_l1",
+        box_loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.anchors = anchors
@@ -105,6 +111,7 @@ class RPN(nn.Module):
         self.train_limits, self.test_limits = train_limits, test_limits
         self.nms_threshold, self.min_box_size = nms_threshold, min_box_size
         self.smooth_l1_beta, self.loss_weight = smooth_l1_beta, loss_weight
+        self.box_loss, self.box_loss_weight = box_loss, box_loss_weight
         self.box_coder = BoxCoder()
         widths = [channels]
         for width in conv_channels:
@@ -153,7 +160,8 @@ class RPN(nn.Module):
         keep, count = nms_padded(boxes, scores, group, self.nms_threshold, total, valid=usable)
         valid = torch.arange(total, device=keep.device) < count[:, None]
         boxes = torch.where(valid[..., None], boxes.gather(1, keep[..., None].expand(-1, -1, 4)), 0.0)
-        return Proposals(boxes, torch.where(valid, scores.gather(1, keep), 0.0), valid, index.gather(1, keep))
+        logits = torch.where(valid, scores.gather(1, keep), 0.0)
+        return Proposals(boxes, logits, valid, index.gather(1, keep), image_sizes)
 
     def losses(self, predictions: AnchorPredictions, batch: Batch, targets: Targets) -> dict[str, Tensor]:
         """loss_rpn_cls and loss_rpn_loc of a random balanced set of anchors; see `rpn_losses`."""
@@ -169,17 +177,22 @@ class RPN(nn.Module):
         )
         index = samples.indices[:, : samples.num_positive_slots]
         objects = matched.gather(1, index)
-        target_boxes = boxes.gather(1, objects[..., None].expand(-1, -1, 4))
+        box_losses = box_loss(
+            predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4)),
+            anchors[index],
+            boxes.gather(1, objects[..., None].expand(-1, -1, 4)),
+            coder=self.box_coder,
+            kind=self.box_loss,
+            beta=self.smooth_l1_beta,
+        )
         losses = rpn_losses(
             logits=predictions.logits.gather(1, samples.indices),
             positive=samples.positive,
             sampled=samples.valid,
-            offsets=predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4)),
-            target_offsets=self.box_coder.encode(anchors[index], target_boxes),
-            offsets_weight=samples.positive[:, : samples.num_positive_slots],
+            box_losses=box_losses * self.box_loss_weight,
+            box_counts=samples.positive[:, : samples.num_positive_slots],
             num_images=batch.real.sum(),
             samples_per_image=self.samples_per_image,
-            beta=self.smooth_l1_beta,
         )
         return {name: loss * self.loss_weight for name, loss in losses.items()}
 

@@ -9,7 +9,7 @@ from detectron2_reference import Reference, assert_boxes_equal_up_to_ties, read_
 from detcore.ops import paste_masks
 
 
-@pytest.fixture(scope="module", params=["faster_rcnn_fpn", "mask_rcnn_fpn"])
+@pytest.fixture(scope="module", params=["faster_rcnn_fpn", "mask_rcnn_fpn", "cascade_mask_rcnn_fpn"])
 def reference(request: pytest.FixtureRequest, shared: Path) -> Reference:
     return read_reference(shared, request.param)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from detcore.losses.box_head import box_head_losses
+from detcore.losses.box_head import box_head_losses, softmax_class_losses
 from detcore.losses.mask import mask_loss
 from detcore.losses.normalizer import global_mean_divisor
 from detcore.losses.regression import smooth_l1
@@ -29,12 +29,10 @@ def test_rpn_losses_count_samples_and_divide_by_what_was_asked_for() -> None:
         logits=torch.tensor([[2.0, -1.0, 50.0]]),
         positive=torch.tensor([[True, False, False]]),
         sampled=torch.tensor([[True, True, False]]),
-        offsets=torch.tensor([[[1.0, 2.0, 3.0, 4.0], [9.0, 9.0, 9.0, 9.0]]]),
-        target_offsets=torch.zeros(1, 2, 4),
-        offsets_weight=torch.tensor([[True, False]]),
+        box_losses=torch.tensor([[10.0, 36.0]]),
+        box_counts=torch.tensor([[True, False]]),
         num_images=torch.tensor(2),
         samples_per_image=4,
-        beta=0.0,
     )
     cross_entropy = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))
     assert losses["loss_rpn_cls"].item() == pytest.approx(cross_entropy / 8, rel=1e-6)
@@ -42,14 +40,12 @@ def test_rpn_losses_count_samples_and_divide_by_what_was_asked_for() -> None:
 
 
 def test_box_head_losses_divide_by_sampled_proposals() -> None:
+    logits = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 90.0, 0.0]]])
     losses = box_head_losses(
-        logits=torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 90.0, 0.0]]]),
-        labels=torch.tensor([[0, 2, 2]]),  # two classes, 2 is the background
+        class_losses=softmax_class_losses(logits, torch.tensor([[0, 2, 2]])),  # two classes, 2 is the background
         sampled=torch.tensor([[True, True, False]]),
-        offsets=torch.tensor([[[0.5, 0.5, 0.0, 1.0]]]),
-        target_offsets=torch.zeros(1, 1, 4),
-        positive=torch.tensor([[True]]),
-        beta=0.0,
+        box_losses=torch.tensor([[2.0, 7.0]]),
+        positive=torch.tensor([[True, False]]),
     )
     cross_entropy = math.log(math.e + 2) - 1 + math.log(3)
     assert losses["loss_cls"].item() == pytest.approx(cross_entropy / 2, rel=1e-6)
@@ -65,20 +61,17 @@ def test_mask_loss_is_the_mean_over_pixels_of_positives() -> None:
 
 def test_losses_without_samples_are_zero_and_differentiable() -> None:
     logits = torch.zeros(1, 3, 3, requires_grad=True)
-    offsets = torch.zeros(1, 2, 4, requires_grad=True)
+    boxes = torch.ones(1, 2, requires_grad=True)
     never = torch.zeros(1, 3, dtype=torch.bool)
     losses = box_head_losses(
-        logits=logits,
-        labels=torch.full((1, 3), 2),
+        class_losses=softmax_class_losses(logits, torch.full((1, 3), 2)),
         sampled=never,
-        offsets=offsets,
-        target_offsets=torch.ones(1, 2, 4),
+        box_losses=boxes,
         positive=never[:, :2],
-        beta=0.0,
     )
     sum(losses.values()).backward()
     assert sum(losses.values()).item() == 0.0
-    assert not logits.grad.any() and not offsets.grad.any()
+    assert not logits.grad.any() and not boxes.grad.any()
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])

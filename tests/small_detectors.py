@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig
+from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, RotatedFasterRCNN
 
 NUM_CLASSES = 3
 RESNET: dict[str, Any] = {
@@ -34,4 +34,5 @@ MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampl
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
     "mask_rcnn": MaskRCNN(**SMALL_RCNN, mask_head=MASK_HEAD),
+    "rotated_faster_rcnn": RotatedFasterRCNN(**SMALL_RCNN),
 }

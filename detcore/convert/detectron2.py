@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from detcore.config import model as config_of
+from detcore.convert.detectron2_rotated import is_rotated, rotated_config
 from detcore.convert.names import Rule
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
@@ -89,6 +90,8 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
             "max_detections": model.get("TEST", {}).get("DETECTIONS_PER_IMAGE", 100),
         },
     }
+    if is_rotated(model):
+        return rotated_config(model, settings)
     if model["MASK_ON"]:
         return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
     return config_of.FasterRCNN.model_validate(settings)
@@ -142,6 +145,7 @@ def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
         "post_nms_topk_train": rpn["POST_NMS_TOPK_TRAIN"],
         "post_nms_topk_test": rpn["POST_NMS_TOPK_TEST"],
         "nms_threshold": rpn["NMS_THRESH"],
+        "box_weights": tuple(rpn["BBOX_REG_WEIGHTS"]),
         "min_box_size": model["PROPOSAL_GENERATOR"]["MIN_SIZE"],
         "smooth_l1_beta": rpn["SMOOTH_L1_BETA"],
         "loss_weight": rpn["LOSS_WEIGHT"],

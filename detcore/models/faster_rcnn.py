@@ -9,9 +9,7 @@ from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.heads.box_head import BoxHead, RegionPredictions
 from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
 from detcore.models.proposals.rpn import RPN, AnchorPredictions
-from detcore.ops import nms_padded
 from detcore.structures.batch import Batch, Detections, Targets
-from detcore.structures.boxes import clip, larger_than
 
 MAX_CANDIDATES = 10_000
 """Scored boxes of an image that go into non-maximum suppression. Above the threshold there are hundreds at most: of a
@@ -103,7 +101,7 @@ class FasterRCNN(nn.Module):
 
     def _select(self, predictions: RegionPredictions, valid: Tensor, batch: Batch) -> Detections:
         """Of all regions and classes the best that do not overlap within a class."""
-        limits, num_classes = self.limits, self.num_classes
+        limits, num_classes, geometry = self.limits, self.num_classes, self.rpn.geometry
         usable = valid & batch.real[:, None]
         scores = predictions.scores
         scores = torch.where(usable[..., None] & (scores > limits.score_threshold), scores, -1.0).flatten(1)
@@ -111,13 +109,14 @@ class FasterRCNN(nn.Module):
         labels = index % num_classes
         boxes = predictions.boxes(index // num_classes, labels)
         finite = boxes.isfinite().all(dim=-1)
-        boxes = clip(torch.where(finite[..., None], boxes, 0.0), batch.image_sizes)
-        usable = finite & (scores > 0) & larger_than(boxes, 0.0)
-        keep, count = nms_padded(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
+        boxes = geometry.clip(torch.where(finite[..., None], boxes, 0.0), batch.image_sizes)
+        usable = finite & (scores > 0) & geometry.larger_than(boxes, 0.0)
+        keep, count = geometry.nms(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
         valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
-        kept = boxes.gather(1, keep[..., None].expand(-1, -1, 4))
+        kept = boxes.take_along_dim(keep[..., None], dim=1)
+        boxes = torch.where(valid[..., None], kept, 0.0).float()
         return Detections(
-            boxes_xyxy=torch.where(valid[..., None], kept, 0.0).float(),
+            **geometry.detected(boxes, batch.image_sizes),
             scores=torch.where(valid, scores.gather(1, keep), 0.0).float(),
             labels=torch.where(valid, labels.gather(1, keep), 0),
             valid=valid,

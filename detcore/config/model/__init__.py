@@ -16,6 +16,7 @@ from detcore.config.model.rcnn import (
     RoISampling,
     Selection,
 )
+from detcore.config.model.rotated import RotatedAnchors, RotatedBoxHead, RotatedFasterRCNN, RotatedRPN
 from detcore.config.section import Count, Section
 
 
@@ -27,7 +28,7 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[FasterRCNN | MaskRCNN | RotatedFasterRCNN | OwnModel, Field(discriminator="type")]
 
 __all__ = [
     "FPN",
@@ -46,6 +47,10 @@ __all__ = [
     "OwnModel",
     "ResNetBackbone",
     "RoISampling",
+    "RotatedAnchors",
+    "RotatedBoxHead",
+    "RotatedFasterRCNN",
+    "RotatedRPN",
     "Selection",
     "TimmBackbone",
 ]

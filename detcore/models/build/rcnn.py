@@ -4,11 +4,12 @@ from typing import Any
 
 from detcore.config import model as config_of
 from detcore.models.backbones.backbone import Neck
+from detcore.models.box_geometry import ROTATED, UPRIGHT, BoxGeometry
 from detcore.models.build.backbones import build_backbone, build_neck
 from detcore.models.faster_rcnn import DetectionLimits
 from detcore.models.heads.box_head import BoxHead
 from detcore.models.heads.mask_head import MaskHead
-from detcore.models.proposals.anchors import AnchorGenerator
+from detcore.models.proposals.anchors import AnchorGenerator, RotatedAnchorGenerator
 from detcore.models.proposals.roi_sampling import RegionSampler
 from detcore.models.proposals.rpn import RPN, ProposalLimits
 
@@ -17,12 +18,15 @@ def rcnn_parts(config: config_of.RCNN, num_classes: int, load_weights: bool) -> 
     """What Faster R-CNN and those that extend it are made of, by argument name."""
     backbone = build_backbone(config.backbone, load_weights=load_weights)
     neck = build_neck(config.neck, backbone)
+    geometry = ROTATED if isinstance(config, config_of.RotatedFasterRCNN) else UPRIGHT
     return {
         "backbone": backbone,
         "neck": neck,
         "rpn": build_rpn(config.rpn, neck),
-        "box_head": build_box_head(config.box_head, neck, num_classes),
-        "region_sampler": RegionSampler(num_classes=num_classes, **config.roi_sampling.model_dump()),
+        "box_head": build_box_head(config.box_head, neck, num_classes, geometry),
+        "region_sampler": RegionSampler(
+            num_classes=num_classes, geometry=geometry, **config.roi_sampling.model_dump()
+        ),
         "limits": DetectionLimits(**config.selection.model_dump()),
     }
 
@@ -35,7 +39,8 @@ def build_anchors(config: config_of.Anchors, neck: Neck) -> AnchorGenerator:
     """
     if len(config.sizes) != len(neck.strides):
         raise ValueError(f"anchors.sizes has {len(config.sizes)} levels, the neck {len(neck.strides)}: {neck.strides}")
-    return AnchorGenerator(strides=neck.strides, **config.model_dump())
+    make = RotatedAnchorGenerator if isinstance(config, config_of.RotatedAnchors) else AnchorGenerator
+    return make(strides=neck.strides, **config.model_dump())
 
 
 def build_rpn(config: config_of.RPN, neck: Neck) -> RPN:
@@ -49,15 +54,22 @@ def build_rpn(config: config_of.RPN, neck: Neck) -> RPN:
         nms_threshold=config.nms_threshold,
         min_box_size=config.min_box_size,
         smooth_l1_beta=config.smooth_l1_beta,
+        box_weights=config.box_weights,
         loss_weight=config.loss_weight,
         **plain,
     )
 
 
-def build_box_head(config: config_of.BoxHead, neck: Neck, num_classes: int) -> BoxHead:
+def build_box_head(
+    config: config_of.BoxHead, neck: Neck, num_classes: int, geometry: BoxGeometry = UPRIGHT
+) -> BoxHead:
     """The second stage's classes and boxes."""
     return BoxHead(
-        in_channels=neck.channels, strides=region_strides(neck), num_classes=num_classes, **config.model_dump()
+        in_channels=neck.channels,
+        strides=region_strides(neck),
+        num_classes=num_classes,
+        geometry=geometry,
+        **config.model_dump(),
     )
 
 

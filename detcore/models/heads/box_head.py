@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.losses.box_head import box_head_losses
+from detcore.models.box_geometry import UPRIGHT, BoxGeometry
 from detcore.models.initialization import keep_variance, normal, start
 from detcore.models.norm import conv_stack
 from detcore.models.proposals.roi_sampling import TrainingRegions
 from detcore.models.proposals.rpn import Proposals
-from detcore.ops import multilevel_roi_align
 from detcore.structures.batch import Batch
 from detcore.structures.boxes import BoxCoder
+from detcore.structures.rotated_boxes import RotatedBoxCoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +24,22 @@ class RegionPredictions:
 
     Attributes:
         scores: (B, R, C) probabilities of the classes, without the background.
-        offsets: (B, R, C, 4) box offsets of each class, or (B, R, 1, 4), the same for all.
-        regions_xyxy: (B, R, 4), what the offsets are from.
+        offsets: (B, R, C, 4) box offsets of each class, or (B, R, 1, 4), the same for all; 5 of rotated boxes.
+        regions_xyxy: (B, R, 4), or (B, R, 5) xywha: what the offsets are from.
         box_coder: decodes them.
     """
 
     scores: Tensor
     offsets: Tensor
     regions_xyxy: Tensor
-    box_coder: BoxCoder
+    box_coder: BoxCoder | RotatedBoxCoder
 
     def boxes(self, index: Tensor, labels: Tensor) -> Tensor:
-        """Boxes of chosen pairs: index and labels, (B, N) int64 into regions and classes -> (B, N, 4), not clipped."""
+        """Boxes of chosen pairs: index and labels, (B, N) int64 into regions and classes -> (B, N, 4 or 5), not clipped."""
         per_region = self.offsets.shape[2]
         place = index if per_region == 1 else index * per_region + labels
-        offsets = self.offsets.flatten(1, 2).gather(1, place[..., None].expand(-1, -1, 4))
-        return self.box_coder.decode(self.regions_xyxy.gather(1, index[..., None].expand(-1, -1, 4)), offsets)
+        offsets = self.offsets.flatten(1, 2).take_along_dim(place[..., None], dim=1)
+        return self.box_coder.decode(self.regions_xyxy.take_along_dim(index[..., None], dim=1), offsets)
 
 
 class BoxHead(nn.Module):
@@ -53,8 +54,9 @@ class BoxHead(nn.Module):
         num_convs, conv_channels, norm: 3x3 convolutions, their width, 'none' or 'gn'.
         num_fcs, fc_channels: fully connected layers.
         class_agnostic: one box for all classes instead of one for each.
-        box_weights: of the box coder.
+        box_weights: of the box coder, a number for each of a box's.
         smooth_l1_beta: of the box loss.
+        geometry: the kind of boxes.
     """
 
     def __init__(
@@ -71,28 +73,29 @@ class BoxHead(nn.Module):
         num_fcs: int,
         fc_channels: int,
         class_agnostic: bool,
-        box_weights: tuple[float, float, float, float],
+        box_weights: tuple[float, ...],
         smooth_l1_beta: float,
+        geometry: BoxGeometry = UPRIGHT,
     ) -> None:
         super().__init__()
         self.strides, self.num_classes, self.class_agnostic = tuple(strides), num_classes, class_agnostic
         self.pooler_resolution, self.sampling_ratio = pooler_resolution, sampling_ratio
-        self.smooth_l1_beta = smooth_l1_beta
-        self.box_coder = BoxCoder(weights=box_weights)
+        self.smooth_l1_beta, self.geometry = smooth_l1_beta, geometry
+        self.box_coder = geometry.coder(weights=box_weights)
         widths = [in_channels] + [conv_channels] * num_convs
         self.convs = conv_stack(widths, norm=norm)
         sizes = [widths[-1] * pooler_resolution**2] + [fc_channels] * num_fcs
         fcs = [nn.Linear(before, after) for before, after in pairwise(sizes)]
         self.fcs = nn.ModuleList(fcs)
         self.class_logits = nn.Linear(sizes[-1], num_classes + 1)
-        self.box_offsets = nn.Linear(sizes[-1], 4 if class_agnostic else 4 * num_classes)
+        self.box_offsets = nn.Linear(sizes[-1], geometry.numbers * (1 if class_agnostic else num_classes))
         start(fcs, keep_variance)
         start([self.class_logits], normal(0.01))
         start([self.box_offsets], normal(0.001))
 
     def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
         """P2.. and (B, R, 4) boxes with (B, R) valid -> (B, R, F) of each region."""
-        pooled = multilevel_roi_align(
+        pooled = self.geometry.pool(
             features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
         )
         x: Tensor = self.convs(pooled).flatten(1)
@@ -101,20 +104,20 @@ class BoxHead(nn.Module):
         return x.unflatten(0, boxes_xyxy.shape[:2])
 
     def offsets_of_class(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """(B, R, F) and (B, R) classes -> (B, R, 4) offsets of each region's box for its class."""
+        """(B, R, F) and (B, R) classes -> (B, R, 4 or 5) offsets of each region's box for its class."""
         offsets: Tensor = self.box_offsets(hidden)
         if self.class_agnostic:
             return offsets
-        offsets = offsets.unflatten(-1, (self.num_classes, 4))
-        index = labels.clamp(max=self.num_classes - 1)[..., None, None].expand(-1, -1, 1, 4)
-        return offsets.gather(2, index).squeeze(2)
+        offsets = offsets.unflatten(-1, (self.num_classes, self.geometry.numbers))
+        index = labels.clamp(max=self.num_classes - 1)[..., None, None]
+        return offsets.take_along_dim(index, dim=2).squeeze(2)
 
     def predict(self, features: Sequence[Tensor], proposals: Proposals) -> RegionPredictions:
         """Probabilities and boxes of every proposal."""
         hidden = self.hidden(features, proposals.boxes_xyxy, proposals.valid)
         return RegionPredictions(
             scores=self.class_logits(hidden).to(proposals.boxes_xyxy.dtype).softmax(dim=-1)[..., :-1],
-            offsets=self.box_offsets(hidden).unflatten(-1, (-1, 4)),
+            offsets=self.box_offsets(hidden).unflatten(-1, (-1, self.geometry.numbers)),
             regions_xyxy=proposals.boxes_xyxy,
             box_coder=self.box_coder,
         )

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detcore.models.box_geometry import UPRIGHT, BoxGeometry
 from detcore.models.proposals.rpn import Proposals
 from detcore.models.proposals.sampler import sample_balanced
-from detcore.ops import keyed_uniform, match_anchors
+from detcore.ops import keyed_uniform
 from detcore.structures.batch import Batch, Targets, TensorStruct
 
 RANDOM_SITE = 2
@@ -44,6 +45,7 @@ class RegionSampler:
         samples_per_image, positive_fraction: see `sample_balanced`.
         positive_iou: a proposal at or above it is positive, below it negative.
         append_ground_truth: the objects' own boxes join the proposals, so that there are positives from the start.
+        geometry: the kind of boxes.
     """
 
     num_classes: int
@@ -51,11 +53,12 @@ class RegionSampler:
     positive_fraction: float
     positive_iou: float
     append_ground_truth: bool
+    geometry: BoxGeometry = UPRIGHT
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, batch: Batch, targets: Targets) -> TrainingRegions:
         boxes, valid, candidates = proposals.boxes_xyxy, proposals.valid, proposals.anchors
-        target_boxes = targets.boxes_xyxy.to(boxes.dtype)
+        target_boxes = self.geometry.ground_truth(targets).to(boxes.dtype)
         if self.append_ground_truth:
             boxes = torch.cat((boxes, target_boxes), dim=1)
             valid = torch.cat((valid, targets.valid), dim=1)
@@ -63,7 +66,9 @@ class RegionSampler:
             objects = -1 - torch.arange(target_boxes.shape[1], device=boxes.device)
             candidates = torch.cat((candidates, objects.expand(len(boxes), -1)), dim=1)
         thresholds = (self.positive_iou, self.positive_iou)
-        matched, status = match_anchors(boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False)
+        matched, status = self.geometry.match(
+            boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False
+        )
         status = torch.where(valid & batch.real[:, None], status, -1)
         seed, step = batch.rng_key.unbind()
         keys = keyed_uniform(seed, step, batch.sample_ids, RANDOM_SITE, candidates)
@@ -71,7 +76,7 @@ class RegionSampler:
             status, keys, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
         )
         objects = matched.gather(1, samples.indices)
-        drawn = boxes.gather(1, samples.indices[..., None].expand(-1, -1, 4))
+        drawn = boxes.take_along_dim(samples.indices[..., None], dim=1)
         slots = samples.num_positive_slots
         return TrainingRegions(
             boxes_xyxy=torch.where(samples.valid[..., None], drawn, 0.0),
@@ -79,5 +84,5 @@ class RegionSampler:
             valid=samples.valid,
             positive=samples.positive[:, :slots],
             objects=objects[:, :slots],
-            object_boxes=target_boxes.gather(1, objects[:, :slots, None].expand(-1, -1, 4)),
+            object_boxes=target_boxes.take_along_dim(objects[:, :slots, None], dim=1),
         )

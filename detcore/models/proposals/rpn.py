@@ -10,9 +10,9 @@ from detcore.losses.rpn import rpn_losses
 from detcore.models.initialization import normal, start
 from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.proposals.sampler import sample_balanced
-from detcore.ops import keyed_uniform, match_anchors, nms_padded
+from detcore.ops import keyed_uniform
 from detcore.structures.batch import Batch, Targets, TensorStruct
-from detcore.structures.boxes import BoxCoder, at_least_float32, clip, larger_than
+from detcore.structures.boxes import at_least_float32
 
 RANDOM_SITE = 1
 """Keys this module's random numbers; every place that draws has its own."""
@@ -24,8 +24,8 @@ class AnchorPredictions(TensorStruct):
 
     Attributes:
         logits: (B, N) objectness.
-        offsets: (B, N, 4) box offsets.
-        anchors: (N, 4) xyxy.
+        offsets: (B, N, 4) box offsets; (B, N, 5) from rotated anchors.
+        anchors: (N, 4) xyxy, or (N, 5) xywha.
         level_sizes: anchors of each level, adding up to N.
     """
 
@@ -65,7 +65,7 @@ class RPN(nn.Module):
 
     Args:
         channels: of every level.
-        anchors: their generator.
+        anchors: their generator; what it says of their geometry holds for the proposals.
         positive_iou, negative_iou: an anchor is positive at or above the one, negative below the other; each object's
             best anchors are positive in any case.
         samples_per_image, positive_fraction: see `sample_balanced`.
@@ -74,6 +74,7 @@ class RPN(nn.Module):
         min_box_size: proposals whose width or height is not above it are dropped; pixels.
         smooth_l1_beta: of the box loss.
         loss_weight: both losses are multiplied by it.
+        box_weights: of the box coder, a number for each of a box's.
     """
 
     def __init__(
@@ -91,18 +92,19 @@ class RPN(nn.Module):
         min_box_size: float,
         smooth_l1_beta: float,
         loss_weight: float,
+        box_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
     ) -> None:
         super().__init__()
-        self.anchors = anchors
+        self.anchors, self.geometry = anchors, anchors.geometry
         self.iou_thresholds = (negative_iou, positive_iou)
         self.samples_per_image, self.positive_fraction = samples_per_image, positive_fraction
         self.train_limits, self.test_limits = train_limits, test_limits
         self.nms_threshold, self.min_box_size = nms_threshold, min_box_size
         self.smooth_l1_beta, self.loss_weight = smooth_l1_beta, loss_weight
-        self.box_coder = BoxCoder()
+        self.box_coder = self.geometry.coder(weights=box_weights)
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors.num_per_place, kernel_size=1)
-        self.box_offsets = nn.Conv2d(channels, 4 * anchors.num_per_place, kernel_size=1)
+        self.box_offsets = nn.Conv2d(channels, self.geometry.numbers * anchors.num_per_place, kernel_size=1)
         start((self.conv, self.objectness, self.box_offsets), normal(0.01))
 
     def forward(self, features: list[Tensor]) -> AnchorPredictions:
@@ -111,7 +113,7 @@ class RPN(nn.Module):
         for feature in features:
             hidden = F.relu(self.conv(feature), inplace=True)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            offsets.append(self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
+            offsets.append(self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, self.geometry.numbers))
         shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         dtype = torch.promote_types(features[0].dtype, torch.float32)
         return AnchorPredictions(
@@ -135,22 +137,24 @@ class RPN(nn.Module):
             levels.append(torch.full_like(index, level))
             start += size
         scores, index, group = (torch.cat(parts, dim=1) for parts in (kept_logits, kept, levels))
-        offsets = predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4))
+        offsets = predictions.offsets.take_along_dim(index[..., None], dim=1)
         boxes = self.box_coder.decode(predictions.anchors[index], offsets)
         usable = boxes.isfinite().all(dim=-1) & scores.isfinite()
-        boxes = clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
-        usable = usable & larger_than(boxes, self.min_box_size)
+        boxes = self.geometry.clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
+        usable = usable & self.geometry.larger_than(boxes, self.min_box_size)
         total = min(limits.total, index.shape[1])
-        keep, count = nms_padded(boxes, scores, group, self.nms_threshold, total, valid=usable)
+        keep, count = self.geometry.nms(boxes, scores, group, self.nms_threshold, total, valid=usable)
         valid = torch.arange(total, device=keep.device) < count[:, None]
-        boxes = torch.where(valid[..., None], boxes.gather(1, keep[..., None].expand(-1, -1, 4)), 0.0)
+        boxes = torch.where(valid[..., None], boxes.take_along_dim(keep[..., None], dim=1), 0.0)
         return Proposals(boxes, torch.where(valid, scores.gather(1, keep), 0.0), valid, index.gather(1, keep))
 
     def losses(self, predictions: AnchorPredictions, batch: Batch, targets: Targets) -> dict[str, Tensor]:
         """loss_rpn_cls and loss_rpn_loc of a random balanced set of anchors; see `rpn_losses`."""
         anchors = predictions.anchors
-        boxes = targets.boxes_xyxy.to(anchors.dtype)
-        matched, status = match_anchors(anchors, boxes, targets.valid, self.iou_thresholds, allow_low_quality=True)
+        boxes = self.geometry.ground_truth(targets).to(anchors.dtype)
+        matched, status = self.geometry.match(
+            anchors, boxes, targets.valid, self.iou_thresholds, allow_low_quality=True
+        )
         status = torch.where(batch.real[:, None], status, -1)
         seed, step = batch.rng_key.unbind()
         candidates = torch.arange(len(anchors), device=anchors.device)
@@ -160,12 +164,12 @@ class RPN(nn.Module):
         )
         index = samples.indices[:, : samples.num_positive_slots]
         objects = matched.gather(1, index)
-        target_boxes = boxes.gather(1, objects[..., None].expand(-1, -1, 4))
+        target_boxes = boxes.take_along_dim(objects[..., None], dim=1)
         losses = rpn_losses(
             logits=predictions.logits.gather(1, samples.indices),
             positive=samples.positive,
             sampled=samples.valid,
-            offsets=predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4)),
+            offsets=predictions.offsets.take_along_dim(index[..., None], dim=1),
             target_offsets=self.box_coder.encode(anchors[index], target_boxes),
             offsets_weight=samples.positive[:, : samples.num_positive_slots],
             num_images=batch.real.sum(),

@@ -21,7 +21,8 @@ def is_rotated(model: Mapping[str, Any]) -> bool:
     rotated = [name == wanted for name, wanted in parts.values()]
     if any(rotated) and not all(rotated):
         stated = ", ".join(f"{key}={name}" for key, (name, _) in parts.items())
-        raise ValueError(f"{stated}: a rotated detector needs all of {', '.join(wanted for _, wanted in parts.values())}")
+        needed = ", ".join(wanted for _, wanted in parts.values())
+        raise ValueError(f"{stated}: a rotated detector needs all of {needed}")
     return all(rotated)
 
 

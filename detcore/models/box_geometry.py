@@ -9,6 +9,8 @@ from detcore import ops
 from detcore.structures import boxes, rotated_boxes
 from detcore.structures.batch import Targets
 
+Coder = boxes.BoxCoder | rotated_boxes.RotatedBoxCoder
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoxGeometry:
@@ -27,7 +29,7 @@ class BoxGeometry:
     """
 
     numbers: int
-    coder: type[boxes.BoxCoder] | type[rotated_boxes.RotatedBoxCoder]
+    coder: Callable[..., Coder]
     ground_truth: Callable[[Targets], Tensor]
     match: Callable[..., tuple[Tensor, Tensor]]
     nms: Callable[..., tuple[Tensor, Tensor]]
@@ -43,7 +45,7 @@ def _upright_ground_truth(targets: Targets) -> Tensor:
 
 def _rotated_ground_truth(targets: Targets) -> Tensor:
     if targets.boxes_xywha is None:
-        raise ValueError("these targets have no rotated boxes: train an upright detector, or use a data set with angles")
+        raise ValueError("these targets have no rotated boxes: train an upright detector, or use data with angles")
     return targets.boxes_xywha
 
 

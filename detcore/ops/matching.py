@@ -62,7 +62,10 @@ def match_anchors_rotated(
     thresholds: tuple[float, float],
     allow_low_quality: bool,
 ) -> tuple[Tensor, Tensor]:
-    """`match_anchors` for rotated boxes, (N, 5) or (B, N, 5) and (B, M, 5), by `box_iou_rotated`; see both.
+    """`match_anchors` for rotated boxes, (N, 5) or (B, N, 5) and (B, M, 5), by `box_iou_rotated` in float32; see both.
+
+    Of several anchors that reach a ground truth's highest IoU, the first alone is positive for that: rotated anchors
+    tie often, (w, h, angle) and (h, w, angle + 90) are the same, and rounding must not decide how many are positive.
 
     One image after the other, some ground truths at a time, so that memory stays bounded.
     """
@@ -71,12 +74,13 @@ def match_anchors_rotated(
     def match(image: int) -> tuple[Tensor, Tensor]:
         own, truth, real = anchors[image % len(anchors)], gt_boxes[image], valid[image : image + 1]
         return _match(
-            lambda first, last: box_iou_rotated(truth[first:last], own)[None],
+            lambda first, last: box_iou_rotated(truth[first:last], own)[None].float(),
             real,
             len(own),
-            anchors.dtype,
+            torch.float32,
             thresholds,
             allow_low_quality,
+            first_of_ties=True,
         )
 
     shape = (len(gt_boxes), anchors.shape[1])
@@ -127,6 +131,8 @@ def _match(
     dtype: torch.dtype,
     thresholds: tuple[float, float],
     allow_low_quality: bool,
+    *,
+    first_of_ties: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Matches by the IoU (B, last - first, N), of `dtype`, of the ground truths first to last with every anchor."""
     negative, positive = thresholds
@@ -134,11 +140,13 @@ def _match(
     best = torch.zeros(shape, dtype=dtype, device=valid.device)
     matched = torch.zeros(shape, dtype=torch.int64, device=valid.device)
     low_quality = torch.zeros(shape, dtype=torch.bool, device=valid.device)
+    place = torch.arange(num_anchors, device=valid.device)
     for first, last in _chunks(valid, num_anchors):
         iou = iou_with(first, last).masked_fill_(~valid[:, first:last, None], 0)
         if allow_low_quality and num_anchors:
-            reached = iou.amax(dim=2, keepdim=True)
-            low_quality |= ((iou == reached) & (reached > 0)).any(dim=1)
+            reached, first_place = iou.max(dim=2, keepdim=True)
+            reaching = place == first_place if first_of_ties else iou == reached
+            low_quality |= (reaching & (reached > 0)).any(dim=1)
         chunk_best, chunk_matched = iou.max(dim=1)
         matched = torch.where(chunk_best > best, chunk_matched + first, matched)
         best = torch.maximum(best, chunk_best)

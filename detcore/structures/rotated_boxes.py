@@ -48,7 +48,7 @@ def upright_around(boxes_xywha: Tensor) -> Tensor:
 
 
 def clip(boxes_xywha: Tensor, image_sizes: Tensor) -> Tensor:
-    """Boxes turned by at most a degree cut to the content of their image; others, whose cut is no rectangle, as they are.
+    """Boxes turned by at most a degree cut to the content of their image; others, whose cut is no rectangle, are not.
 
     All angles come out in [-180, 180).
 

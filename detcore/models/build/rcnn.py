@@ -24,9 +24,7 @@ def rcnn_parts(config: config_of.RCNN, num_classes: int, load_weights: bool) -> 
         "neck": neck,
         "rpn": build_rpn(config.rpn, neck),
         "box_head": build_box_head(config.box_head, neck, num_classes, geometry),
-        "region_sampler": RegionSampler(
-            num_classes=num_classes, geometry=geometry, **config.roi_sampling.model_dump()
-        ),
+        "region_sampler": RegionSampler(num_classes=num_classes, geometry=geometry, **config.roi_sampling.model_dump()),
         "limits": DetectionLimits(**config.selection.model_dump()),
     }
 
@@ -60,9 +58,7 @@ def build_rpn(config: config_of.RPN, neck: Neck) -> RPN:
     )
 
 
-def build_box_head(
-    config: config_of.BoxHead, neck: Neck, num_classes: int, geometry: BoxGeometry = UPRIGHT
-) -> BoxHead:
+def build_box_head(config: config_of.BoxHead, neck: Neck, num_classes: int, geometry: BoxGeometry = UPRIGHT) -> BoxHead:
     """The second stage's classes and boxes."""
     return BoxHead(
         in_channels=neck.channels,

@@ -8,14 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.losses.box_head import box_head_losses
-from detcore.models.box_geometry import UPRIGHT, BoxGeometry
+from detcore.models.box_geometry import UPRIGHT, BoxGeometry, Coder
 from detcore.models.initialization import keep_variance, normal, start
 from detcore.models.norm import conv_stack
 from detcore.models.proposals.roi_sampling import TrainingRegions
 from detcore.models.proposals.rpn import Proposals
 from detcore.structures.batch import Batch
-from detcore.structures.boxes import BoxCoder
-from detcore.structures.rotated_boxes import RotatedBoxCoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +30,10 @@ class RegionPredictions:
     scores: Tensor
     offsets: Tensor
     regions_xyxy: Tensor
-    box_coder: BoxCoder | RotatedBoxCoder
+    box_coder: Coder
 
     def boxes(self, index: Tensor, labels: Tensor) -> Tensor:
-        """Boxes of chosen pairs: index and labels, (B, N) int64 into regions and classes -> (B, N, 4 or 5), not clipped."""
+        """Boxes of chosen pairs, not clipped: index and labels, (B, N) into regions and classes -> (B, N, 4 or 5)."""
         per_region = self.offsets.shape[2]
         place = index if per_region == 1 else index * per_region + labels
         offsets = self.offsets.flatten(1, 2).take_along_dim(place[..., None], dim=1)

@@ -69,7 +69,7 @@ class AnchorGenerator(nn.Module):
 
 
 class RotatedAnchorGenerator(AnchorGenerator):
-    """Anchors of several angles, (N, 5) xywha; the angle is the last in their order (RRPN, arXiv:1703.01086, section 4.1).
+    """Anchors of several angles, (N, 5) xywha, the angle last in their order: RRPN, arXiv:1703.01086, section 4.1.
 
     Args:
         angles_deg: degrees, counter-clockwise as one sees the image.

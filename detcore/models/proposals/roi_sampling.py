@@ -66,9 +66,7 @@ class RegionSampler:
             objects = -1 - torch.arange(target_boxes.shape[1], device=boxes.device)
             candidates = torch.cat((candidates, objects.expand(len(boxes), -1)), dim=1)
         thresholds = (self.positive_iou, self.positive_iou)
-        matched, status = self.geometry.match(
-            boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False
-        )
+        matched, status = self.geometry.match(boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False)
         status = torch.where(valid & batch.real[:, None], status, -1)
         seed, step = batch.rng_key.unbind()
         keys = keyed_uniform(seed, step, batch.sample_ids, RANDOM_SITE, candidates)

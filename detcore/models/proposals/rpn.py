@@ -113,7 +113,9 @@ class RPN(nn.Module):
         for feature in features:
             hidden = F.relu(self.conv(feature), inplace=True)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            offsets.append(self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, self.geometry.numbers))
+            offsets.append(
+                self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, self.geometry.numbers)
+            )
         shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         dtype = torch.promote_types(features[0].dtype, torch.float32)
         return AnchorPredictions(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detcore.config.model.backbone import FPN, Backbone, Neck, NoNeck, Norm, ResNetBackbone, TimmBackbone
+from detcore.config.model.dense import FCOS, Dense, DenseHead, DenseSelection, FCOSHead, FCOSSelection, RetinaNet
 from detcore.config.model.rcnn import (
     RCNN,
     RPN,
@@ -27,15 +28,21 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[FasterRCNN | MaskRCNN | RetinaNet | FCOS | OwnModel, Field(discriminator="type")]
 
 __all__ = [
+    "FCOS",
     "FPN",
     "RCNN",
     "RPN",
     "Anchors",
     "Backbone",
     "BoxHead",
+    "Dense",
+    "DenseHead",
+    "DenseSelection",
+    "FCOSHead",
+    "FCOSSelection",
     "FasterRCNN",
     "MaskHead",
     "MaskRCNN",
@@ -45,6 +52,7 @@ __all__ = [
     "Norm",
     "OwnModel",
     "ResNetBackbone",
+    "RetinaNet",
     "RoISampling",
     "Selection",
     "TimmBackbone",

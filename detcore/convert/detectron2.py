@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detcore.config import model as config_of
 from detcore.convert.detectron2_dense import dense_head_rules, retinanet_config
+from detcore.convert.detectron2_keypoint import KEYPOINT_HEAD_RULES, keypoint_head
 from detcore.convert.names import Rule
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
@@ -17,7 +18,7 @@ def rules(config: config_of.ModelConfig) -> list[Rule]:
     if isinstance(config, config_of.Dense):
         return [*_backbone_rules(config), *dense_head_rules(config)]
     assert isinstance(config, config_of.RCNN)
-    return [*_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
+    return [*_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES, *KEYPOINT_HEAD_RULES]
 
 
 def _reversed_channels(weight: Tensor) -> Tensor:
@@ -94,6 +95,11 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
             "max_detections": model.get("TEST", {}).get("DETECTIONS_PER_IMAGE", 100),
         },
     }
+    if model.get("KEYPOINT_ON"):
+        masks = _mask_head(model) if model["MASK_ON"] else None
+        return config_of.KeypointRCNN.model_validate(
+            {**settings, "keypoint_head": keypoint_head(model), "mask_head": masks}
+        )
     if model["MASK_ON"]:
         return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
     return config_of.FasterRCNN.model_validate(settings)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from detcore.config.model.backbone import FPN, Backbone, Neck, NoNeck, Norm, ResNetBackbone, TimmBackbone
 from detcore.config.model.dense import FCOS, Dense, DenseHead, DenseSelection, FCOSHead, FCOSSelection, RetinaNet
+from detcore.config.model.keypoint import KeypointHead, KeypointRCNN
 from detcore.config.model.rcnn import (
     RCNN,
     RPN,
@@ -28,7 +29,7 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | RetinaNet | FCOS | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[FasterRCNN | MaskRCNN | RetinaNet | FCOS | KeypointRCNN | OwnModel, Field(discriminator="type")]
 
 __all__ = [
     "FCOS",
@@ -44,6 +45,8 @@ __all__ = [
     "FCOSHead",
     "FCOSSelection",
     "FasterRCNN",
+    "KeypointHead",
+    "KeypointRCNN",
     "MaskHead",
     "MaskRCNN",
     "ModelConfig",

@@ -71,6 +71,8 @@ def as_batch(tensors: dict[str, Tensor], model: nn.Module) -> Batch:
             torch.arange(count)[None],
         )
         targets = replace(targets, polygons=polygons)
+    if "gt.keypoints" in tensors:
+        targets = replace(targets, keypoints=tensors["gt.keypoints"][None])
     identity = torch.eye(3)[None]
     return Batch(images, size, torch.tensor([0]), torch.tensor([True]), size, identity, torch.tensor([0, 0]), targets)
 

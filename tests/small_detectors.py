@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, RotatedFasterRCNN
+from detcore.config.model import (
+    FCOS,
+    FasterRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    ModelConfig,
+    RetinaNet,
+    RotatedFasterRCNN,
+)
 
 NUM_CLASSES = 3
 RESNET: dict[str, Any] = {
@@ -30,9 +38,22 @@ SMALL_RCNN: dict[str, Any] = {
     "selection": {"max_detections": 10},
 }
 MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampling_ratio": 2}
+KEYPOINT_HEAD = {"num_keypoints": 5, "conv_channels": [16], "pooler_resolution": 7, "sampling_ratio": 2}
+SMALL_DENSE: dict[str, Any] = {
+    "name": "small",
+    "backbone": {**RESNET, "out_features": ["res3", "res4", "res5"]},
+    "head": {"num_convs": 1},
+    # Untrained scores are low.
+    "selection": {"max_detections": 10, "score_threshold": 0.0, "candidates_per_level": 60},
+}
 
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
     "mask_rcnn": MaskRCNN(**SMALL_RCNN, mask_head=MASK_HEAD),
     "rotated_faster_rcnn": RotatedFasterRCNN(**SMALL_RCNN),
+    "retinanet": RetinaNet(**SMALL_DENSE, neck={"channels": 16, "top": "p6p7_from_backbone"}),
+    # More channels than groups: of one value there is no norm.
+    "fcos": FCOS(**SMALL_DENSE, neck={"channels": 64, "top": "p6p7_from_fpn"}),
+    "keypoint_rcnn": KeypointRCNN(**SMALL_RCNN, keypoint_head=KEYPOINT_HEAD),
+    "keypoint_mask_rcnn": KeypointRCNN(**SMALL_RCNN, keypoint_head=KEYPOINT_HEAD, mask_head=MASK_HEAD),
 }

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from detcore.config import model as config_of
 from detcore.convert.detectron2_rotated import is_rotated, rotated_config
+from detcore.convert.detectron2_dense import dense_head_rules, retinanet_config
+from detcore.convert.detectron2_keypoint import KEYPOINT_HEAD_RULES, keypoint_head
 from detcore.convert.names import Rule
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
@@ -14,8 +16,10 @@ NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "n
 
 def rules(config: config_of.ModelConfig) -> list[Rule]:
     """For the tensors of a model; a rule for a part stands before one for the whole."""
+    if isinstance(config, config_of.Dense):
+        return [*_backbone_rules(config), *dense_head_rules(config)]
     assert isinstance(config, config_of.RCNN)
-    return [*_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
+    return [*_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES, *KEYPOINT_HEAD_RULES]
 
 
 def _reversed_channels(weight: Tensor) -> Tensor:
@@ -23,7 +27,7 @@ def _reversed_channels(weight: Tensor) -> Tensor:
     return weight.flip(1)
 
 
-def _backbone_rules(config: config_of.RCNN) -> list[Rule]:
+def _backbone_rules(config: config_of.RCNN | config_of.Dense) -> list[Rule]:
     backbone, neck = config.backbone, config.neck
     assert isinstance(backbone, config_of.ResNetBackbone)
     prefix = "backbone." if neck.type == "none" else "backbone.bottom_up."
@@ -70,6 +74,8 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     Raises:
         ValueError: for an architecture or a setting that has no counterpart here.
     """
+    if model.get("META_ARCHITECTURE") == "RetinaNet":
+        return retinanet_config(model, name=name, backbone=_backbone(model), neck=_neck(model), anchors=_anchors(model))
     heads = model["ROI_HEADS"]
     settings = {
         "name": name,
@@ -92,6 +98,11 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     }
     if is_rotated(model):
         return rotated_config(model, settings)
+    if model.get("KEYPOINT_ON"):
+        masks = _mask_head(model) if model["MASK_ON"] else None
+        return config_of.KeypointRCNN.model_validate(
+            {**settings, "keypoint_head": keypoint_head(model), "mask_head": masks}
+        )
     if model["MASK_ON"]:
         return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
     return config_of.FasterRCNN.model_validate(settings)

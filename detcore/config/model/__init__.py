@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detcore.config.model.backbone import FPN, Backbone, Neck, NoNeck, Norm, ResNetBackbone, TimmBackbone
+from detcore.config.model.dense import FCOS, Dense, DenseHead, DenseSelection, FCOSHead, FCOSSelection, RetinaNet
+from detcore.config.model.keypoint import KeypointHead, KeypointRCNN
 from detcore.config.model.rcnn import (
     RCNN,
     RPN,
@@ -28,16 +30,26 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | RotatedFasterRCNN | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[
+    FasterRCNN | MaskRCNN | RetinaNet | FCOS | KeypointRCNN | RotatedFasterRCNN | OwnModel, Field(discriminator="type")
+]
 
 __all__ = [
+    "FCOS",
     "FPN",
     "RCNN",
     "RPN",
     "Anchors",
     "Backbone",
     "BoxHead",
+    "Dense",
+    "DenseHead",
+    "DenseSelection",
+    "FCOSHead",
+    "FCOSSelection",
     "FasterRCNN",
+    "KeypointHead",
+    "KeypointRCNN",
     "MaskHead",
     "MaskRCNN",
     "ModelConfig",
@@ -46,6 +58,7 @@ __all__ = [
     "Norm",
     "OwnModel",
     "ResNetBackbone",
+    "RetinaNet",
     "RoISampling",
     "RotatedAnchors",
     "RotatedBoxHead",

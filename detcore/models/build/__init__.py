@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from detcore.config import model as config_of
+from detcore.models.build.dense import build_fcos, build_retinanet
+from detcore.models.build.keypoint import build_keypoint_rcnn
 from detcore.models.build.rcnn import build_mask_head, rcnn_parts
 from detcore.models.faster_rcnn import FasterRCNN
 from detcore.models.mask_rcnn import MaskRCNN
@@ -31,6 +33,12 @@ def build_model(config: config_of.ModelConfig, *, num_classes: int, load_weights
             model = MaskRCNN(mask_head=build_mask_head(config.mask_head, parts["neck"], num_classes), **parts)
         case config_of.RotatedFasterRCNN():
             model = RotatedFasterRCNN(**rcnn_parts(config, num_classes, load_weights))
+        case config_of.RetinaNet():
+            model = build_retinanet(config, num_classes, load_weights)
+        case config_of.FCOS():
+            model = build_fcos(config, num_classes, load_weights)
+        case config_of.KeypointRCNN():
+            model = build_keypoint_rcnn(config, num_classes, load_weights)
         case config_of.OwnModel():
             raise ValueError("model.type is 'own': hand the module itself over, as detcore.fit(model=...)")
     return model.to(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ from detcore.config.model import (
     ModelConfig,
     RetinaNet,
     RotatedFasterRCNN,
+    RotatedRetinaNet,
 )
 
 NUM_CLASSES = 3
@@ -52,6 +53,7 @@ SMALL: dict[str, ModelConfig] = {
     "mask_rcnn": MaskRCNN(**SMALL_RCNN, mask_head=MASK_HEAD),
     "rotated_faster_rcnn": RotatedFasterRCNN(**SMALL_RCNN),
     "retinanet": RetinaNet(**SMALL_DENSE, neck={"channels": 16, "top": "p6p7_from_backbone"}),
+    "rotated_retinanet": RotatedRetinaNet(**SMALL_DENSE, neck={"channels": 16, "top": "p6p7_from_backbone"}),
     # More channels than groups: of one value there is no norm.
     "fcos": FCOS(**SMALL_DENSE, neck={"channels": 64, "top": "p6p7_from_fpn"}),
     "keypoint_rcnn": KeypointRCNN(**SMALL_RCNN, keypoint_head=KEYPOINT_HEAD),

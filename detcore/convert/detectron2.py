@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from detcore.config import model as config_of
-from detcore.convert.detectron2_rotated import is_rotated, rotated_config
 from detcore.convert.detectron2_dense import dense_head_rules, retinanet_config
 from detcore.convert.detectron2_keypoint import KEYPOINT_HEAD_RULES, keypoint_head
+from detcore.convert.detectron2_rotated import is_rotated, rotated_config
 from detcore.convert.names import Rule
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}

@@ -11,9 +11,7 @@ from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.faster_rcnn import DetectionLimits
 from detcore.models.heads.dense_head import DenseHead, DensePredictions
 from detcore.models.proposals.anchors import AnchorGenerator
-from detcore.ops import nms_padded
 from detcore.structures.batch import Batch, Detections
-from detcore.structures.boxes import clip, larger_than
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class DenseDetector(nn.Module):
         raise NotImplementedError
 
     def decode(self, anchors: Tensor, offsets: Tensor) -> Tensor:
-        """(..., 4) xyxy and (..., 4) -> (..., 4) boxes, xyxy, at least float32."""
+        """(..., 4) xyxy and (..., 4) -> (..., 4) boxes, xyxy, at least float32; of rotated anchors (..., 5), xywha."""
         raise NotImplementedError
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -96,21 +94,22 @@ class DenseDetector(nn.Module):
     @torch.no_grad()
     def detect(self, batch: Batch) -> Detections:
         """What is seen in each image; the same whatever other images are in the batch."""
-        predictions, limits = self.dense(batch.images), self.limits
+        predictions, limits, geometry = self.dense(batch.images), self.limits, self.anchors.geometry
         scores, index, labels = self._best_of_each_level(predictions)
         anchors = predictions.anchors[index]
-        boxes = self.decode(anchors, predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4)))
+        boxes = self.decode(anchors, predictions.offsets.take_along_dim(index[..., None], dim=1))
         usable = (scores > 0) & boxes.isfinite().all(dim=-1) & batch.real[:, None]
         boxes = torch.where(usable[..., None], boxes, 0.0)
-        keep, count = nms_padded(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
+        keep, count = geometry.nms(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
         # As the published models, boxes meet whole, not cut to the image; what is left of them is cut afterwards.
-        boxes = clip(boxes.gather(1, keep[..., None].expand(-1, -1, 4)), batch.image_sizes)
-        valid = (torch.arange(limits.max_detections, device=keep.device) < count[:, None]) & larger_than(boxes, 0.0)
+        boxes = geometry.clip(boxes.take_along_dim(keep[..., None], dim=1), batch.image_sizes)
+        valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
+        valid = valid & geometry.larger_than(boxes, 0.0)
         order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)
         valid, keep = valid.gather(1, order), keep.gather(1, order)
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        boxes = torch.where(valid[..., None], boxes.take_along_dim(order[..., None], dim=1), 0.0).float()
         return Detections(
-            boxes_xyxy=torch.where(valid[..., None], boxes, 0.0).float(),
+            **geometry.detected(boxes, batch.image_sizes),
             scores=torch.where(valid, scores.gather(1, keep), 0.0).float(),
             labels=torch.where(valid, labels.gather(1, keep), 0),
             valid=valid,

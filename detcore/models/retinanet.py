@@ -10,9 +10,9 @@ from detcore.losses.regression import smooth_l1
 from detcore.models.dense_detector import DenseDetector
 from detcore.models.faster_rcnn import required_targets
 from detcore.models.heads.dense_head import DensePredictions
-from detcore.ops import ciou_loss, diou_loss, giou_loss, match_anchors
+from detcore.ops import ciou_loss, diou_loss, giou_loss
 from detcore.structures.batch import Batch
-from detcore.structures.boxes import BoxCoder, at_least_float32
+from detcore.structures.boxes import at_least_float32
 
 IOU_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
@@ -23,7 +23,7 @@ class RetinaNet(DenseDetector):
     Args:
         positive_iou, negative_iou: an anchor is positive at or above the one, negative below the other; each object's
             best anchors are positive in any case.
-        box_weights: of the box coder.
+        box_weights: of the box coder, a number for each of a box's.
         box_loss: 'smooth_l1' of the offsets, or 'giou', 'diou' or 'ciou' of the boxes.
         smooth_l1_beta: see `smooth_l1`.
         parts: what every `DenseDetector` takes.
@@ -34,7 +34,7 @@ class RetinaNet(DenseDetector):
         *,
         positive_iou: float,
         negative_iou: float,
-        box_weights: tuple[float, float, float, float],
+        box_weights: tuple[float, ...],
         box_loss: str,
         smooth_l1_beta: float,
         **parts: Any,
@@ -43,7 +43,7 @@ class RetinaNet(DenseDetector):
         if box_loss != "smooth_l1" and box_loss not in IOU_LOSSES:
             raise ValueError(f"unknown box loss {box_loss!r}; there are smooth_l1, {', '.join(IOU_LOSSES)}")
         self.iou_thresholds = (negative_iou, positive_iou)
-        self.box_coder = BoxCoder(weights=box_weights)
+        self.box_coder = self.anchors.geometry.coder(weights=box_weights)
         self.box_loss, self.smooth_l1_beta = box_loss, smooth_l1_beta
 
     def scores(self, predictions: DensePredictions) -> Tensor:
@@ -59,16 +59,16 @@ class RetinaNet(DenseDetector):
             ValueError: the batch has no targets.
         """
         targets = required_targets(batch)
-        predictions = self.dense(batch.images)
-        boxes = targets.boxes_xyxy.to(predictions.anchors.dtype)
-        matched, status = match_anchors(
+        predictions, geometry = self.dense(batch.images), self.anchors.geometry
+        boxes = geometry.ground_truth(targets).to(predictions.anchors.dtype)
+        matched, status = geometry.match(
             predictions.anchors, boxes, targets.valid, self.iou_thresholds, allow_low_quality=True
         )
         status = torch.where(batch.real[:, None], status, -1)
         positive = status == 1
         labels = torch.where(positive, targets.labels.gather(1, matched), self.num_classes)
         divisor = self.divisor(positive.sum().to(boxes.dtype))
-        matched_boxes = boxes.gather(1, matched[..., None].expand(-1, -1, 4))
+        matched_boxes = boxes.take_along_dim(matched[..., None], dim=1)
         return {
             "loss_cls": self.class_loss(predictions, labels, status >= 0) / divisor,
             "loss_box_reg": self._box_loss(predictions, matched_boxes, positive) / divisor,

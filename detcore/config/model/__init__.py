@@ -18,7 +18,13 @@ from detcore.config.model.rcnn import (
     RoISampling,
     Selection,
 )
-from detcore.config.model.rotated import RotatedAnchors, RotatedBoxHead, RotatedFasterRCNN, RotatedRPN
+from detcore.config.model.rotated import (
+    RotatedAnchors,
+    RotatedBoxHead,
+    RotatedFasterRCNN,
+    RotatedRetinaNet,
+    RotatedRPN,
+)
 from detcore.config.section import Count, Section
 
 
@@ -31,7 +37,8 @@ class OwnModel(Section):
 
 
 ModelConfig = Annotated[
-    FasterRCNN | MaskRCNN | RetinaNet | FCOS | KeypointRCNN | RotatedFasterRCNN | OwnModel, Field(discriminator="type")
+    FasterRCNN | MaskRCNN | RetinaNet | FCOS | KeypointRCNN | RotatedFasterRCNN | RotatedRetinaNet | OwnModel,
+    Field(discriminator="type"),
 ]
 
 __all__ = [
@@ -64,6 +71,7 @@ __all__ = [
     "RotatedBoxHead",
     "RotatedFasterRCNN",
     "RotatedRPN",
+    "RotatedRetinaNet",
     "Selection",
     "TimmBackbone",
 ]

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from detcore.config.model.dense import RetinaNet
 from detcore.config.model.rcnn import RCNN, RPN, Anchors, BoxHead
 from detcore.config.section import Positive
 
@@ -37,3 +38,12 @@ class RotatedFasterRCNN(RCNN):
     type: Literal["rotated_faster_rcnn"] = "rotated_faster_rcnn"
     rpn: RotatedRPN = RotatedRPN()
     box_head: RotatedBoxHead = RotatedBoxHead()
+
+
+class RotatedRetinaNet(RetinaNet):
+    """Needs targets with `boxes_xywha`."""
+
+    type: Literal["rotated_retinanet"] = "rotated_retinanet"  # type: ignore[assignment]
+    anchors: RotatedAnchors = RotatedAnchors(sizes=RetinaNet.model_fields["anchors"].default.sizes)
+    box_weights: RotatedBoxWeights = (1.0, 1.0, 1.0, 1.0, 1.0)  # type: ignore[assignment]
+    box_loss: Literal["smooth_l1"] = "smooth_l1"

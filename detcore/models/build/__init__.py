@@ -33,7 +33,7 @@ def build_model(config: config_of.ModelConfig, *, num_classes: int, load_weights
             model = MaskRCNN(mask_head=build_mask_head(config.mask_head, parts["neck"], num_classes), **parts)
         case config_of.RotatedFasterRCNN():
             model = RotatedFasterRCNN(**rcnn_parts(config, num_classes, load_weights))
-        case config_of.RetinaNet():
+        case config_of.RetinaNet() | config_of.RotatedRetinaNet():
             model = build_retinanet(config, num_classes, load_weights)
         case config_of.FCOS():
             model = build_fcos(config, num_classes, load_weights)

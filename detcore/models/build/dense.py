@@ -12,13 +12,15 @@ from detcore.models.fcos import FCOS
 from detcore.models.heads.dense_head import DenseHead
 from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.retinanet import RetinaNet
+from detcore.models.rotated_retinanet import RotatedRetinaNet
 
 
 def build_retinanet(config: config_of.RetinaNet, num_classes: int, load_weights: bool) -> RetinaNet:
     parts = _backbone_and_neck(config, load_weights)
     parts["anchors"] = build_anchors(config.anchors, parts["neck"])
     plain = config.model_dump(include={"positive_iou", "negative_iou", "box_weights", "box_loss", "smooth_l1_beta"})
-    return RetinaNet(**parts, **_rest(config, parts, num_classes, centreness=False), **plain)
+    make = RotatedRetinaNet if isinstance(config, config_of.RotatedRetinaNet) else RetinaNet
+    return make(**parts, **_rest(config, parts, num_classes, centreness=False), **plain)
 
 
 def build_fcos(config: config_of.FCOS, num_classes: int, load_weights: bool) -> FCOS:
@@ -47,6 +49,7 @@ def _rest(config: config_of.Dense, parts: dict[str, Any], num_classes: int, *, c
             num_classes=num_classes,
             num_anchors=parts["anchors"].num_per_place,
             centreness=centreness,
+            box_numbers=parts["anchors"].geometry.numbers,
             **config.head.model_dump(),
         ),
         "limits": DenseLimits(**config.selection.model_dump()),

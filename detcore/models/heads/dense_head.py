@@ -18,9 +18,9 @@ class DensePredictions(TensorStruct):
 
     Attributes:
         logits: (B, N, C) of the classes, each for itself.
-        offsets: (B, N, 4) of the boxes.
+        offsets: (B, N, 4) of the boxes; (B, N, 5) from rotated anchors.
         centreness: (B, N) logits, or None where the head has no such branch.
-        anchors: (N, 4) xyxy.
+        anchors: (N, 4) xyxy, or (N, 5) xywha.
         level_sizes: anchors of each level, adding up to N.
     """
 
@@ -78,6 +78,7 @@ class DenseHead(nn.Module):
         num_convs, norm: of each tower; 'none', 'gn', or 'bn' with statistics for each level.
         prior_probability: what the classes start at (RetinaNet, section 3.3).
         centreness: adds FCOS's branch, on the boxes' tower.
+        box_numbers: 4, or 5 of rotated boxes.
     """
 
     def __init__(
@@ -91,23 +92,24 @@ class DenseHead(nn.Module):
         norm: str,
         prior_probability: float,
         centreness: bool,
+        box_numbers: int = 4,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.box_numbers = num_classes, box_numbers
         towers = [
             nn.ModuleList(TowerLayer(channels=channels, norm=norm, num_levels=num_levels) for _ in range(num_convs))
             for _ in range(2)
         ]
         self.class_tower, self.box_tower = towers
         self.class_logits = nn.Conv2d(channels, num_anchors * num_classes, kernel_size=3, padding=1)
-        self.box_offsets = nn.Conv2d(channels, num_anchors * 4, kernel_size=3, padding=1)
+        self.box_offsets = nn.Conv2d(channels, num_anchors * box_numbers, kernel_size=3, padding=1)
         self.centreness = nn.Conv2d(channels, num_anchors, kernel_size=3, padding=1) if centreness else None
         start((module for module in self.modules() if isinstance(module, nn.Conv2d)), normal(0.01))
         assert self.class_logits.bias is not None
         nn.init.constant_(self.class_logits.bias, -math.log((1 - prior_probability) / prior_probability))
 
     def forward(self, features: list[Tensor], anchors: Tensor) -> DensePredictions:
-        """The neck's levels, each (B, C, h, w), and (N, 4) anchors of all of them."""
+        """The neck's levels, each (B, C, h, w), and (N, box_numbers) anchors of all of them."""
         logits, offsets, centreness = [], [], []
         for level, feature in enumerate(features):
             classes = boxes = feature
@@ -116,7 +118,7 @@ class DenseHead(nn.Module):
             for layer in self.box_tower:
                 boxes = layer(boxes, level)
             logits.append(by_anchor(self.class_logits(classes), self.num_classes))
-            offsets.append(by_anchor(self.box_offsets(boxes), 4))
+            offsets.append(by_anchor(self.box_offsets(boxes), self.box_numbers))
             if self.centreness is not None:
                 centreness.append(by_anchor(self.centreness(boxes), 1).squeeze(-1))
         return DensePredictions(

@@ -92,7 +92,7 @@ class BoxHead(nn.Module):
         start([self.box_offsets], normal(0.001))
 
     def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
-        """P2.. and (B, R, 4) boxes with (B, R) valid -> (B, R, F) of each region."""
+        """P2.. and (B, R, 4 or 5) boxes with (B, R) valid -> (B, R, F) of each region."""
         pooled = self.geometry.pool(
             features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
         )

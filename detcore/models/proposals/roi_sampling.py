@@ -20,7 +20,7 @@ class TrainingRegions(TensorStruct):
     """Regions with what they should be told to be, positives first.
 
     Attributes:
-        boxes_xyxy: (B, K, 4); 0 where padded.
+        boxes_xyxy: (B, K, 4); 0 where padded. Those of a rotated detector are (B, K, 5), xywha, as `object_boxes`.
         labels: (B, K) int64: the class, or the number of classes for background and padding.
         valid: (B, K) bool.
         positive: (B, P) bool, of the first P slots, which alone may be positive.

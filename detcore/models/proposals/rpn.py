@@ -40,7 +40,8 @@ class Proposals(TensorStruct):
     """Regions that may hold an object, by falling score, padded to R an image. They carry no gradient.
 
     Attributes:
-        boxes_xyxy: (B, R, 4), pixels of the network's input, inside the content; 0 where padded.
+        boxes_xyxy: (B, R, 4), pixels of the network's input, inside the content; 0 where padded. Those of a rotated
+            detector are (B, R, 5), xywha.
         logits: (B, R); 0 where padded.
         valid: (B, R) bool.
         anchors: (B, R) int64, the anchor that each came from: a name that, unlike its rank, rounding does not change.

@@ -13,6 +13,7 @@ from detcore.convert.names import load
 from detcore.models import build_model
 from detcore.structures.batch import Batch, Polygons, Targets
 from detcore.structures.boxes import iou
+from detcore.structures.rotated_boxes import upright_around
 
 DETECTIONS = 20
 """Of an image, as the fixtures were made."""
@@ -53,7 +54,14 @@ def as_batch(tensors: dict[str, Tensor], model: nn.Module) -> Batch:
     images[0, :, :height, :width] = (rgb - mean) / std
     size = torch.tensor([[height, width]])
     count = len(tensors["gt.boxes"])
-    targets = Targets(tensors["gt.boxes"][None], tensors["gt.classes"][None], torch.ones(1, count, dtype=torch.bool))
+    boxes = tensors["gt.boxes"][None]
+    rotated = boxes if boxes.shape[-1] == 5 else None
+    targets = Targets(
+        boxes if rotated is None else upright_around(rotated),
+        tensors["gt.classes"][None],
+        torch.ones(1, count, dtype=torch.bool),
+        boxes_xywha=rotated,
+    )
     if "gt.polygons" in tensors:
         vertices = tensors["gt.polygons"].view(count, -1, 2).float()
         per_ring = vertices.shape[1]
@@ -64,6 +72,8 @@ def as_batch(tensors: dict[str, Tensor], model: nn.Module) -> Batch:
             torch.arange(count)[None],
         )
         targets = replace(targets, polygons=polygons)
+    if "gt.keypoints" in tensors:
+        targets = replace(targets, keypoints=tensors["gt.keypoints"][None])
     identity = torch.eye(3)[None]
     return Batch(images, size, torch.tensor([0]), torch.tensor([True]), size, identity, torch.tensor([0, 0]), targets)
 

@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, ProposalNetwork
+from detcore.config.model import (
+    FCOS,
+    FasterRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    ModelConfig,
+    ProposalNetwork,
+    RetinaNet,
+    RotatedFasterRCNN,
+    RotatedRetinaNet,
+)
 
 NUM_CLASSES = 3
 RESNET: dict[str, Any] = {
@@ -39,6 +49,14 @@ C4: dict[str, Any] = {
     "box_head": {"type": "res5", "pooler_resolution": 6, "sampling_ratio": 2},
 }
 DC5_DEFORMED = {**RESNET, "out_features": ["res5"], "res5_dilation": 2, "deform_stages": [False, False, True, True]}
+KEYPOINT_HEAD = {"num_keypoints": 5, "conv_channels": [16], "pooler_resolution": 7, "sampling_ratio": 2}
+SMALL_DENSE: dict[str, Any] = {
+    "name": "small",
+    "backbone": {**RESNET, "out_features": ["res3", "res4", "res5"]},
+    "head": {"num_convs": 1},
+    # Untrained scores are low.
+    "selection": {"max_detections": 10, "score_threshold": 0.0, "candidates_per_level": 60},
+}
 
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
@@ -65,4 +83,11 @@ SMALL: dict[str, ModelConfig] = {
             "selection": {"max_detections": 10, "score_threshold": 0.001, "soft_nms": "gaussian"},
         }
     ),
+    "rotated_faster_rcnn": RotatedFasterRCNN(**SMALL_RCNN),
+    "retinanet": RetinaNet(**SMALL_DENSE, neck={"channels": 16, "top": "p6p7_from_backbone"}),
+    "rotated_retinanet": RotatedRetinaNet(**SMALL_DENSE, neck={"channels": 16, "top": "p6p7_from_backbone"}),
+    # More channels than groups: of one value there is no norm.
+    "fcos": FCOS(**SMALL_DENSE, neck={"channels": 64, "top": "p6p7_from_fpn"}),
+    "keypoint_rcnn": KeypointRCNN(**SMALL_RCNN, keypoint_head=KEYPOINT_HEAD),
+    "keypoint_mask_rcnn": KeypointRCNN(**SMALL_RCNN, keypoint_head=KEYPOINT_HEAD, mask_head=MASK_HEAD),
 }

@@ -6,6 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from detcore.config import model as config_of
+from detcore.convert.detectron2_dense import dense_head_rules, retinanet_config
+from detcore.convert.detectron2_keypoint import KEYPOINT_HEAD_RULES, keypoint_head
+from detcore.convert.detectron2_rotated import is_rotated, rotated_config
 from detcore.convert.names import Rule
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
@@ -13,9 +16,12 @@ NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "n
 
 def rules(config: config_of.ModelConfig) -> list[Rule]:
     """For the tensors of a model; a rule for a part stands before one for the whole."""
+    if isinstance(config, config_of.Dense):
+        return [*_backbone_rules(config), *dense_head_rules(config)]
     assert isinstance(config, config_of.Proposing)
     box_head = _box_head_rules(config.box_head) if isinstance(config, config_of.RCNN) else []
-    return [*_backbone_rules(config), *_rpn_rules(config.rpn), *box_head, *_MASK_HEAD_RULES]
+    first = [*_backbone_rules(config), *_rpn_rules(config.rpn)]
+    return [*first, *box_head, *_MASK_HEAD_RULES, *KEYPOINT_HEAD_RULES]
 
 
 def _reversed_channels(weight: Tensor) -> Tensor:
@@ -23,7 +29,7 @@ def _reversed_channels(weight: Tensor) -> Tensor:
     return weight.flip(1)
 
 
-def _backbone_rules(config: config_of.Proposing) -> list[Rule]:
+def _backbone_rules(config: config_of.Proposing | config_of.Dense) -> list[Rule]:
     backbone, neck = config.backbone, config.neck
     assert isinstance(backbone, config_of.ResNetBackbone)
     prefix = "backbone." if neck.type == "none" else "backbone.bottom_up."
@@ -96,6 +102,8 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     Raises:
         ValueError: for an architecture or a setting that has no counterpart here.
     """
+    if model.get("META_ARCHITECTURE") == "RetinaNet":
+        return retinanet_config(model, name=name, backbone=_backbone(model), neck=_neck(model), anchors=_anchors(model))
     heads = model["ROI_HEADS"]
     proposing = {
         "name": name,
@@ -121,6 +129,13 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
             "max_detections": model.get("TEST", {}).get("DETECTIONS_PER_IMAGE", 100),
         },
     }
+    if is_rotated(model):
+        return rotated_config(model, settings)
+    if model.get("KEYPOINT_ON"):
+        masks = _mask_head(model) if model["MASK_ON"] else None
+        return config_of.KeypointRCNN.model_validate(
+            {**settings, "keypoint_head": keypoint_head(model), "mask_head": masks}
+        )
     if model["MASK_ON"]:
         return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
     return config_of.FasterRCNN.model_validate(settings)
@@ -186,6 +201,7 @@ def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
         "post_nms_topk_train": rpn["POST_NMS_TOPK_TRAIN"],
         "post_nms_topk_test": rpn["POST_NMS_TOPK_TEST"],
         "nms_threshold": rpn["NMS_THRESH"],
+        "box_weights": tuple(rpn["BBOX_REG_WEIGHTS"]),
         "min_box_size": model["PROPOSAL_GENERATOR"]["MIN_SIZE"],
         "smooth_l1_beta": rpn["SMOOTH_L1_BETA"],
         "loss_weight": rpn["LOSS_WEIGHT"],

@@ -22,6 +22,7 @@ class Rule:
         theirs, ours: beginnings of names; `{n}` in both stands for a number.
         shift: our number minus theirs.
         forward, backward: their tensor to ours, and ours to theirs.
+        initial: the value of `ours`, a whole name, where their checkpoints lack what it is for; `theirs` is then empty.
     """
 
     theirs: str
@@ -29,16 +30,21 @@ class Rule:
     shift: int = 0
     forward: Reshape = unchanged
     backward: Reshape = unchanged
+    initial: float | None = None
 
 
 def to_ours(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[str, Tensor], list[str]]:
     """Their tensors under our names, by the first rule that fits each; and the names that no rule fits."""
-    return _renamed(state, [(r.theirs, r.ours, r.shift, r.forward) for r in rules])
+    shared = [(r.theirs, r.ours, r.shift, r.forward) for r in rules if r.initial is None]
+    renamed, unknown = _renamed(state, shared)
+    return renamed | {r.ours: torch.tensor(r.initial) for r in rules if r.initial is not None}, unknown
 
 
 def from_ours(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[dict[str, Tensor], list[str]]:
     """Our tensors under their names, by the first rule that fits each; and the names that no rule fits."""
-    return _renamed(state, [(r.ours, r.theirs, -r.shift, r.backward) for r in rules])
+    ours_alone = {r.ours for r in rules if r.initial is not None}
+    shared = [(r.ours, r.theirs, -r.shift, r.backward) for r in rules if r.initial is None]
+    return _renamed({name: tensor for name, tensor in state.items() if name not in ours_alone}, shared)
 
 
 def _renamed(

@@ -2,7 +2,7 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def global_mean_divisor(count: Tensor) -> Tensor:
@@ -18,8 +18,40 @@ def global_mean_divisor(count: Tensor) -> Tensor:
         0-dim, max(count over all ranks, 1) / number of ranks. No gradient.
     """
     total = count.detach().clone()
-    ranks = 1
-    if dist.is_available() and dist.is_initialized():
-        ranks = dist.get_world_size()
+    if num_ranks() > 1:
         dist.all_reduce(total)
-    return torch.clamp(total, min=1.0) / ranks
+    return torch.clamp(total, min=1.0) / num_ranks()
+
+
+def num_ranks() -> int:
+    """Of torch.distributed; 1 without it."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class MovingDivisor(nn.Module):
+    """`global_mean_divisor` of a moving average of the count: steadier than the count where few anchors are positive.
+
+    The average is over all ranks and a buffer, so a resumed training goes on with it. Out of training mode it neither
+    changes nor is used: a validation loss does not depend on what was trained on before.
+
+    Args:
+        initial: the average before the first step.
+        momentum: how much of it a step keeps.
+    """
+
+    average: Tensor
+
+    def __init__(self, *, initial: float, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("average", torch.tensor(initial))
+
+    @torch.no_grad()
+    def forward(self, count: Tensor) -> Tensor:
+        """As `global_mean_divisor`; in training mode it takes the count into the average first."""
+        divisor = global_mean_divisor(count)
+        if not self.training:
+            return divisor
+        average = self.momentum * self.average + (1.0 - self.momentum) * divisor * num_ranks()
+        self.average.copy_(average)
+        return average.to(count.dtype) / num_ranks()

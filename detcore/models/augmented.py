@@ -80,7 +80,9 @@ class AugmentedDetector(nn.Module):
             torch.cat([getattr(detections, name) for detections in found], dim=1)
             for name in ("scores", "labels", "valid")
         )
-        merged, index = select_detections(boxes, scores, labels, valid & larger_than(boxes, 0.0), self.limits)
+        merged, index = select_detections(
+            boxes, scores, labels, valid & larger_than(boxes, 0.0), self.limits, image_sizes=batch.image_sizes
+        )
         masks = keypoints = None
         if found[0].masks is not None or found[0].keypoints is not None:
             if hasattr(self.model, "describe_boxes"):

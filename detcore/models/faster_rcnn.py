@@ -11,7 +11,6 @@ from detcore.models.proposals.rpn import RPN
 from detcore.models.proposals.stage import ProposalStage
 from detcore.models.selection import DetectionLimits, select_detections
 from detcore.structures.batch import Batch, Detections, Targets
-from detcore.structures.boxes import clip, larger_than
 
 MAX_CANDIDATES = 10_000
 """Scored boxes of an image that go into non-maximum suppression, the best. Above a threshold of 0.05 there are hundreds
@@ -96,7 +95,7 @@ class FasterRCNN(ProposalStage):
 
     def _select(self, predictions: RegionPredictions, valid: Tensor, batch: Batch) -> Detections:
         """Of all regions and classes the best that do not overlap within a class."""
-        limits, num_classes = self.limits, self.num_classes
+        limits, num_classes, geometry = self.limits, self.num_classes, self.rpn.geometry
         usable = valid & batch.real[:, None]
         scores = predictions.scores
         scores = torch.where(usable[..., None] & (scores > limits.score_threshold), scores, -1.0).flatten(1)
@@ -104,9 +103,11 @@ class FasterRCNN(ProposalStage):
         labels = index % num_classes
         boxes = predictions.boxes(index // num_classes, labels)
         finite = boxes.isfinite().all(dim=-1)
-        boxes = clip(torch.where(finite[..., None], boxes, 0.0), batch.image_sizes)
-        usable = finite & (scores > 0) & larger_than(boxes, 0.0)
-        return select_detections(boxes, scores, labels, usable, limits)[0]
+        boxes = geometry.clip(torch.where(finite[..., None], boxes, 0.0), batch.image_sizes)
+        usable = finite & (scores > 0) & geometry.larger_than(boxes, 0.0)
+        return select_detections(
+            boxes, scores, labels, usable, limits, geometry=geometry, image_sizes=batch.image_sizes
+        )[0]
 
 
 def required_targets(batch: Batch) -> Targets:

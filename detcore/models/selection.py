@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detcore.ops import nms_padded, soft_nms_padded
+from detcore.models.box_geometry import UPRIGHT, BoxGeometry
+from detcore.ops import soft_nms_padded
 from detcore.structures.batch import Detections
 
 SoftNMS = Literal["none", "linear", "gaussian"]
@@ -34,25 +35,34 @@ class DetectionLimits:
 
 
 def select_detections(
-    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, usable: Tensor, limits: DetectionLimits
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    usable: Tensor,
+    limits: DetectionLimits,
+    *,
+    image_sizes: Tensor,
+    geometry: BoxGeometry = UPRIGHT,
 ) -> tuple[Detections, Tensor]:
     """The best boxes of each image that do not overlap within a class.
 
     The caller applies `limits.score_threshold`, before it decodes boxes in vain.
 
     Args:
-        boxes_xyxy: (B, N, 4), finite.
+        boxes: (B, N, 4), finite; or (B, N, 5) where `geometry` is of rotated boxes.
         scores, labels, usable: (B, N) float, int64 and bool: boxes that are not usable neither stay nor drop others.
+        image_sizes: (B, 2) of the images' content.
+        geometry: the kind of boxes; soft suppression is for upright ones.
 
     Returns:
         The detections, and (B, D) int64, which of the N each is; 0 where padded.
     """
     if limits.soft_nms == "none":
-        keep, count = nms_padded(boxes_xyxy, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
+        keep, count = geometry.nms(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
         kept_scores = scores.gather(1, keep)
     else:
         keep, kept_scores, count = soft_nms_padded(
-            boxes_xyxy,
+            boxes,
             scores,
             labels,
             method=limits.soft_nms,
@@ -63,9 +73,9 @@ def select_detections(
             valid=usable,
         )
     valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
-    kept = boxes_xyxy.gather(1, keep[..., None].expand(-1, -1, 4))
+    kept = torch.where(valid[..., None], boxes.take_along_dim(keep[..., None], dim=1), 0.0).float()
     detections = Detections(
-        boxes_xyxy=torch.where(valid[..., None], kept, 0.0).float(),
+        **geometry.detected(kept, image_sizes),
         scores=torch.where(valid, kept_scores, 0.0).float(),
         labels=torch.where(valid, labels.gather(1, keep), 0),
         valid=valid,

@@ -9,9 +9,9 @@ from detcore.ops.deform_conv import deform_conv2d
 from detcore.ops.losses import sigmoid_focal_loss
 from detcore.ops.mask_rle import paste_masks_rle
 from detcore.ops.masks import paste_masks, polygon_roi_masks
-from detcore.ops.matching import match_anchors
+from detcore.ops.matching import match_anchors, match_anchors_rotated
 from detcore.ops.ms_deform_attn import ms_deform_attn
-from detcore.ops.multilevel_roi_align import multilevel_roi_align
+from detcore.ops.multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_rotated
 from detcore.ops.nms import batched_nms, nms, nms_padded
 from detcore.ops.random import keyed_uniform
 from detcore.ops.roi_align import roi_align
@@ -30,8 +30,10 @@ __all__ = [
     "giou_loss",
     "keyed_uniform",
     "match_anchors",
+    "match_anchors_rotated",
     "ms_deform_attn",
     "multilevel_roi_align",
+    "multilevel_roi_align_rotated",
     "nms",
     "nms_padded",
     "nms_rotated",

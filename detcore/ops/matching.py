@@ -1,11 +1,13 @@
 """Which ground truth each anchor is trained on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from detcore.ops import native
+from detcore.ops.rotated import box_iou_rotated
 from detcore.ops.shapes import expect
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
@@ -43,14 +45,8 @@ def match_anchors(
     Raises:
         ValueError: if the thresholds are not in order.
     """
+    anchors, gt_boxes = _checked("match_anchors", anchors, gt_boxes, valid, thresholds, 4)
     negative, positive = thresholds
-    if not negative <= positive:
-        raise ValueError(f"thresholds ({negative}, {positive}): the negative one must not exceed the positive one")
-    anchors = anchors.detach()[None] if anchors.dim() == 2 else anchors.detach()
-    batch = "B" if anchors.shape[0] != 1 else "_"
-    expect("match_anchors", gt_boxes=(gt_boxes, "B M 4"), valid=(valid, "B M"), anchors=(anchors, f"{batch} N 4"))
-    dtype = torch.promote_types(torch.promote_types(anchors.dtype, gt_boxes.dtype), torch.float32)
-    anchors, gt_boxes = anchors.to(dtype), gt_boxes.detach().to(dtype)
     if native.serves(anchors.device.type):
         matched, status = torch.ops.detcore.match_anchors(
             anchors, gt_boxes, valid, negative, positive, allow_low_quality
@@ -59,20 +55,98 @@ def match_anchors(
     return match_anchors_reference(anchors, gt_boxes, valid, thresholds, allow_low_quality)
 
 
+def match_anchors_rotated(
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    valid: Tensor,
+    thresholds: tuple[float, float],
+    allow_low_quality: bool,
+) -> tuple[Tensor, Tensor]:
+    """`match_anchors` for rotated boxes, (N, 5) or (B, N, 5) and (B, M, 5), by `box_iou_rotated` in float32; see both.
+
+    Of several anchors that reach a ground truth's highest IoU, the first alone is positive for that: rotated anchors
+    tie often, (w, h, angle) and (h, w, angle + 90) are the same, and rounding must not decide how many are positive.
+
+    One image after the other, some ground truths at a time, so that memory stays bounded.
+    """
+    anchors, gt_boxes = _checked("match_anchors_rotated", anchors, gt_boxes, valid, thresholds, 5)
+
+    def match(image: int) -> tuple[Tensor, Tensor]:
+        own, truth, real = anchors[image % len(anchors)], gt_boxes[image], valid[image : image + 1]
+        return _match(
+            lambda first, last: box_iou_rotated(truth[first:last], own)[None].float(),
+            real,
+            len(own),
+            torch.float32,
+            thresholds,
+            allow_low_quality,
+            first_of_ties=True,
+        )
+
+    shape = (len(gt_boxes), anchors.shape[1])
+    matches = [match(image) for image in range(len(gt_boxes))]
+    if not matches:
+        return valid.new_zeros(shape, dtype=torch.int64), valid.new_zeros(shape, dtype=torch.int8)
+    matched, status = zip(*matches, strict=True)
+    return torch.cat(matched), torch.cat(status)
+
+
+def _checked(
+    operator: str, anchors: Tensor, gt_boxes: Tensor, valid: Tensor, thresholds: tuple[float, float], numbers: int
+) -> tuple[Tensor, Tensor]:
+    """Anchors (1 or B, N, numbers) and ground truths, of one dtype, without gradient."""
+    negative, positive = thresholds
+    if not negative <= positive:
+        raise ValueError(f"thresholds ({negative}, {positive}): the negative one must not exceed the positive one")
+    anchors = anchors.detach()[None] if anchors.dim() == 2 else anchors.detach()
+    batch = "B" if anchors.shape[0] != 1 else "_"
+    expect(
+        operator,
+        gt_boxes=(gt_boxes, f"B M {numbers}"),
+        valid=(valid, "B M"),
+        anchors=(anchors, f"{batch} N {numbers}"),
+    )
+    dtype = torch.promote_types(torch.promote_types(anchors.dtype, gt_boxes.dtype), torch.float32)
+    return anchors.to(dtype), gt_boxes.detach().to(dtype)
+
+
 def match_anchors_reference(
     anchors: Tensor, gt_boxes: Tensor, valid: Tensor, thresholds: tuple[float, float], allow_low_quality: bool
 ) -> tuple[Tensor, Tensor]:
     """`match_anchors` in torch's own operators; anchors (1 or B, N, 4) of the dtype of gt_boxes, float32 or float64."""
-    (negative, positive), dtype = thresholds, anchors.dtype
-    shape = (len(gt_boxes), anchors.shape[1])
-    best = torch.zeros(shape, dtype=dtype, device=anchors.device)
-    matched = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
-    low_quality = torch.zeros(shape, dtype=torch.bool, device=anchors.device)
-    for first, last in _chunks(valid, anchors.shape[1]):
-        iou = _iou_with(anchors, gt_boxes[:, first:last]).masked_fill_(~valid[:, first:last, None], 0)
-        if allow_low_quality and shape[1]:
-            reached = iou.amax(dim=2, keepdim=True)
-            low_quality |= ((iou == reached) & (reached > 0)).any(dim=1)
+    return _match(
+        lambda first, last: _iou_with(anchors, gt_boxes[:, first:last]),
+        valid,
+        anchors.shape[1],
+        anchors.dtype,
+        thresholds,
+        allow_low_quality,
+    )
+
+
+def _match(
+    iou_with: Callable[[int, int], Tensor],
+    valid: Tensor,
+    num_anchors: int,
+    dtype: torch.dtype,
+    thresholds: tuple[float, float],
+    allow_low_quality: bool,
+    *,
+    first_of_ties: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Matches by the IoU (B, last - first, N), of `dtype`, of the ground truths first to last with every anchor."""
+    negative, positive = thresholds
+    shape = (len(valid), num_anchors)
+    best = torch.zeros(shape, dtype=dtype, device=valid.device)
+    matched = torch.zeros(shape, dtype=torch.int64, device=valid.device)
+    low_quality = torch.zeros(shape, dtype=torch.bool, device=valid.device)
+    place = torch.arange(num_anchors, device=valid.device)
+    for first, last in _chunks(valid, num_anchors):
+        iou = iou_with(first, last).masked_fill_(~valid[:, first:last, None], 0)
+        if allow_low_quality and num_anchors:
+            reached, first_place = iou.max(dim=2, keepdim=True)
+            reaching = place == first_place if first_of_ties else iou == reached
+            low_quality |= (reaching & (reached > 0)).any(dim=1)
         chunk_best, chunk_matched = iou.max(dim=1)
         matched = torch.where(chunk_best > best, chunk_matched + first, matched)
         best = torch.maximum(best, chunk_best)

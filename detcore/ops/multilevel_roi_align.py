@@ -1,6 +1,6 @@
 """RoIAlign over a feature pyramid: each box is pooled from the level of its size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from detcore.ops import native
 from detcore.ops.roi_align import check_grid, pool_rois
 from detcore.ops.roi_align import roi_align_reference as roi_align
+from detcore.ops.roi_align_rotated import roi_align_rotated
 from detcore.ops.shapes import expect
 
 
@@ -63,10 +64,33 @@ def multilevel_roi_align(
             canonical_level=canonical_level - levels[0],
         )
     level = _assign(rois, levels, canonical_size, canonical_level)
-    if valid is not None:
-        level = torch.where(valid, level, -1)
-    pool = _pool_everywhere if boxes.is_cuda or torch.compiler.is_compiling() else _pool_grouped
-    return pool(features, rois, level, strides, output_size, sampling_ratio)
+    return _pool(features, rois, level, valid, strides, output_size, sampling_ratio, roi_align)
+
+
+def multilevel_roi_align_rotated(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling_ratio: int = 0,
+    *,
+    canonical_size: float = 224.0,
+    canonical_level: int = 4,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """`multilevel_roi_align` for rotated boxes (B, R, 5), see `roi_align_rotated`; features are of one dtype.
+
+    On a GPU every level is asked for every box, those of other levels as undefined ones: no shape depends on the data,
+    and an undefined box costs no more than its zeros.
+    """
+    if not canonical_size > 0:
+        raise ValueError(f"multilevel_roi_align_rotated: canonical_size {canonical_size} must be above 0")
+    levels = _levels(strides, len(features))
+    maps = {f"features[{level}]": (feature, "B C _ _") for level, feature in enumerate(features)}
+    expect("multilevel_roi_align_rotated", **maps, boxes=(boxes, "B R 5"), valid=(valid, "B R"))
+    rois, valid = _flat(boxes.detach()), None if valid is None else valid.reshape(-1)
+    level = _level_of(rois[:, 3].clamp(min=0) * rois[:, 4].clamp(min=0), levels, canonical_size, canonical_level)
+    return _pool(features, rois, level, valid, strides, output_size, sampling_ratio, roi_align_rotated)
 
 
 def _levels(strides: Sequence[int], num_maps: int) -> list[int]:
@@ -85,27 +109,57 @@ def _levels(strides: Sequence[int], num_maps: int) -> list[int]:
 
 
 def _flat(boxes: Tensor) -> Tensor:
-    """(B, R, 4) -> RoIs (B * R, 5), each with its image's index first."""
-    batch, num_boxes, _ = boxes.shape
+    """(B, R, 4 or 5) -> RoIs (B * R, 5 or 6), each with its image's index first."""
+    batch, num_boxes, numbers = boxes.shape
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device).repeat_interleave(num_boxes)
-    return torch.cat((image[:, None], boxes.reshape(-1, 4)), dim=1)
+    return torch.cat((image[:, None], boxes.reshape(-1, numbers)), dim=1)
 
 
 def _assign(rois: Tensor, levels: Sequence[int], canonical_size: float, canonical_level: int) -> Tensor:
     """Each RoI's place (K,) int64 in the list of levels."""
-    area = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).nan_to_num(nan=0.0).clamp(min=0)
-    exact = canonical_level + torch.log2(area.sqrt() / canonical_size + 1e-8)
+    area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
+    return _level_of(area, levels, canonical_size, canonical_level)
+
+
+def _level_of(area: Tensor, levels: Sequence[int], canonical_size: float, canonical_level: int) -> Tensor:
+    exact = canonical_level + torch.log2(area.nan_to_num(nan=0.0).clamp(min=0).sqrt() / canonical_size + 1e-8)
     return exact.clamp(levels[0], levels[-1]).floor().to(torch.int64) - levels[0]
 
 
+Align = Callable[[Tensor, Tensor, tuple[int, int], float, int], Tensor]
+"""RoIAlign of one level: features, RoIs, output size, scale, sampling ratio."""
+
+
+def _pool(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    valid: Tensor | None,
+    strides: Sequence[int],
+    output_size: int,
+    sampling: int,
+    align: Align,
+) -> Tensor:
+    if valid is not None:
+        level = torch.where(valid, level, -1)
+    pool = _pool_everywhere if rois.is_cuda or torch.compiler.is_compiling() else _pool_grouped
+    return pool(features, rois, level, strides, output_size, sampling, align)
+
+
 def _pool_grouped(
-    features: Sequence[Tensor], rois: Tensor, level: Tensor, strides: Sequence[int], output_size: int, sampling: int
+    features: Sequence[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling: int,
+    align: Align = roi_align,
 ) -> Tensor:
     """Each level pools its own RoIs alone: the least work, but the number of them is read by the host."""
     members = [(level == place).nonzero()[:, 0] for place in range(len(strides))]
     pooled = [
-        roi_align(feature, rois[own], (output_size, output_size), 1 / stride, sampling)
+        align(feature, rois[own], (output_size, output_size), 1 / stride, sampling)
         for feature, own, stride in zip(features, members, strides, strict=True)
     ]
     out = features[0].new_zeros((len(rois), features[0].shape[1], output_size, output_size))
@@ -113,13 +167,19 @@ def _pool_grouped(
 
 
 def _pool_everywhere(
-    features: Sequence[Tensor], rois: Tensor, level: Tensor, strides: Sequence[int], output_size: int, sampling: int
+    features: Sequence[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling: int,
+    align: Align = roi_align,
 ) -> Tensor:
     """Every level sees every RoI, those of other levels as undefined ones, which cost little and add 0."""
     total: Tensor | None = None
     for place, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         own = torch.where((level == place)[:, None], rois, torch.nan)
-        pooled = roi_align(feature, own, (output_size, output_size), 1 / stride, sampling)
+        pooled = align(feature, own, (output_size, output_size), 1 / stride, sampling)
         total = pooled if total is None else total + pooled
     assert total is not None
     return total

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detcore.config.model.backbone import FPN, Backbone, Neck, NoNeck, Norm, ResNetBackbone, TimmBackbone
+from detcore.config.model.dense import FCOS, Dense, DenseHead, DenseSelection, FCOSHead, FCOSSelection, RetinaNet
+from detcore.config.model.keypoint import KeypointHead, KeypointRCNN
 from detcore.config.model.rcnn import (
     RCNN,
     RPN,
@@ -23,6 +25,13 @@ from detcore.config.model.rcnn import (
     RoISampling,
     Selection,
 )
+from detcore.config.model.rotated import (
+    RotatedAnchors,
+    RotatedBoxHead,
+    RotatedFasterRCNN,
+    RotatedRetinaNet,
+    RotatedRPN,
+)
 from detcore.config.section import Count, Section
 
 
@@ -34,9 +43,21 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | ProposalNetwork | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[
+    FasterRCNN
+    | MaskRCNN
+    | ProposalNetwork
+    | RetinaNet
+    | FCOS
+    | KeypointRCNN
+    | RotatedFasterRCNN
+    | RotatedRetinaNet
+    | OwnModel,
+    Field(discriminator="type"),
+]
 
 __all__ = [
+    "FCOS",
     "FPN",
     "RCNN",
     "RPN",
@@ -45,8 +66,15 @@ __all__ = [
     "Backbone",
     "BoxHead",
     "CascadeHead",
+    "Dense",
+    "DenseHead",
+    "DenseSelection",
+    "FCOSHead",
+    "FCOSSelection",
     "FasterRCNN",
     "Federated",
+    "KeypointHead",
+    "KeypointRCNN",
     "MaskHead",
     "MaskRCNN",
     "ModelConfig",
@@ -59,7 +87,13 @@ __all__ = [
     "RegionHead",
     "Res5Head",
     "ResNetBackbone",
+    "RetinaNet",
     "RoISampling",
+    "RotatedAnchors",
+    "RotatedBoxHead",
+    "RotatedFasterRCNN",
+    "RotatedRPN",
+    "RotatedRetinaNet",
     "Selection",
     "TimmBackbone",
 ]

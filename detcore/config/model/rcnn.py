@@ -44,6 +44,7 @@ class RPN(Section):
     post_nms_topk_test: Count = 1000
     nms_threshold: Fraction = 0.7
     min_box_size: NonNegative = 0.0
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (1.0, 1.0, 1.0, 1.0)
     smooth_l1_beta: NonNegative = 0.0
     loss_weight: NonNegative = 1.0
     box_loss: BoxLoss = "smooth_l1"

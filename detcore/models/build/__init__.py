@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from detcore.config import model as config_of
+from detcore.models.build.dense import build_fcos, build_retinanet
+from detcore.models.build.keypoint import build_keypoint_rcnn
 from detcore.models.build.rcnn import build_mask_rcnn, proposing_parts, rcnn_parts
 from detcore.models.faster_rcnn import FasterRCNN
 from detcore.models.proposal_network import ProposalNetwork
+from detcore.models.rotated_faster_rcnn import RotatedFasterRCNN
 
 
 def build_model(
@@ -38,6 +41,14 @@ def build_model(
             model = build_mask_rcnn(config, num_classes, load_weights, class_counts)
         case config_of.ProposalNetwork():
             model = ProposalNetwork(num_classes=num_classes, **proposing_parts(config, load_weights))
+        case config_of.RotatedFasterRCNN():
+            model = RotatedFasterRCNN(**rcnn_parts(config, num_classes, load_weights, class_counts))
+        case config_of.RetinaNet() | config_of.RotatedRetinaNet():
+            model = build_retinanet(config, num_classes, load_weights)
+        case config_of.FCOS():
+            model = build_fcos(config, num_classes, load_weights)
+        case config_of.KeypointRCNN():
+            model = build_keypoint_rcnn(config, num_classes, load_weights)
         case config_of.OwnModel():
             raise ValueError("model.type is 'own': hand the module itself over, as detcore.fit(model=...)")
     return model.to(memory_format=torch.channels_last)

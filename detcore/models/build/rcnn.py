@@ -7,6 +7,7 @@ from detcore.config import model as config_of
 from detcore.models.backbones.backbone import Neck
 from detcore.models.backbones.pretrained import load_backbone_file
 from detcore.models.backbones.resnet import NUM_BLOCKS, STAGES
+from detcore.models.box_geometry import ROTATED, UPRIGHT, BoxGeometry
 from detcore.models.build.backbones import build_backbone, build_neck
 from detcore.models.heads.box_head import BoxHead, RegionHead
 from detcore.models.heads.cascade_head import CascadeHead
@@ -15,7 +16,7 @@ from detcore.models.heads.mask_head import MaskHead, MaskLayers
 from detcore.models.heads.res5_head import Res5Head
 from detcore.models.mask_rcnn import MaskRCNN
 from detcore.models.mask_rcnn_c4 import MaskRCNNC4
-from detcore.models.proposals.anchors import AnchorGenerator
+from detcore.models.proposals.anchors import AnchorGenerator, RotatedAnchorGenerator
 from detcore.models.proposals.roi_sampling import RegionSampler
 from detcore.models.proposals.rpn import RPN, ProposalLimits
 from detcore.models.selection import DetectionLimits
@@ -29,9 +30,15 @@ def rcnn_parts(
     return {
         **parts,
         "box_head": build_box_head(config, parts["neck"], num_classes, load_weights, class_counts),
-        "region_sampler": RegionSampler(num_classes=num_classes, **config.roi_sampling.model_dump()),
+        "region_sampler": RegionSampler(
+            num_classes=num_classes, geometry=geometry_of(config), **config.roi_sampling.model_dump()
+        ),
         "limits": DetectionLimits(**config.selection.model_dump()),
     }
+
+
+def geometry_of(config: config_of.RCNN) -> BoxGeometry:
+    return ROTATED if isinstance(config, config_of.RotatedFasterRCNN) else UPRIGHT
 
 
 def proposing_parts(config: config_of.Proposing, load_weights: bool) -> dict[str, Any]:
@@ -49,7 +56,8 @@ def build_anchors(config: config_of.Anchors, neck: Neck) -> AnchorGenerator:
     """
     if len(config.sizes) != len(neck.strides):
         raise ValueError(f"anchors.sizes has {len(config.sizes)} levels, the neck {len(neck.strides)}: {neck.strides}")
-    return AnchorGenerator(strides=neck.strides, **config.model_dump())
+    make = RotatedAnchorGenerator if isinstance(config, config_of.RotatedAnchors) else AnchorGenerator
+    return make(strides=neck.strides, **config.model_dump())
 
 
 def build_rpn(config: config_of.RPN, neck: Neck) -> RPN:
@@ -75,6 +83,7 @@ def build_rpn(config: config_of.RPN, neck: Neck) -> RPN:
         loss_weight=config.loss_weight,
         box_loss=config.box_loss,
         box_loss_weight=config.box_loss_weight,
+        box_weights=config.box_weights,
         **plain,
     )
 
@@ -90,6 +99,7 @@ def build_box_head(
     section = config.box_head
     region = {
         "num_classes": num_classes,
+        "geometry": geometry_of(config),
         "sigmoid": section.class_loss == "sigmoid",
         "federated": build_federated(section.federated, num_classes, class_counts),
         **section.model_dump(exclude={"type", "ious", "class_loss", "federated"}),

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from detcore.losses.box_head import box_head_losses, sigmoid_class_losses, softmax_class_losses
 from detcore.losses.regression import BoxLoss, box_loss
+from detcore.models.box_geometry import UPRIGHT, BoxGeometry, Coder
 from detcore.models.heads.federated import FederatedClasses
 from detcore.models.initialization import keep_variance, normal, start
 from detcore.models.norm import conv_stack
 from detcore.models.proposals.roi_sampling import TrainingRegions
 from detcore.models.proposals.rpn import Proposals
-from detcore.ops import multilevel_roi_align
 from detcore.structures.batch import Batch
-from detcore.structures.boxes import BoxCoder
 
 PRIOR = 0.01
 """Sigmoids of classes start at it: nearly all regions are of none (arXiv:1708.02002, section 3.3)."""
@@ -30,22 +29,22 @@ class RegionPredictions:
 
     Attributes:
         scores: (B, R, C) probabilities of the classes, without the background.
-        offsets: (B, R, C, 4) box offsets of each class, or (B, R, 1, 4), the same for all.
-        regions_xyxy: (B, R, 4), what the offsets are from.
+        offsets: (B, R, C, 4) box offsets of each class, or (B, R, 1, 4), the same for all; 5 of rotated boxes.
+        regions_xyxy: (B, R, 4), or (B, R, 5) xywha: what the offsets are from.
         box_coder: decodes them.
     """
 
     scores: Tensor
     offsets: Tensor
     regions_xyxy: Tensor
-    box_coder: BoxCoder
+    box_coder: Coder
 
     def boxes(self, index: Tensor, labels: Tensor) -> Tensor:
-        """Boxes of chosen pairs: index and labels, (B, N) int64 into regions and classes -> (B, N, 4), not clipped."""
+        """Boxes of chosen pairs, not clipped: index and labels, (B, N) into regions and classes -> (B, N, 4 or 5)."""
         per_region = self.offsets.shape[2]
         place = index if per_region == 1 else index * per_region + labels
-        offsets = self.offsets.flatten(1, 2).gather(1, place[..., None].expand(-1, -1, 4))
-        return self.box_coder.decode(self.regions_xyxy.gather(1, index[..., None].expand(-1, -1, 4)), offsets)
+        offsets = self.offsets.flatten(1, 2).take_along_dim(place[..., None], dim=1)
+        return self.box_coder.decode(self.regions_xyxy.take_along_dim(index[..., None], dim=1), offsets)
 
 
 class RegionHead(nn.Module):
@@ -55,12 +54,13 @@ class RegionHead(nn.Module):
         hidden_channels: of the vector.
         num_classes: without the background.
         class_agnostic: one box for all classes instead of one for each.
-        box_weights: of the box coder.
+        box_weights: of the box coder, a number for each of a box's.
         smooth_l1_beta: of the box loss.
         box_loss, box_loss_weight: what kind the box loss is, and what it is multiplied by.
         sigmoid: each class for itself, instead of one softmax over classes and background. The background's logit is
             there all the same, and unused.
         federated: draws the classes that count in an image; with sigmoid only. None counts all.
+        geometry: the kind of boxes.
     """
 
     def __init__(
@@ -69,37 +69,38 @@ class RegionHead(nn.Module):
         hidden_channels: int,
         num_classes: int,
         class_agnostic: bool,
-        box_weights: tuple[float, float, float, float],
+        box_weights: tuple[float, ...],
         smooth_l1_beta: float,
         box_loss: BoxLoss = "smooth_l1",
         box_loss_weight: float = 1.0,
         sigmoid: bool = False,
         federated: FederatedClasses | None = None,
+        geometry: BoxGeometry = UPRIGHT,
     ) -> None:
         super().__init__()
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
         self.smooth_l1_beta, self.box_loss, self.box_loss_weight = smooth_l1_beta, box_loss, box_loss_weight
-        self.sigmoid, self.federated = sigmoid, federated
-        self.box_coder = BoxCoder(weights=box_weights)
+        self.sigmoid, self.federated, self.geometry = sigmoid, federated, geometry
+        self.box_coder = geometry.coder(weights=box_weights)
         self.class_logits = nn.Linear(hidden_channels, num_classes + 1)
-        self.box_offsets = nn.Linear(hidden_channels, 4 if class_agnostic else 4 * num_classes)
+        self.box_offsets = nn.Linear(hidden_channels, geometry.numbers * (1 if class_agnostic else num_classes))
         start([self.class_logits], normal(0.01))
         if sigmoid:
             nn.init.constant_(self.class_logits.bias, -log((1 - PRIOR) / PRIOR))
         start([self.box_offsets], normal(0.001))
 
     def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
-        """The levels that regions are pooled from and (B, R, 4) boxes with (B, R) valid -> (B, R, F) of each region."""
+        """The levels that regions are pooled from and their boxes (B, R, 4 or 5) with (B, R) valid -> (B, R, F)."""
         raise NotImplementedError
 
     def offsets_of_class(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """(B, R, F) and (B, R) classes -> (B, R, 4) offsets of each region's box for its class."""
+        """(B, R, F) and (B, R) classes -> (B, R, 4 or 5) offsets of each region's box for its class."""
         offsets: Tensor = self.box_offsets(hidden)
         if self.class_agnostic:
             return offsets
-        offsets = offsets.unflatten(-1, (self.num_classes, 4))
-        index = labels.clamp(max=self.num_classes - 1)[..., None, None].expand(-1, -1, 1, 4)
-        return offsets.gather(2, index).squeeze(2)
+        offsets = offsets.unflatten(-1, (self.num_classes, self.geometry.numbers))
+        index = labels.clamp(max=self.num_classes - 1)[..., None, None]
+        return offsets.take_along_dim(index, dim=2).squeeze(2)
 
     def predict(self, features: Sequence[Tensor], proposals: Proposals) -> RegionPredictions:
         """Probabilities and boxes of every proposal."""
@@ -111,7 +112,7 @@ class RegionHead(nn.Module):
         logits = self.class_logits(hidden).to(boxes_xyxy.dtype)
         return RegionPredictions(
             scores=logits[..., :-1].sigmoid() if self.sigmoid else logits.softmax(dim=-1)[..., :-1],
-            offsets=self.box_offsets(hidden).unflatten(-1, (-1, 4)),
+            offsets=self.box_offsets(hidden).unflatten(-1, (-1, self.geometry.numbers)),
             regions_xyxy=boxes_xyxy,
             box_coder=self.box_coder,
         )
@@ -182,8 +183,8 @@ class BoxHead(RegionHead):
         start(fcs, keep_variance)
 
     def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
-        """P2.. and (B, R, 4) boxes with (B, R) valid -> (B, R, F) of each region."""
-        pooled = multilevel_roi_align(
+        """P2.. and (B, R, 4 or 5) boxes with (B, R) valid -> (B, R, F) of each region."""
+        pooled = self.geometry.pool(
             features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
         )
         x: Tensor = self.convs(pooled).flatten(1)

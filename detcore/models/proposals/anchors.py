@@ -6,9 +6,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detcore.models.box_geometry import ROTATED, UPRIGHT, BoxGeometry
+
 
 class AnchorGenerator(nn.Module):
     """The anchors of a pyramid's levels, made once for every combination of shapes.
+
+    `geometry` says what kind of boxes they are.
 
     Args:
         sizes: for each level, square roots of areas in pixels.
@@ -16,6 +20,8 @@ class AnchorGenerator(nn.Module):
         strides: of the levels, in pixels.
         offset: the first anchor's centre, in strides.
     """
+
+    geometry: BoxGeometry = UPRIGHT
 
     def __init__(
         self,
@@ -44,12 +50,52 @@ class AnchorGenerator(nn.Module):
     def _level(
         self, shape: tuple[int, int], stride: int, sizes: Sequence[float], *, dtype: torch.dtype, device: torch.device
     ) -> Tensor:
-        sides = [
+        half = torch.tensor(self._sides(sizes), dtype=dtype, device=device) / 2  # (A, 2): width, height
+        centre = self._centres(shape, stride, dtype=dtype, device=device)
+        return torch.cat((centre - half, centre + half), dim=-1).reshape(-1, 4)
+
+    def _sides(self, sizes: Sequence[float]) -> list[tuple[float, float]]:
+        """Width and height, by size and ratio."""
+        return [
             (math.sqrt(size * size / ratio), math.sqrt(size * size * ratio))
             for size in sizes
             for ratio in self.aspect_ratios
         ]
-        half = torch.tensor(sides, dtype=dtype, device=device) / 2  # (A, 2): width, height
+
+    def _centres(self, shape: tuple[int, int], stride: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """(h * w, 1, 2): x and y of every place."""
         rows, columns = ((torch.arange(count, dtype=dtype, device=device) + self.offset) * stride for count in shape)
-        centre = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(-1, 1, 2)
-        return torch.cat((centre - half, centre + half), dim=-1).reshape(-1, 4)
+        return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(-1, 1, 2)
+
+
+class RotatedAnchorGenerator(AnchorGenerator):
+    """Anchors of several angles, (N, 5) xywha, the angle last in their order: RRPN, arXiv:1703.01086, section 4.1.
+
+    Args:
+        angles_deg: degrees, counter-clockwise as one sees the image.
+        the others: see `AnchorGenerator`.
+    """
+
+    geometry = ROTATED
+
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[float],
+        angles_deg: Sequence[float],
+        strides: Sequence[int],
+        offset: float,
+    ) -> None:
+        super().__init__(sizes=sizes, aspect_ratios=aspect_ratios, strides=strides, offset=offset)
+        self.angles_deg = angles_deg
+        self.num_per_place *= len(angles_deg)
+
+    def _level(
+        self, shape: tuple[int, int], stride: int, sizes: Sequence[float], *, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        kinds = [(*sides, angle) for sides in self._sides(sizes) for angle in self.angles_deg]
+        kind = torch.tensor(kinds, dtype=dtype, device=device)  # (A, 3): width, height, angle
+        centre = self._centres(shape, stride, dtype=dtype, device=device)
+        parts = (centre.expand(-1, len(kind), -1), kind.expand(len(centre), -1, -1))
+        return torch.cat(parts, dim=-1).reshape(-1, 5)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detcore.models.box_geometry import UPRIGHT, BoxGeometry
 from detcore.models.proposals.rpn import Proposals
 from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform, match_anchors
@@ -19,7 +20,7 @@ class TrainingRegions(TensorStruct):
     """Regions with what they should be told to be, positives first.
 
     Attributes:
-        boxes_xyxy: (B, K, 4); 0 where padded.
+        boxes_xyxy: (B, K, 4); 0 where padded. Those of a rotated detector are (B, K, 5), xywha, as `object_boxes`.
         labels: (B, K) int64: the class, or the number of classes for background and padding.
         valid: (B, K) bool.
         positive: (B, P) bool, of the first P slots, which alone may be positive.
@@ -73,6 +74,7 @@ class RegionSampler:
         samples_per_image, positive_fraction: see `sample_balanced`.
         positive_iou: a proposal at or above it is positive, below it negative.
         append_ground_truth: the objects' own boxes join the proposals, so that there are positives from the start.
+        geometry: the kind of boxes.
     """
 
     num_classes: int
@@ -80,11 +82,12 @@ class RegionSampler:
     positive_fraction: float
     positive_iou: float
     append_ground_truth: bool
+    geometry: BoxGeometry = UPRIGHT
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, batch: Batch, targets: Targets) -> TrainingRegions:
         boxes, valid, candidates = proposals.boxes_xyxy, proposals.valid, proposals.anchors
-        target_boxes = targets.boxes_xyxy.to(boxes.dtype)
+        target_boxes = self.geometry.ground_truth(targets).to(boxes.dtype)
         if self.append_ground_truth:
             boxes = torch.cat((boxes, target_boxes), dim=1)
             valid = torch.cat((valid, targets.valid), dim=1)
@@ -92,7 +95,7 @@ class RegionSampler:
             objects = -1 - torch.arange(target_boxes.shape[1], device=boxes.device)
             candidates = torch.cat((candidates, objects.expand(len(boxes), -1)), dim=1)
         thresholds = (self.positive_iou, self.positive_iou)
-        matched, status = match_anchors(boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False)
+        matched, status = self.geometry.match(boxes, target_boxes, targets.valid, thresholds, allow_low_quality=False)
         status = torch.where(valid & batch.real[:, None], status, -1)
         seed, step = batch.rng_key.unbind()
         keys = keyed_uniform(seed, step, batch.sample_ids, RANDOM_SITE, candidates)
@@ -100,7 +103,7 @@ class RegionSampler:
             status, keys, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
         )
         objects = matched.gather(1, samples.indices)
-        drawn = boxes.gather(1, samples.indices[..., None].expand(-1, -1, 4))
+        drawn = boxes.take_along_dim(samples.indices[..., None], dim=1)
         slots = samples.num_positive_slots
         return TrainingRegions(
             boxes_xyxy=torch.where(samples.valid[..., None], drawn, 0.0),
@@ -108,5 +111,5 @@ class RegionSampler:
             valid=samples.valid,
             positive=samples.positive[:, :slots],
             objects=objects[:, :slots],
-            object_boxes=target_boxes.gather(1, objects[:, :slots, None].expand(-1, -1, 4)),
+            object_boxes=target_boxes.take_along_dim(objects[:, :slots, None], dim=1),
         )

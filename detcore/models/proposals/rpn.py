@@ -12,9 +12,9 @@ from detcore.models.initialization import normal, start
 from detcore.models.norm import conv_stack
 from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.proposals.sampler import sample_balanced
-from detcore.ops import keyed_uniform, match_anchors, nms_padded
+from detcore.ops import keyed_uniform
 from detcore.structures.batch import Batch, Targets, TensorStruct
-from detcore.structures.boxes import BoxCoder, at_least_float32, clip, larger_than
+from detcore.structures.boxes import at_least_float32
 
 RANDOM_SITE = 1
 """Keys this module's random numbers; every place that draws has its own."""
@@ -26,8 +26,8 @@ class AnchorPredictions(TensorStruct):
 
     Attributes:
         logits: (B, N) objectness.
-        offsets: (B, N, 4) box offsets.
-        anchors: (N, 4) xyxy.
+        offsets: (B, N, 4) box offsets; (B, N, 5) from rotated anchors.
+        anchors: (N, 4) xyxy, or (N, 5) xywha.
         level_sizes: anchors of each level, adding up to N.
     """
 
@@ -42,7 +42,8 @@ class Proposals(TensorStruct):
     """Regions that may hold an object, by falling score, padded to R an image. They carry no gradient.
 
     Attributes:
-        boxes_xyxy: (B, R, 4), pixels of the network's input, inside the content; 0 where padded.
+        boxes_xyxy: (B, R, 4), pixels of the network's input, inside the content; 0 where padded. Those of a rotated
+            detector are (B, R, 5), xywha.
         logits: (B, R); 0 where padded.
         valid: (B, R) bool.
         anchors: (B, R) int64, the anchor that each came from: a name that, unlike its rank, rounding does not change.
@@ -70,7 +71,7 @@ class RPN(nn.Module):
     Args:
         channels: of every level.
         conv_channels: widths of the 3x3 convolutions before the predictions; None keeps the width.
-        anchors: their generator.
+        anchors: their generator; what it says of their geometry holds for the proposals.
         positive_iou, negative_iou: an anchor is positive at or above the one, negative below the other; each object's
             best anchors are positive in any case.
         boundary_threshold: anchors that reach further than this out of the image's content are not trained on; pixels.
@@ -82,6 +83,7 @@ class RPN(nn.Module):
         smooth_l1_beta: of the box loss.
         loss_weight: both losses are multiplied by it.
         box_loss, box_loss_weight: what kind the box loss is, and what it alone is multiplied by.
+        box_weights: of the box coder, a number for each of a box's.
     """
 
     def __init__(
@@ -103,22 +105,23 @@ class RPN(nn.Module):
         loss_weight: float,
         box_loss: BoxLoss = "smooth_l1",
         box_loss_weight: float = 1.0,
+        box_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
     ) -> None:
         super().__init__()
-        self.anchors = anchors
+        self.anchors, self.geometry = anchors, anchors.geometry
         self.iou_thresholds, self.boundary_threshold = (negative_iou, positive_iou), boundary_threshold
         self.samples_per_image, self.positive_fraction = samples_per_image, positive_fraction
         self.train_limits, self.test_limits = train_limits, test_limits
         self.nms_threshold, self.min_box_size = nms_threshold, min_box_size
         self.smooth_l1_beta, self.loss_weight = smooth_l1_beta, loss_weight
         self.box_loss, self.box_loss_weight = box_loss, box_loss_weight
-        self.box_coder = BoxCoder()
+        self.box_coder = self.geometry.coder(weights=box_weights)
         widths = [channels]
         for width in conv_channels:
             widths.append(width or widths[-1])
         self.convs = conv_stack(widths, norm="none")
         self.objectness = nn.Conv2d(widths[-1], anchors.num_per_place, kernel_size=1)
-        self.box_offsets = nn.Conv2d(widths[-1], 4 * anchors.num_per_place, kernel_size=1)
+        self.box_offsets = nn.Conv2d(widths[-1], self.geometry.numbers * anchors.num_per_place, kernel_size=1)
         start((*self.convs, self.objectness, self.box_offsets), normal(0.01))
 
     def forward(self, features: list[Tensor]) -> AnchorPredictions:
@@ -127,7 +130,9 @@ class RPN(nn.Module):
         for feature in features:
             hidden = self.convs(feature)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            offsets.append(self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
+            offsets.append(
+                self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, self.geometry.numbers)
+            )
         shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         dtype = torch.promote_types(features[0].dtype, torch.float32)
         return AnchorPredictions(
@@ -151,23 +156,25 @@ class RPN(nn.Module):
             levels.append(torch.full_like(index, level))
             start += size
         scores, index, group = (torch.cat(parts, dim=1) for parts in (kept_logits, kept, levels))
-        offsets = predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4))
+        offsets = predictions.offsets.take_along_dim(index[..., None], dim=1)
         boxes = self.box_coder.decode(predictions.anchors[index], offsets)
         usable = boxes.isfinite().all(dim=-1) & scores.isfinite()
-        boxes = clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
-        usable = usable & larger_than(boxes, self.min_box_size)
+        boxes = self.geometry.clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
+        usable = usable & self.geometry.larger_than(boxes, self.min_box_size)
         total = min(limits.total, index.shape[1])
-        keep, count = nms_padded(boxes, scores, group, self.nms_threshold, total, valid=usable)
+        keep, count = self.geometry.nms(boxes, scores, group, self.nms_threshold, total, valid=usable)
         valid = torch.arange(total, device=keep.device) < count[:, None]
-        boxes = torch.where(valid[..., None], boxes.gather(1, keep[..., None].expand(-1, -1, 4)), 0.0)
+        boxes = torch.where(valid[..., None], boxes.take_along_dim(keep[..., None], dim=1), 0.0)
         logits = torch.where(valid, scores.gather(1, keep), 0.0)
         return Proposals(boxes, logits, valid, index.gather(1, keep), image_sizes)
 
     def losses(self, predictions: AnchorPredictions, batch: Batch, targets: Targets) -> dict[str, Tensor]:
         """loss_rpn_cls and loss_rpn_loc of a random balanced set of anchors; see `rpn_losses`."""
         anchors = predictions.anchors
-        boxes = targets.boxes_xyxy.to(anchors.dtype)
-        matched, status = match_anchors(anchors, boxes, targets.valid, self.iou_thresholds, allow_low_quality=True)
+        boxes = self.geometry.ground_truth(targets).to(anchors.dtype)
+        matched, status = self.geometry.match(
+            anchors, boxes, targets.valid, self.iou_thresholds, allow_low_quality=True
+        )
         status = torch.where(batch.real[:, None] & self._near_content(anchors, batch.image_sizes), status, -1)
         seed, step = batch.rng_key.unbind()
         candidates = torch.arange(len(anchors), device=anchors.device)
@@ -178,9 +185,9 @@ class RPN(nn.Module):
         index = samples.indices[:, : samples.num_positive_slots]
         objects = matched.gather(1, index)
         box_losses = box_loss(
-            predictions.offsets.gather(1, index[..., None].expand(-1, -1, 4)),
+            predictions.offsets.take_along_dim(index[..., None], dim=1),
             anchors[index],
-            boxes.gather(1, objects[..., None].expand(-1, -1, 4)),
+            boxes.take_along_dim(objects[..., None], dim=1),
             coder=self.box_coder,
             kind=self.box_loss,
             beta=self.smooth_l1_beta,

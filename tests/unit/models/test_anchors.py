@@ -2,7 +2,8 @@
 
 import torch
 
-from detcore.models.proposals.anchors import AnchorGenerator
+from detcore.models.proposals.anchors import AnchorGenerator, RotatedAnchorGenerator
+from detcore.structures.rotated_boxes import upright_around
 
 
 def make(**changes: object) -> AnchorGenerator:
@@ -42,3 +43,26 @@ def test_they_are_made_once_and_serve_in_training_after_prediction() -> None:
         first = anchors_of(generator, [(1, 2), (1, 1)])
     assert anchors_of(generator, [(1, 2), (1, 1)]) is first
     assert not first.is_inference()
+
+
+def test_rotated_anchors_have_every_angle_last_in_order() -> None:
+    settings = {"sizes": [[4.0], [8.0]], "aspect_ratios": [1.0, 4.0], "strides": (4, 8), "offset": 0.5}
+    generator = RotatedAnchorGenerator(**settings, angles_deg=(-60.0, 30.0))
+    anchors = anchors_of(generator, [(1, 2), (1, 1)])
+    assert generator.num_per_place == 4
+    assert anchors[:5].tolist() == [
+        [2.0, 2.0, 4.0, 4.0, -60.0],
+        [2.0, 2.0, 4.0, 4.0, 30.0],
+        [2.0, 2.0, 2.0, 8.0, -60.0],
+        [2.0, 2.0, 2.0, 8.0, 30.0],
+        [6.0, 2.0, 4.0, 4.0, -60.0],
+    ]
+    assert anchors[8].tolist() == [4.0, 4.0, 8.0, 8.0, -60.0]
+
+
+def test_rotated_anchors_at_angle_0_are_the_upright_ones() -> None:
+    rotated = RotatedAnchorGenerator(
+        sizes=[[4.0], [8.0]], aspect_ratios=[1.0, 4.0], strides=(4, 8), offset=0.0, angles_deg=(0.0,)
+    )
+    shapes = [(2, 3), (1, 2)]
+    assert torch.equal(upright_around(anchors_of(rotated, shapes)), anchors_of(make(), shapes))

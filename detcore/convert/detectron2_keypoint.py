@@ -1,0 +1,24 @@
+"""Detectron2's keypoint head: names of its tensors, and its configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from detcore.convert.names import Rule
+
+KEYPOINT_HEAD_RULES = [
+    Rule("roi_heads.keypoint_head.conv_fcn{n}.", "keypoint_head.convs.{n}.", -1),
+    Rule("roi_heads.keypoint_head.score_lowres.", "keypoint_head.upsample."),
+]
+
+
+def keypoint_head(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Our section's values for the MODEL node of a Detectron2 configuration."""
+    head = model["ROI_KEYPOINT_HEAD"]
+    return {
+        "num_keypoints": head["NUM_KEYPOINTS"],
+        "pooler_resolution": head["POOLER_RESOLUTION"],
+        "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
+        "conv_channels": tuple(head["CONV_DIMS"]),
+        "normalizer": "visible" if head["NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS"] else "static",
+        "loss_weight": head["LOSS_WEIGHT"],
+    }

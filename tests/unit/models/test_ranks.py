@@ -12,9 +12,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from small_detectors import NUM_CLASSES, SMALL
 from torch import Tensor, nn
 
 from detcore.losses import normalizer
+from detcore.models import build_model
 from detcore.structures.batch import Batch
 
 RANKS = 2
@@ -119,3 +121,16 @@ def test_ddp_over_two_processes_equals_one(
     model = Losses(make_model().double())
     mp.spawn(run_rank, args=(str(tmp_path), model, shares), nprocs=RANKS)
     assert_equal(torch.load(tmp_path / "found.pt", weights_only=True), losses_and_gradient(model, uneven_batch))
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "keypoint_rcnn"])
+def test_mean_over_ranks_of_other_families(
+    name: str, uneven_batch: Batch, shares: list[Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = Losses(build_model(SMALL[name], num_classes=NUM_CLASSES).double())
+    expected = losses_and_gradient(copy.deepcopy(model), uneven_batch)
+    monkeypatch.setattr(normalizer, "dist", Threads())
+    with ThreadPoolExecutor(RANKS) as pool:
+        ranks = list(pool.map(losses_and_gradient, [copy.deepcopy(model) for _ in range(RANKS)], shares))
+    assert_equal({name: sum(rank[name] for rank in ranks) / RANKS for name in expected}, expected)

@@ -210,8 +210,17 @@ def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _expect_aligned(name: str, head: Mapping[str, Any]) -> None:
+    if head["POOLER_TYPE"] in ("ROIAlign", "ROIPool"):
+        raise ValueError(
+            f"MODEL.{name}.POOLER_TYPE is {head['POOLER_TYPE']}: regions are pooled with pixel centres aligned here, "
+            "which is ROIAlignV2; other weights need training anew"
+        )
+
+
 def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_BOX_HEAD"]
+    _expect_aligned("ROI_BOX_HEAD", head)
     settings = {
         "pooler_resolution": head["POOLER_RESOLUTION"],
         "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
@@ -254,6 +263,7 @@ def _res5_head(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mask_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_MASK_HEAD"]
+    _expect_aligned("ROI_MASK_HEAD", head)
     pooler = {"pooler_resolution": head["POOLER_RESOLUTION"], "sampling_ratio": head["POOLER_SAMPLING_RATIO"]}
     return {
         # With res5 as the box head nothing is pooled for masks alone.

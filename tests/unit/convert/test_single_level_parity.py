@@ -148,3 +148,9 @@ def test_basic_blocks(shared: Path) -> None:
     stage = "backbone.bottom_up.res3."
     theirs = {f"{stage}0.shortcut.weight": (16, 8, 1, 1), f"{stage}1.conv2.weight": (16, 16, 3, 3)}
     assert assert_there_and_back(narrow(shared, RESNETS=resnet, **PYRAMID), theirs=theirs).backbone.depth == 18
+
+
+@pytest.mark.parametrize("pooler", ["ROIAlign", "ROIPool"])
+def test_other_poolings_of_regions_are_refused(shared: Path, pooler: str) -> None:
+    with pytest.raises(ValueError, match=f"ROI_BOX_HEAD.POOLER_TYPE is {pooler}"):
+        model_config(narrow(shared, ROI_BOX_HEAD={"POOLER_TYPE": pooler}), name="parity")

@@ -81,3 +81,18 @@ def test_pyramid_adds_the_coarser_level_and_ends_in_a_strided_one() -> None:
     torch.testing.assert_close(outputs[4], outputs[3][..., ::2, ::2])
     coarse = fpn.lateral[3](features[3]).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     torch.testing.assert_close(outputs[2], fpn.output[2](fpn.lateral[2](features[2]) + coarse))
+
+
+def test_pyramid_may_average_instead() -> None:
+    fpn = FPN(in_channels=(3, 5, 7), in_strides=(8, 16, 32), channels=8, norm="none", fuse="avg", top="none")
+    features = [torch.randn(1, width, 16 >> level, 16 >> level) for level, width in enumerate((3, 5, 7))]
+    merged = fpn.lateral[2](features[2])
+    for level in (1, 0):
+        coarse = merged.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        merged = (fpn.lateral[level](features[level]) + coarse) / 2
+    torch.testing.assert_close(fpn(features)[0], fpn.output[0](merged))
+
+
+def test_pyramid_refuses_levels_of_one_stride() -> None:
+    with pytest.raises(ValueError, match=r"strides that double.*\(16, 16\).*res5_dilation"):
+        FPN(in_channels=(3, 5), in_strides=(16, 16), channels=8, norm="none", top="none")

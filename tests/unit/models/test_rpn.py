@@ -1,5 +1,6 @@
 """Proposals from predictions that are set by hand."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.proposals.rpn import RPN, AnchorPredictions, ProposalLimits
+from detcore.structures.batch import Batch, Targets
 
 ANCHORS = torch.tensor(
     [
@@ -23,23 +25,26 @@ LOGITS = torch.tensor([[3.0, 2.0, 1.0, 0.5, 9.0, 2.5, -1.0]])
 SIZES = torch.tensor([[50, 50]])
 
 
+LIMITS = ProposalLimits(per_level=5, total=8)
+SETTINGS = {
+    "channels": 4,
+    "anchors": AnchorGenerator(sizes=[[8.0], [16.0]], aspect_ratios=[1.0], strides=(4, 8), offset=0.0),
+    "positive_iou": 0.7,
+    "negative_iou": 0.3,
+    "samples_per_image": 8,
+    "positive_fraction": 0.5,
+    "train_limits": LIMITS,
+    "test_limits": LIMITS,
+    "nms_threshold": 0.7,
+    "min_box_size": 0.0,
+    "smooth_l1_beta": 0.0,
+    "loss_weight": 1.0,
+}
+
+
 @pytest.fixture
 def rpn() -> RPN:
-    limits = ProposalLimits(per_level=5, total=8)
-    return RPN(
-        channels=4,
-        anchors=AnchorGenerator(sizes=[[8.0], [16.0]], aspect_ratios=[1.0], strides=(4, 8), offset=0.0),
-        positive_iou=0.7,
-        negative_iou=0.3,
-        samples_per_image=8,
-        positive_fraction=0.5,
-        train_limits=limits,
-        test_limits=limits,
-        nms_threshold=0.7,
-        min_box_size=0.0,
-        smooth_l1_beta=0.0,
-        loss_weight=1.0,
-    )
+    return RPN(**SETTINGS)
 
 
 @pytest.fixture
@@ -92,3 +97,27 @@ def test_predictions_line_up_with_anchors(rpn: RPN) -> None:
     assert predictions.anchors[best].tolist() == [3 * 4 - 4, 2 * 4 - 4, 3 * 4 + 4, 2 * 4 + 4]
     assert predictions.offsets[0, best].tolist() == [0.0, 0.0, 4.0, 0.0]
     assert predictions.offsets.count_nonzero() == 1
+
+
+def test_convolutions_may_change_the_width() -> None:
+    rpn = RPN(**SETTINGS, conv_channels=(6, None))
+    assert [(conv.in_channels, conv.out_channels) for conv in rpn.convs] == [(4, 6), (6, 6)]
+    features = [torch.randn(1, 4, 3, 5), torch.randn(1, 4, 2, 3)]
+    x = features[1]
+    for conv in rpn.convs:
+        x = torch.nn.functional.conv2d(x, conv.weight, conv.bias, padding=1).relu()
+    torch.testing.assert_close(rpn(features).logits[0, 15:], rpn.objectness(x).flatten())
+    assert rpn.objectness.in_channels == rpn.box_offsets.in_channels == 6
+
+
+def test_anchors_beyond_the_boundary_are_not_trained_on(predictions: AnchorPredictions) -> None:
+    """As many zero logits count, each -log(1/2), as there are anchors inside; all of them without a threshold."""
+    targets = Targets(torch.zeros(1, 1, 4), torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[False]]))
+    row, one = torch.tensor([0]), torch.tensor([True])
+    batch = Batch(torch.zeros(1), SIZES, row, one, SIZES, torch.eye(3)[None], torch.tensor([0, 0]), targets)
+    level = replace(predictions, logits=torch.zeros(1, 7))
+    # Of the seven, one lies outside the content of 50 x 50 and one reaches 10 pixels out of it.
+    for threshold, inside in ((None, 7), (0.0, 5), (10.0, 5), (10.5, 6), (31.0, 7)):
+        rpn = RPN(**SETTINGS, boundary_threshold=threshold)
+        loss = rpn.losses(level, batch, targets)["loss_rpn_cls"]
+        assert loss.item() == pytest.approx(inside * math.log(2) / 8), threshold

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.faster_rcnn import FasterRCNN, required_targets
-from detcore.models.heads.box_head import BoxHead
+from detcore.models.heads.box_head import RegionHead
 from detcore.models.heads.cascade_head import CascadeHead
 from detcore.models.heads.mask_head import MaskHead
 from detcore.models.proposals.roi_sampling import RegionSampler
 from detcore.models.proposals.rpn import RPN
 from detcore.models.selection import DetectionLimits
-from detcore.structures.batch import Batch, Detections
+from detcore.structures.batch import Batch, Detections, Polygons
 
 
 class MaskRCNN(FasterRCNN):
@@ -27,7 +27,7 @@ class MaskRCNN(FasterRCNN):
         backbone: Backbone,
         neck: Neck,
         rpn: RPN,
-        box_head: BoxHead | CascadeHead,
+        box_head: RegionHead | CascadeHead,
         mask_head: MaskHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
@@ -39,27 +39,36 @@ class MaskRCNN(FasterRCNN):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Those of Faster R-CNN and loss_mask. Raises ValueError where the targets have no outlines."""
-        polygons = required_targets(batch).polygons
-        if polygons is None:
-            raise ValueError("these targets have no outlines: train faster_rcnn, or use a data set with masks")
+        polygons = required_polygons(batch)
         losses, features, regions = self._first_losses(batch)
         return losses | self.mask_head.losses(features, regions, polygons)
 
     def describe(self, features: list[Tensor], detections: Detections) -> Detections:
         """Detections with masks."""
-        masks = self.masks_of(features, detections.boxes_xyxy, detections.labels, detections.valid)
-        return replace(detections, masks=masks)
+        boxes = detections.boxes_xyxy.to(torch.promote_types(features[0].dtype, torch.float32))
+        return replace(detections, masks=self.masks_of(features, boxes, detections.labels, detections.valid))
 
     def masks_of(self, features: list[Tensor], boxes_xyxy: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Masks in boxes that were found here or elsewhere.
+        """Masks of given boxes.
 
         Args:
             features: the levels that regions are pooled from.
-            boxes_xyxy, labels, valid: (B, D, 4), (B, D) and (B, D).
+            boxes_xyxy, labels, valid: (B, R, 4), (B, R) classes and (B, R) bool.
 
         Returns:
-            (B, D, S, S) float32 probabilities, 0 where not valid.
+            (B, R, S, S) float32 probabilities inside each box; 0 where not valid.
         """
-        boxes = boxes_xyxy.to(torch.promote_types(features[0].dtype, torch.float32))
-        logits = self.mask_head(features, boxes, valid, labels)
-        return logits.float().sigmoid() * valid[..., None, None]
+        return probabilities(self.mask_head(features, boxes_xyxy, valid, labels), valid)
+
+
+def probabilities(logits: Tensor, valid: Tensor) -> Tensor:
+    """(B, R, S, S) and (B, R) -> (B, R, S, S) float32."""
+    return logits.float().sigmoid() * valid[..., None, None]
+
+
+def required_polygons(batch: Batch) -> Polygons:
+    """The outlines; ValueError where the batch has none."""
+    polygons = required_targets(batch).polygons
+    if polygons is None:
+        raise ValueError("these targets have no outlines: train faster_rcnn, or use a data set with masks")
+    return polygons

@@ -9,13 +9,16 @@ from detcore.config.model.rcnn import (
     RCNN,
     RPN,
     Anchors,
-    AnyBoxHead,
     BoxHead,
     CascadeHead,
     FasterRCNN,
     Federated,
     MaskHead,
     MaskRCNN,
+    ProposalNetwork,
+    Proposing,
+    RegionHead,
+    Res5Head,
     RoISampling,
     Selection,
 )
@@ -30,14 +33,13 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[FasterRCNN | MaskRCNN | ProposalNetwork | OwnModel, Field(discriminator="type")]
 
 __all__ = [
     "FPN",
     "RCNN",
     "RPN",
     "Anchors",
-    "AnyBoxHead",
     "Backbone",
     "BoxHead",
     "CascadeHead",
@@ -50,6 +52,10 @@ __all__ = [
     "NoNeck",
     "Norm",
     "OwnModel",
+    "ProposalNetwork",
+    "Proposing",
+    "RegionHead",
+    "Res5Head",
     "ResNetBackbone",
     "RoISampling",
     "Selection",

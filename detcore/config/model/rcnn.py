@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Tag, model_validator
 
-from detcore.config.model.backbone import FPN, Backbone, Neck
+from detcore.config.model.backbone import FPN, Backbone, Neck, ResNetBackbone
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section, by_type
 
 BoxLoss = Literal["smooth_l1", "giou", "diou", "ciou"]
@@ -28,8 +28,12 @@ class Anchors(Section):
 
 class RPN(Section):
     anchors: Anchors = Anchors()
+    conv_channels: tuple[Count | None, ...] = (None,)
+    """Widths of the 3x3 convolutions before the predictions; null keeps the width."""
     positive_iou: Fraction = 0.7
     negative_iou: Fraction = 0.3
+    boundary_threshold: NonNegative | None = None
+    """Anchors that reach further than this out of the image, in pixels, are not trained on; null trains on all."""
     samples_per_image: Count = 256
     positive_fraction: Fraction = 0.5
     pre_nms_topk_train: Count = 2000
@@ -57,16 +61,9 @@ class Federated(Section):
     """How often each class occurs; None counts the training images that have it."""
 
 
-class BoxHeadBase(Section):
-    """What every kind of box head has."""
+class RegionLosses(Section):
+    """How a region's class and box are trained, whatever the head."""
 
-    pooler_resolution: Count = 7
-    sampling_ratio: CountOrZero = 0
-    num_convs: CountOrZero = 0
-    conv_channels: Count = 256
-    num_fcs: CountOrZero = 2
-    fc_channels: Count = 1024
-    norm: Literal["none", "gn"] = "none"
     smooth_l1_beta: NonNegative = 0.0
     box_loss: BoxLoss = "smooth_l1"
     box_loss_weight: NonNegative = 1.0
@@ -81,13 +78,25 @@ class BoxHeadBase(Section):
         return self
 
 
-class BoxHead(BoxHeadBase):
+class BoxHeadLayers(RegionLosses):
+    """What a region goes through, alone or in each stage of a cascade."""
+
+    pooler_resolution: Count = 7
+    sampling_ratio: CountOrZero = 0
+    num_convs: CountOrZero = 0
+    conv_channels: Count = 256
+    num_fcs: CountOrZero = 2
+    fc_channels: Count = 1024
+    norm: Literal["none", "gn"] = "none"
+
+
+class BoxHead(BoxHeadLayers):
     type: Literal["standard"] = "standard"
     class_agnostic: bool = False
     box_weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
 
 
-class CascadeHead(BoxHeadBase):
+class CascadeHead(BoxHeadLayers):
     """Cascade R-CNN's stages: the other settings are each one's; their boxes are class-agnostic."""
 
     type: Literal["cascade"] = "cascade"
@@ -104,8 +113,19 @@ class CascadeHead(BoxHeadBase):
         return self
 
 
-AnyBoxHead = Annotated[
-    Annotated[BoxHead, Tag("standard")] | Annotated[CascadeHead, Tag("cascade")], by_type("standard")
+class Res5Head(RegionLosses):
+    """The backbone's missing last stage, on each region; its width, groups, norm and weights are as the backbone's."""
+
+    type: Literal["res5"] = "res5"
+    pooler_resolution: Count = 14
+    sampling_ratio: CountOrZero = 0
+    class_agnostic: bool = False
+    box_weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
+
+
+RegionHead = Annotated[
+    Annotated[BoxHead, Tag("standard")] | Annotated[Res5Head, Tag("res5")] | Annotated[CascadeHead, Tag("cascade")],
+    by_type("standard"),
 ]
 
 
@@ -139,8 +159,8 @@ class Selection(Section):
     """Lowered scores must be above it."""
 
 
-class RCNN(Section):
-    """What all two-stage detectors have."""
+class Proposing(Section):
+    """What all detectors with region proposals have."""
 
     name: str
     """The recipe's name; part of the run's."""
@@ -149,8 +169,17 @@ class RCNN(Section):
     backbone: Backbone
     neck: Neck = FPN()
     rpn: RPN = RPN()
+
+
+class ProposalNetwork(Proposing):
+    type: Literal["rpn"] = "rpn"
+
+
+class RCNN(Proposing):
+    """What all two-stage detectors have."""
+
     roi_sampling: RoISampling = RoISampling()
-    box_head: AnyBoxHead = BoxHead()
+    box_head: RegionHead = BoxHead()
     selection: Selection = Selection()
 
     @model_validator(mode="after")
@@ -163,6 +192,18 @@ class RCNN(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _res5_follows_res4(self) -> Self:
+        if isinstance(self.box_head, Res5Head):
+            backbone = self.backbone
+            fits = isinstance(backbone, ResNetBackbone) and backbone.depth >= 50 and backbone.out_features == ("res4",)
+            if not fits or self.neck.type != "none":
+                raise ValueError(
+                    "box_head.type=res5 is a bottleneck ResNet's stage after res4: set backbone.type=resnet, "
+                    "backbone.depth=50 or more, backbone.out_features=[res4] and neck.type=none"
+                )
+        return self
+
 
 class FasterRCNN(RCNN):
     type: Literal["faster_rcnn"] = "faster_rcnn"
@@ -171,3 +212,18 @@ class FasterRCNN(RCNN):
 class MaskRCNN(RCNN):
     type: Literal["mask_rcnn"] = "mask_rcnn"
     mask_head: MaskHead = MaskHead()
+
+    @model_validator(mode="after")
+    def _res5_is_pooled_once(self) -> Self:
+        if isinstance(self.box_head, Res5Head) and (
+            self.mask_head.pooler_resolution,
+            self.mask_head.sampling_ratio,
+        ) != (
+            14,
+            0,
+        ):
+            raise ValueError(
+                "mask_head.pooler_resolution and sampling_ratio have no effect with box_head.type=res5, whose features "
+                "it shares: set box_head's"
+            )
+        return self

@@ -34,7 +34,7 @@ class TimmBackbone(Backbone):
         out_strides: tuple[int, ...] = (4, 8, 16, 32),
     ) -> None:
         super().__init__()
-        self.strides = out_strides
+        self.strides, self.size_divisor = out_strides, max(out_strides)
         self.name = name
         self.body = create_timm_model(name, pretrained=pretrained, features_only=True)
         info: Any = self.body.feature_info

@@ -35,7 +35,8 @@ _EXAMPLES = {
 examples:
   detcore predict digits-mask-rcnn@champion scene.jpg
   detcore predict runs/digits/model photos/ 'scans/*.png' --out drawn --score 0.7
-  detcore predict bccd-faster-rcnn/2 photos/ --json found.json""",
+  detcore predict bccd-faster-rcnn/2 photos/ --json found.json
+  detcore predict bccd-faster-rcnn/2 photos/ --tta --tta-sizes 480,640,800""",
     "pull": """\
 examples:
   detcore pull digits-mask-rcnn@champion ./digits

@@ -201,3 +201,8 @@ def test_no_samples_and_other_categories_are_errors(shards):
         write_split(samples(), shards, split="val", categories=["cat"])
     with pytest.raises(ValueError, match="split must be one of train, val, test, got 'dev'"):
         write_split(samples(), shards, split="dev", categories=["cat", "dog"])
+
+
+def test_images_by_class_leaves_crowds_out(shards):
+    # Of image n, objects 1 to n - 1 count, odd ones dogs.
+    assert ShardedSplit.open(shards, "train").images_by_class() == [2, 3]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_training import CATEGORIES, TinyDetector, samples, tiny_config, train, write_shards
 
-from detcore.config import Config
+from detcore.config import Config, TTAConfig
 from detcore.data import write_split
 from detcore.data.shards import read_description
 from detcore.launch import evaluate_published, evaluation, register_published, registration, report
@@ -76,3 +76,12 @@ def test_without_a_test_split_the_way_goes_on(
 def test_nothing_is_registered_that_was_not_evaluated(tmp_path: Path, registered: None) -> None:
     with pytest.raises(ValueError, match="evaluate this model first"):
         register_published(trained(tmp_path, test=False))
+
+
+def test_views_are_looked_at_on_request(tmp_path: Path) -> None:
+    config = trained(tmp_path, test=True)
+    plain = evaluate_published(config, model=TinyDetector())
+    views = {"engine": config.engine.model_copy(update={"tta": TTAConfig(flip=True)})}
+    augmented = evaluate_published(config.model_copy(update=views), model=TinyDetector())
+    assert augmented.keys() == plain.keys()
+    assert json.loads((tmp_path / "run/evaluation/metrics.json").read_text()) == pytest.approx(augmented)

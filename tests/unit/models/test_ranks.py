@@ -85,13 +85,24 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
+CASCADE = {
+    "type": "cascade",
+    "fc_channels": 32,
+    "class_loss": "sigmoid",
+    "box_loss": "giou",
+    "federated": {"num_classes_per_image": 2, "class_counts": (1, 2, 3)},
+}
+
+
+@pytest.mark.parametrize("sections", [{}, {"box_head": CASCADE}])
 def test_mean_over_ranks_is_the_whole_batch_s(
+    sections: dict[str, object],
     make_model: Callable[..., nn.Module],
     uneven_batch: Batch,
     shares: list[Batch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = Losses(make_model().double())
+    model = Losses(make_model(**sections).double())
     expected = losses_and_gradient(copy.deepcopy(model), uneven_batch)
     monkeypatch.setattr(normalizer, "dist", Threads())
     with ThreadPoolExecutor(RANKS) as pool:

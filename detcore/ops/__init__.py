@@ -17,6 +17,7 @@ from detcore.ops.random import keyed_uniform
 from detcore.ops.roi_align import roi_align
 from detcore.ops.roi_align_rotated import roi_align_rotated
 from detcore.ops.rotated import batched_nms_rotated, box_iou_rotated, nms_rotated, nms_rotated_padded
+from detcore.ops.semantic import semantic_map
 from detcore.ops.warp import warp_normalize
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "polygon_roi_masks",
     "roi_align",
     "roi_align_rotated",
+    "semantic_map",
     "sigmoid_focal_loss",
     "warp_normalize",
 ]

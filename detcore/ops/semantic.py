@@ -1,0 +1,47 @@
+"""Predicted classes of pixels, from the logits of a network's input to the raw image."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from detcore.ops.shapes import expect
+
+_PIXELS = 2**25
+"""Logits that are enlarged at once, to bound memory on large images of many classes."""
+
+
+def semantic_map(
+    logits: Tensor, *, input_size: tuple[int, int], content_size: tuple[int, int], image_size: tuple[int, int]
+) -> Tensor:
+    """The class of every pixel of a raw image.
+
+    Logits are enlarged to the network's input, cut to the image's content, and resized to the raw image, bilinearly
+    (pixel centres at .5); then the highest counts, of equal ones the first. The host waits for nothing.
+
+    Args:
+        logits: (C, h, w) float, of one image, at a stride of the network's input.
+        input_size: height and width of the network's input, padding included.
+        content_size: height and width of the image's content in it, at the top left.
+        image_size: height and width of the raw image.
+
+    Returns:
+        (height, width) uint8 where there are at most 255 classes, else int64.
+    """
+    expect("semantic_map", logits=(logits, "C H W"))
+    largest = max(input_size[0] * input_size[1], image_size[0] * image_size[1])
+    step = max(1, _PIXELS // max(1, largest))
+    best, classes = None, None
+    for first in range(0, len(logits), step):
+        part = logits[None, first : first + step].float()
+        if part.shape[-2:] != input_size:
+            part = interpolate(part, input_size, mode="bilinear", align_corners=False)
+        part = part[..., : content_size[0], : content_size[1]]
+        if part.shape[-2:] != image_size:
+            part = interpolate(part, image_size, mode="bilinear", align_corners=False)
+        highest, own = part[0].max(dim=0)
+        own = own + first
+        better = None if best is None else highest > best
+        best = highest if better is None else torch.where(better, highest, best)
+        classes = own if better is None else torch.where(better, own, classes)
+    assert classes is not None, "a map has at least one class"
+    return classes.to(torch.uint8) if len(logits) <= 255 else classes

@@ -18,6 +18,7 @@ from detcore.ops.roi_align import roi_align
 from detcore.ops.roi_align_rotated import roi_align_rotated
 from detcore.ops.rotated import batched_nms_rotated, box_iou_rotated, nms_rotated, nms_rotated_padded
 from detcore.ops.warp import warp_normalize
+from detcore.ops.warp_nearest import warp_nearest
 
 __all__ = [
     "batched_nms",
@@ -41,5 +42,6 @@ __all__ = [
     "roi_align",
     "roi_align_rotated",
     "sigmoid_focal_loss",
+    "warp_nearest",
     "warp_normalize",
 ]

@@ -1,6 +1,7 @@
 """Raw formats to shards to batches."""
 
 from detcore.data.annotations import Objects
+from detcore.data.keypoints import KeypointLayout
 from detcore.data.loader import Loader, build_loader
 from detcore.data.prepare import prepare
 from detcore.data.sample import Sample, SampleTransform
@@ -9,6 +10,7 @@ from detcore.data.shards import ShardedSplit
 from detcore.data.sources import obtain
 
 __all__ = [
+    "KeypointLayout",
     "Loader",
     "Objects",
     "Sample",

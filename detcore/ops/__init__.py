@@ -19,6 +19,7 @@ from detcore.ops.roi_align_rotated import roi_align_rotated
 from detcore.ops.rotated import batched_nms_rotated, box_iou_rotated, nms_rotated, nms_rotated_padded
 from detcore.ops.semantic import semantic_map
 from detcore.ops.warp import warp_normalize
+from detcore.ops.warp_nearest import warp_nearest
 
 __all__ = [
     "batched_nms",
@@ -43,5 +44,6 @@ __all__ = [
     "roi_align_rotated",
     "semantic_map",
     "sigmoid_focal_loss",
+    "warp_nearest",
     "warp_normalize",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig
+from detcore.config.model import DeepLab, FasterRCNN, MaskRCNN, ModelConfig, PanopticFPN, PointRend, SemanticFPN
 
 NUM_CLASSES = 3
 RESNET: dict[str, Any] = {
@@ -34,4 +34,25 @@ MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampl
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
     "mask_rcnn": MaskRCNN(**SMALL_RCNN, mask_head=MASK_HEAD),
+    "semantic_fpn": SemanticFPN(
+        name="small",
+        num_classes=NUM_CLASSES + 1,
+        backbone=RESNET,
+        neck={"channels": 16},
+        semantic_head={"channels": 16},
+    ),
+    "panoptic_fpn": PanopticFPN(
+        **SMALL_RCNN, mask_head=MASK_HEAD, semantic_classes=NUM_CLASSES + 1, semantic_head={"channels": 16}
+    ),
+    "deeplab": DeepLab(
+        name="small",
+        num_classes=NUM_CLASSES + 1,
+        backbone={**RESNET, "type": "deeplab_resnet"},
+        semantic_head={"aspp_channels": 16, "low_level_channels": [8], "decoder_channels": 16, "norm": "gn"},
+    ),
+    "point_rend": PointRend(
+        **SMALL_RCNN,
+        mask_head={"conv_channels": 16, "fc_channels": 32},
+        point_head={"fc_channels": 16, "train_points": 40, "subdivisions": 3, "subdivision_points": 100},
+    ),
 }

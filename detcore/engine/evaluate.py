@@ -11,6 +11,7 @@ from detcore.data import ShardedSplit
 from detcore.engine.collective import copy_buffers_from_rank_zero, from_rank_zero, gather, mean_over_ranks, world_size
 from detcore.engine.precision import Precision
 from detcore.evaluation import Evaluation, Evaluator, GroundTruth
+from detcore.ops import PanopticLimits
 from detcore.structures.batch import Batch
 
 
@@ -40,9 +41,9 @@ def ground_truth(split: ShardedSplit) -> GroundTruth:
     """All that a split knows of its images."""
     return GroundTruth(
         coco=split.to_coco(),
-        semantic=split.semantic if getattr(split, "has_semantic", False) else None,  # type: ignore[attr-defined]
-        panoptic=split.panoptic if getattr(split, "has_panoptic", False) else None,  # type: ignore[attr-defined]
-        semantic_classes=getattr(split, "semantic_classes", ()),
+        semantic=split.semantic if split.has_semantic else None,
+        panoptic=split.panoptic if split.has_panoptic else None,
+        semantic_classes=split.semantic_classes,
     )
 
 
@@ -52,6 +53,7 @@ def evaluator_of(model: nn.Module, truth: GroundTruth, settings: EvaluationConfi
         truth,
         predicts=predictions(model),
         settings=settings,
+        panoptic_limits=getattr(model, "panoptic_limits", PanopticLimits()),
     )
 
 

@@ -26,7 +26,7 @@ def image_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
 
 def class_names(model: nn.Module, split: ShardedSplit) -> tuple[str, ...]:
     """What the model's classes are called: those of the objects, or of the pixels where it predicts nothing else."""
-    return getattr(split, "semantic_classes", ()) if predictions(model) == ("semantic",) else split.categories
+    return split.semantic_classes if predictions(model) == ("semantic",) else split.categories
 
 
 def publish(
@@ -52,7 +52,7 @@ def publish(
     """
     image_mean, image_std = image_statistics(model)
     labels, kinds = class_names(model, split), predictions(model)
-    keypoints = getattr(split, "keypoints", None) if "keypoints" in kinds else None
+    keypoints = split.keypoints if "keypoints" in kinds else None
 
     def files() -> Iterator[tuple[str, bytes]]:
         data = to_safetensors(weights)
@@ -62,7 +62,7 @@ def publish(
             "model": {**config.model.model_dump(mode="json"), "num_classes": len(labels)},
             "num_classes": len(labels),
             "labels": list(labels),
-            **({"semantic_labels": list(getattr(split, "semantic_classes", ()))} if "semantic" in kinds else {}),
+            **({"semantic_labels": list(split.semantic_classes)} if "semantic" in kinds else {}),
             **({} if keypoints is None else {"keypoints": {"names": keypoints.names, "skeleton": keypoints.skeleton}}),
             "preprocessing": {
                 "image_mean": image_mean,

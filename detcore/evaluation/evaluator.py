@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from detcore.config import EvaluationConfig
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.instances import Boxes, InstanceKind, Instances, Keypoints, Masks, Proposals, RotatedBoxes
 from detcore.evaluation.metrics import Outcome, PRCurve
-from detcore.evaluation.panoptic import PanopticMaps
+from detcore.evaluation.panoptic import PanopticMaps, predicted_segments
 from detcore.evaluation.results import ImageDetections, Results
 from detcore.evaluation.semantic import SemanticMaps
 from detcore.evaluation.truth import GroundTruth
+from detcore.ops import PanopticLimits
 from detcore.structures.batch import Batch, Detections
 
 State = tuple[list[int], list[Any]]
@@ -67,6 +68,7 @@ class Evaluator:
         truth: what there is to be found.
         predicts: the kinds of prediction that the model gives. Compared are those that the truth has, too.
         settings: how.
+        panoptic_limits: what becomes a segment of a predicted panoptic map.
 
     Attributes:
         kinds: what is compared.
@@ -81,6 +83,7 @@ class Evaluator:
         *,
         predicts: Sequence[str] = ("boxes",),
         settings: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
+        panoptic_limits: PanopticLimits = PanopticLimits(),  # noqa: B008
     ) -> None:
         lacks = {kind: truth.lacks(kind) for kind in predicts}
         self.kinds = tuple(kind for kind, reason in lacks.items() if reason is None)
@@ -94,8 +97,15 @@ class Evaluator:
         self._parts: list[Part] = [] if self._instances is None else [self._instances]
         if "semantic" in self.kinds and truth.semantic is not None:
             self._parts.append(
-                SemanticMaps(
-                    truth=truth.semantic, classes=truth.semantic_classes, boundary=settings.boundary_iou
+                SemanticMaps(truth=truth.semantic, classes=truth.semantic_classes, boundary=settings.boundary_iou)
+            )
+        if "panoptic" in self.kinds and truth.panoptic is not None:
+            self._parts.append(
+                PanopticMaps(
+                    truth=truth.panoptic,
+                    combine=partial(predicted_segments, limits=panoptic_limits),
+                    things=truth.classes,
+                    stuff=truth.semantic_classes,
                 )
             )
 

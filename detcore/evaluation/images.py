@@ -77,10 +77,10 @@ class BatchInImages:
 
     def semantic(self, row: int) -> Tensor:
         """The class of every pixel of a raw image: (height, width) integer, on the device."""
-        height, width = self.batch.images.shape[-2:]
         return semantic_map(
-            self.required("semantic")[row],
-            input_size=(height, width),
+            self.required("semantic"),
+            self.batch,
+            row,
             content_size=self._content_sizes[row],
             image_size=self.sizes[row],
         )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.metrics import Outcome
 from detcore.evaluation.truth import PanopticMap
+from detcore.ops import PanopticLimits, panoptic
 
 Category = tuple[bool, int]
 """Whether things, and the class: of a thing the model's, of stuff that of the semantic map."""
@@ -88,6 +89,15 @@ def count_segments(truth: Segments, predicted: Segments) -> dict[Category, NDArr
         if excused <= _MATCH * own_areas[b]:
             counts[category] += (0, 0, 1, 0)
     return dict(counts)
+
+
+def predicted_segments(found: BatchInImages, row: int, limits: PanopticLimits) -> Segments:
+    """A row's objects and pixels' classes in one map."""
+    ids, segments = panoptic(found.detections, found.batch, row, limits)
+    return Segments(
+        ids=ids.cpu().numpy(),
+        categories={segment.id: (segment.is_thing, segment.category) for segment in segments},
+    )
 
 
 def _known(segments: Segments) -> NDArray[np.int64]:

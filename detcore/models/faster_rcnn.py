@@ -17,6 +17,9 @@ MAX_CANDIDATES = 10_000
 """Scored boxes of an image that go into non-maximum suppression. Above the threshold there are hundreds at most: of a
 proposal, whose scores add up to one, no more than 20 classes can be above 0.05."""
 
+Dense = tuple[list[Tensor], AnchorPredictions]
+"""What works on whole feature maps: the neck's levels, the RPN's predictions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionLimits:
@@ -70,7 +73,7 @@ class FasterRCNN(nn.Module):
         features: list[Tensor] = self.neck(self.backbone(images))
         return features
 
-    def dense(self, images: Tensor) -> tuple[list[Tensor], AnchorPredictions]:
+    def dense(self, images: Tensor) -> Dense:
         """What works on whole feature maps: the neck's levels, the RPN's predictions. It compiles as one graph."""
         features = self.features(images)
         return features, self.rpn(features)
@@ -80,10 +83,15 @@ class FasterRCNN(nn.Module):
         losses, _, _ = self._first_losses(batch)
         return losses
 
-    def _first_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
-        """Of both stages; with the levels that regions are pooled from, and the regions trained on."""
+    def _first_losses(
+        self, batch: Batch, dense: Dense | None = None
+    ) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
+        """Of both stages; with the levels that regions are pooled from, and the regions trained on.
+
+        `dense` is what the dense part gave, where it was run already.
+        """
         targets = required_targets(batch)
-        features, predictions = self.dense(batch.images)
+        features, predictions = dense or self.dense(batch.images)
         losses = self.rpn.losses(predictions, batch, targets)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)
         regions = self.region_sampler(proposals, batch, targets)
@@ -95,8 +103,8 @@ class FasterRCNN(nn.Module):
         """What is seen in each image; the same whatever other images are in the batch."""
         return self._detect_boxes(batch)[0]
 
-    def _detect_boxes(self, batch: Batch) -> tuple[Detections, list[Tensor]]:
-        features, predictions = self.dense(batch.images)
+    def _detect_boxes(self, batch: Batch, dense: Dense | None = None) -> tuple[Detections, list[Tensor]]:
+        features, predictions = dense or self.dense(batch.images)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.test_limits)
         features = features[: self.neck.num_region_levels]
         return self._select(self.box_head.predict(features, proposals), proposals.valid, batch), features

@@ -13,6 +13,7 @@ from detcore.ops.matching import match_anchors
 from detcore.ops.ms_deform_attn import ms_deform_attn
 from detcore.ops.multilevel_roi_align import multilevel_roi_align
 from detcore.ops.nms import batched_nms, nms, nms_padded
+from detcore.ops.panoptic import PanopticLimits, PanopticSegment, merge_panoptic, panoptic
 from detcore.ops.random import keyed_uniform
 from detcore.ops.roi_align import roi_align
 from detcore.ops.roi_align_rotated import roi_align_rotated
@@ -22,6 +23,8 @@ from detcore.ops.warp import warp_normalize
 from detcore.ops.warp_nearest import warp_nearest
 
 __all__ = [
+    "PanopticLimits",
+    "PanopticSegment",
     "batched_nms",
     "batched_nms_rotated",
     "box_iou_rotated",
@@ -31,12 +34,14 @@ __all__ = [
     "giou_loss",
     "keyed_uniform",
     "match_anchors",
+    "merge_panoptic",
     "ms_deform_attn",
     "multilevel_roi_align",
     "nms",
     "nms_padded",
     "nms_rotated",
     "nms_rotated_padded",
+    "panoptic",
     "paste_masks",
     "paste_masks_rle",
     "polygon_roi_masks",

@@ -16,6 +16,18 @@ from detcore.config.model.rcnn import (
     RoISampling,
     Selection,
 )
+from detcore.config.model.semantic import (
+    CoarseMaskHead,
+    DeepLab,
+    DeepLabHead,
+    DeepLabResNetBackbone,
+    PanopticFPN,
+    PanopticLimits,
+    PointHead,
+    PointRend,
+    SemanticFPN,
+    SemanticFPNHead,
+)
 from detcore.config.section import Count, Section
 
 
@@ -27,7 +39,9 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[
+    FasterRCNN | MaskRCNN | SemanticFPN | PanopticFPN | DeepLab | PointRend | OwnModel, Field(discriminator="type")
+]
 
 __all__ = [
     "FPN",
@@ -36,6 +50,10 @@ __all__ = [
     "Anchors",
     "Backbone",
     "BoxHead",
+    "CoarseMaskHead",
+    "DeepLab",
+    "DeepLabHead",
+    "DeepLabResNetBackbone",
     "FasterRCNN",
     "MaskHead",
     "MaskRCNN",
@@ -44,8 +62,14 @@ __all__ = [
     "NoNeck",
     "Norm",
     "OwnModel",
+    "PanopticFPN",
+    "PanopticLimits",
+    "PointHead",
+    "PointRend",
     "ResNetBackbone",
     "RoISampling",
     "Selection",
+    "SemanticFPN",
+    "SemanticFPNHead",
     "TimmBackbone",
 ]

@@ -5,6 +5,7 @@ from torch import nn
 
 from detcore.config import model as config_of
 from detcore.models.build.rcnn import build_mask_head, rcnn_parts
+from detcore.models.build.semantic import build_deeplab, build_panoptic_fpn, build_point_rend, build_semantic_fpn
 from detcore.models.faster_rcnn import FasterRCNN
 from detcore.models.mask_rcnn import MaskRCNN
 
@@ -28,6 +29,14 @@ def build_model(config: config_of.ModelConfig, *, num_classes: int, load_weights
         case config_of.MaskRCNN():
             parts = rcnn_parts(config, num_classes, load_weights)
             model = MaskRCNN(mask_head=build_mask_head(config.mask_head, parts["neck"], num_classes), **parts)
+        case config_of.SemanticFPN():
+            model = build_semantic_fpn(config, num_classes, load_weights)
+        case config_of.PanopticFPN():
+            model = build_panoptic_fpn(config, num_classes, load_weights)
+        case config_of.DeepLab():
+            model = build_deeplab(config, num_classes, load_weights)
+        case config_of.PointRend():
+            model = build_point_rend(config, num_classes, load_weights)
         case config_of.OwnModel():
             raise ValueError("model.type is 'own': hand the module itself over, as detcore.fit(model=...)")
     return model.to(memory_format=torch.channels_last)

@@ -161,20 +161,21 @@ def test_the_reach_of_a_boundary() -> None:
 
 def test_logits_reach_the_raw_image() -> None:
     torch.manual_seed(0)
-    logits = torch.randn(300, 16, 24)
-    enlarged = interpolate(logits[None], (64, 96), mode="bilinear", align_corners=False)[..., :50, :90]
+    logits = torch.randn(2, 300, 16, 24)
+    batch = batch_of([0, 1], [(1, 1), (75, 135)], (64, 96), [(1, 1), (50, 90)])
+    enlarged = interpolate(logits[1:], (64, 96), mode="bilinear", align_corners=False)[..., :50, :90]
     expected = interpolate(enlarged, (75, 135), mode="bilinear", align_corners=False)[0].argmax(dim=0)
-    sizes = {"input_size": (64, 96), "content_size": (50, 90), "image_size": (75, 135)}
-    found = semantic_map(logits, **sizes)
-    torch.testing.assert_close(found, expected)
-    small = semantic_map(logits[:200].bfloat16(), **sizes)
+    torch.testing.assert_close(semantic_map(logits, batch, 1), expected)
+    known = semantic_map(logits, batch, 1, content_size=(50, 90), image_size=(75, 135))
+    torch.testing.assert_close(known, expected)
+    small = semantic_map(logits[:, :200].bfloat16(), batch, 1)
     assert small.dtype == torch.uint8 and small.shape == (75, 135)
-    assert (semantic_map(torch.zeros(5, 4, 4), input_size=(8, 8), content_size=(8, 8), image_size=(3, 3)) == 0).all()
+    assert (semantic_map(torch.zeros(2, 5, 16, 24), batch, 1) == 0).all()
 
 
 def test_classes_are_enlarged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = torch.randn(7, 8, 8, generator=torch.Generator().manual_seed(1))
-    sizes = {"input_size": (32, 32), "content_size": (32, 30), "image_size": (40, 41)}
-    expected = semantic_map(logits, **sizes)
+    logits = torch.randn(1, 7, 8, 8, generator=torch.Generator().manual_seed(1))
+    batch = batch_of([0], [(40, 41)], (32, 32), [(32, 30)])
+    expected = semantic_map(logits, batch, 0)
     monkeypatch.setattr("detcore.ops.semantic._PIXELS", 4000)
-    torch.testing.assert_close(semantic_map(logits, **sizes), expected)
+    torch.testing.assert_close(semantic_map(logits, batch, 0), expected)

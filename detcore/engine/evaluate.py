@@ -33,7 +33,7 @@ def never() -> bool:
 
 
 def predictions(model: nn.Module) -> tuple[str, ...]:
-    """What a detector says that it gives: "boxes", "masks", "keypoints", "rotated", "semantic", "panoptic", "proposals"."""
+    """What a detector says that it gives: boxes, masks, keypoints, rotated, semantic, panoptic, proposals."""
     return tuple(getattr(model, "predicts", ("boxes",)))
 
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from detcore.ops import semantic_map
 from detcore.structures.batch import Batch, Detections
-from detcore.structures.coordinates import boxes_to_original, points_to_original, rotated_to_original
+from detcore.structures.coordinates import boxes_to_original, keypoints_to_original, rotated_to_original
 
 
 class BatchInImages:
@@ -71,9 +70,7 @@ class BatchInImages:
     @cached_property
     def keypoints(self) -> Tensor:
         """(B, D, K, 3) float64 on the host."""
-        keypoints = self.required("keypoints").double()
-        points = points_to_original(keypoints[..., :2].flatten(1, 2), self.batch).view_as(keypoints[..., :2])
-        return torch.cat((points, keypoints[..., 2:]), dim=-1).cpu()
+        return keypoints_to_original(self.required("keypoints"), self.batch).cpu()
 
     def semantic(self, row: int) -> Tensor:
         """The class of every pixel of a raw image: (height, width) integer, on the device."""

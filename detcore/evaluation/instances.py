@@ -93,7 +93,7 @@ class Keypoints:
         return {"keypoints": found.keypoints[row][kept].numpy()}
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
-        arrays = accumulate(truth.coco, results, "keypoints", sigmas=self._sigmas)
+        arrays = accumulate(truth.coco, results, "keypoints", sigmas=self._sigmas.tolist())
         return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar")
 
 

@@ -1,7 +1,7 @@
 """Detections as plain arrays: of one image, and of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,14 @@ class ImageDetections:
         x1, y1, x2, y2 = self.boxes_xyxy.T
         turned = () if self.boxes_xywha is None else tuple(self.boxes_xywha.T)  # of upright boxes two are alike
         order = np.lexsort((*turned, self.labels, y2, x2, y1, x1, -self.scores))
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("image_id", "rles")}
-        rles = self.rles
         return ImageDetections(
             image_id=self.image_id,
-            rles=None if rles is None else tuple(rles[i] for i in order),
-            **{name: None if column is None else column[order] for name, column in columns.items()},
+            boxes_xyxy=self.boxes_xyxy[order],
+            scores=self.scores[order],
+            labels=self.labels[order],
+            rles=None if self.rles is None else tuple(self.rles[i] for i in order),
+            keypoints=None if self.keypoints is None else self.keypoints[order],
+            boxes_xywha=None if self.boxes_xywha is None else self.boxes_xywha[order],
         )
 
 

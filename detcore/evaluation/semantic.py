@@ -11,7 +11,6 @@ from torch.nn.functional import max_pool2d
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.metrics import Outcome
 from detcore.evaluation.truth import SemanticMap
-from detcore.ops import semantic_map
 
 _UNLABELLED = 255
 _BOUNDARY_SHARE = 0.02
@@ -21,9 +20,9 @@ _BOUNDARY_SHARE = 0.02
 class SemanticMaps:
     """Counts pixels by true and predicted class, on the device, and makes the usual figures of them.
 
-    With n[t, p] pixels of class t that were taken for p: IoU of a class is its diagonal over what either has of it;
-    `miou` is its mean over classes that are there, `fwiou` its mean weighted by their true pixels, `macc` the mean share
-    of a class's pixels that are right, `pacc` that of all pixels. Where the truth is 255 nothing counts.
+    The IoU of a class is over the pixels that are of it or taken for it; `miou` is its mean over the classes that are
+    there, `fwiou` its mean weighted by their true pixels, `macc` the mean share of a class's pixels that are right,
+    `pacc` that of all pixels. Where the truth is 255 nothing counts.
 
     Args:
         truth: the true map of a sample.
@@ -34,13 +33,11 @@ class SemanticMaps:
 
     prefix = "semantic"
 
-    def __init__(
-        self, *, truth: Callable[[int], SemanticMap], classes: Sequence[str], boundary: bool = False
-    ) -> None:
+    def __init__(self, *, truth: Callable[[int], SemanticMap], classes: Sequence[str], boundary: bool = False) -> None:
         self._truth = truth
         self._classes = classes
         self._boundary = boundary
-        # Rows are true classes, the last row what does not count. Beside it, of the boundaries: shared, true, predicted.
+        # Rows are true classes, the last row what does not count. Of the boundaries: shared, true, predicted.
         self._counts: Tensor | None = None
         self._edges: Tensor | None = None
 
@@ -104,8 +101,8 @@ class SemanticMaps:
 
     def compute(self) -> dict[str, Outcome]:
         counts, edges = self.state()
-        counts = counts[:-1].astype(np.float64)
-        right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+        table = counts[:-1].astype(np.float64)
+        right, true, predicted = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
         there = true > 0
         if not there.any():
             return {self.prefix: Outcome(metrics={}, per_class={})}

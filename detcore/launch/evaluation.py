@@ -97,7 +97,7 @@ def _ensure_its_shards(config: Config, published: PublishedModel) -> None:
 
 
 def _begin(folder: Path, published: PublishedModel, metrics: Mapping[str, float]) -> None:
-    """An empty folder, then figures, of which weights they are, and a curve of nothing: the pipeline goes on with it."""
+    """An empty folder, then figures, of which weights they are, and the curve that the pipeline asks for, empty."""
     shutil.rmtree(folder, ignore_errors=True)  # it may be of other weights
     folder.mkdir(parents=True)
     write_file(folder / "metrics.json", (json.dumps(dict(metrics), indent=2) + "\n").encode())

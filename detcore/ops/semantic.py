@@ -42,7 +42,7 @@ def semantic_map(
     input_size, logits = batch.images.shape[-2:], semantic[row]
     largest = max(input_size[0] * input_size[1], image_size[0] * image_size[1])
     step = max(1, _PIXELS // max(1, largest))
-    best, classes = None, None
+    best, classes = logits.new_full(image_size, -torch.inf, dtype=torch.float32), logits.new_zeros(image_size).long()
     for first in range(0, len(logits), step):
         part = logits[None, first : first + step].float()
         if part.shape[-2:] != input_size:
@@ -51,11 +51,8 @@ def semantic_map(
         if part.shape[-2:] != image_size:
             part = interpolate(part, image_size, mode="bilinear", align_corners=False)
         highest, own = part[0].max(dim=0)
-        own = own + first
-        better = None if best is None else highest > best
-        best = highest if better is None else torch.where(better, highest, best)
-        classes = own if better is None else torch.where(better, own, classes)
-    assert classes is not None, "a map has at least one class"
+        classes = torch.where(highest > best, own + first, classes)
+        best = torch.maximum(highest, best)
     return classes.to(torch.uint8) if len(logits) <= 255 else classes
 
 

@@ -36,6 +36,12 @@ def points_to_original(points: Tensor, batch: Batch) -> Tensor:
     return points.double() @ inverse[:, :2, :2].transpose(-1, -2) + inverse[:, None, :2, 2]
 
 
+def keypoints_to_original(keypoints: Tensor, batch: Batch) -> Tensor:
+    """Keypoints (B, D, K, 3), as in `Detections` -> float64, x and y in pixels of each raw image; not clipped."""
+    points = points_to_original(keypoints[..., :2].flatten(1, 2), batch)
+    return torch.cat((points.view_as(keypoints[..., :2]), keypoints[..., 2:].double()), dim=-1)
+
+
 def rotated_to_original(boxes_xywha: Tensor, batch: Batch) -> Tensor:
     """Rotated boxes in pixels of the network's input -> pixels of each raw image; not clipped.
 
@@ -102,4 +108,5 @@ def _to_original(batch: Batch, device: torch.device) -> Tensor:
     # The geometry of an empty row may be singular.
     identity = torch.eye(3, dtype=torch.float64, device=device)
     geometry = torch.where(batch.real[:, None, None], batch.geometry.double(), identity)
-    return torch.linalg.inv(geometry)
+    inverse: Tensor = torch.linalg.inv(geometry)
+    return inverse

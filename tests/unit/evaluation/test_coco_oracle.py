@@ -113,6 +113,8 @@ def test_without_hotcoco_pycocotools_stands_in(
     expected = metrics()
     used = []
     monkeypatch.setattr(coco, "hotcoco", None)
-    monkeypatch.setattr(coco, "accumulate_pycocotools", lambda *a, **b: used.append(a[2]) or accumulate_pycocotools(*a, **b))
+    monkeypatch.setattr(
+        coco, "accumulate_pycocotools", lambda *a, **b: used.append(a[2]) or accumulate_pycocotools(*a, **b)
+    )
     assert metrics() == pytest.approx(expected, abs=1e-9)
     assert used == ["bbox", "segm"]

@@ -30,7 +30,7 @@ def noisy(truth: dict[str, Any], seed: int) -> Results:
         boxes_xyxy=np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1),
         scores=rng.uniform(0.1, 1, len(objects)),
         sizes=np.array([sizes[a["image_id"]] for a in objects]),
-        keypoints=points + (0.5, 0.5, 0),
+        keypoints=points + np.array([0.5, 0.5, 0]),
     )
 
 
@@ -66,7 +66,7 @@ def test_published_example_of_results_is_read(shared: Path) -> None:
         boxes_xyxy=np.zeros((len(rows), 4)),
         scores=np.array([row["score"] for row in rows]),
         sizes=np.ones((len(rows), 2), np.int64),
-        keypoints=points + (0.5, 0.5, 0),
+        keypoints=points + np.array([0.5, 0.5, 0]),
     )
     assert results.keypoint_results() == [{**row, "keypoints": list(map(float, row["keypoints"]))} for row in rows]
     ours, oracle = (f(truth, results, "keypoints") for f in (accumulate_hotcoco, accumulate_pycocotools))
@@ -128,6 +128,4 @@ def test_other_points_need_sigmas_of_their_own() -> None:
     with pytest.raises(ValueError, match=r"sigmas are for 17 keypoints, the objects have 5: set engine\.evaluation"):
         Evaluator(GroundTruth(coco=truth), predicts=("keypoints",))
     with pytest.raises(ValueError, match=r"oks_sigmas is for 2 keypoints, the objects have 5"):
-        Evaluator(
-            GroundTruth(coco=truth), predicts=("keypoints",), settings=EvaluationConfig(oks_sigmas=(0.1, 0.1))
-        )
+        Evaluator(GroundTruth(coco=truth), predicts=("keypoints",), settings=EvaluationConfig(oks_sigmas=(0.1, 0.1)))

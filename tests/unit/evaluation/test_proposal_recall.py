@@ -59,7 +59,7 @@ def test_a_proposal_is_for_one_object_and_classes_do_not_matter() -> None:
     truth = truth_of({1: [[0, 0, 100, 100], [0, 0, 100, 80]]})
     # IoU 1 and .8 with the first; the second's best proposal is taken, so that it gets the other: IoU .8 * .9.
     found = [proposals(1, [[0, 0, 100, 100], [0, 0, 90, 80]])]
-    recalls = [1.0 + (0.9 >= t) for t in np.linspace(0.5, 0.95, 10)]
+    recalls = [1.0 + (t <= 0.9) for t in np.linspace(0.5, 0.95, 10)]
     assert metrics_of(truth, found)["proposal_ar100"] == pytest.approx(100 * np.mean(recalls) / 2)
 
 

@@ -103,8 +103,7 @@ def test_the_formulas(maps) -> None:
         }
     )
     assert evaluation.per_class == {
-        name: pytest.approx({"iou": 100 * i, "acc": 100 * a})
-        for name, i, a in zip(NAMES, iou, accuracy, strict=False)
+        name: pytest.approx({"iou": 100 * i, "acc": 100 * a}) for name, i, a in zip(NAMES, iou, accuracy, strict=False)
     }
     assert evaluation.results is None and evaluation.detections == [] and evaluation.curves == {}
 

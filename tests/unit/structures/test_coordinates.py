@@ -50,7 +50,10 @@ def corners(box: list[float]) -> torch.Tensor:
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     signs = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     return torch.tensor(
-        [[x + (a * width * cos + b * height * sin) / 2, y + (-a * width * sin + b * height * cos) / 2] for a, b in signs],
+        [
+            [x + (a * width * cos + b * height * sin) / 2, y + (-a * width * sin + b * height * cos) / 2]
+            for a, b in signs
+        ],
         dtype=torch.float64,
     )
 

@@ -27,6 +27,8 @@ class Archive(Section):
     sha256: str
     folder: str = "."
     """Where it is unpacked, below the root."""
+    inner: tuple[str, ...] = ()
+    """Archives that lie in it; each is unpacked where it lies and then removed."""
 
 
 class Archives(Section):

@@ -213,13 +213,7 @@ def place_objects(
     vertices = _move(vertices, geometry)
     edge = np.array(placement.content_size[::-1], np.float64)
     if boxes_xywha is None:
-        corners = _move(boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), geometry).reshape(-1, 4, 2)
-        low, high = corners.min(axis=1), corners.max(axis=1)
-        if len(vertices) and (geometry[0, 1] or geometry[1, 0]):
-            outlined, first_ring = np.unique(ring_objects, return_index=True)
-            first_vertex = (np.cumsum(ring_counts) - ring_counts)[first_ring]
-            low[outlined] = np.minimum.reduceat(vertices, first_vertex)
-            high[outlined] = np.maximum.reduceat(vertices, first_vertex)
+        low, high = _extents(boxes_xyxy, vertices, ring_counts, ring_objects, geometry)
         boxes = np.concatenate([low.clip(0.0, edge), high.clip(0.0, edge)], axis=1)
         sides = boxes[:, 2:] - boxes[:, :2]
         kept = (sides > min_size).all(axis=1) & (sides.prod(axis=1) >= _MIN_VISIBLE * (high - low).prod(axis=1))
@@ -240,6 +234,24 @@ def place_objects(
         keypoints=keypoints,
         boxes_xywha=boxes_xywha,
     )
+
+
+def _extents(
+    boxes_xyxy: Matrix,
+    vertices: Matrix,
+    ring_counts: NDArray[np.int64],
+    ring_objects: NDArray[np.int64],
+    geometry: Matrix,
+) -> tuple[Matrix, Matrix]:
+    """The least and the greatest coordinates (n, 2) of moved boxes; the vertices have been moved already."""
+    corners = _move(boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), geometry).reshape(-1, 4, 2)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    if len(vertices) and (geometry[0, 1] or geometry[1, 0]):
+        outlined, first_ring = np.unique(ring_objects, return_index=True)
+        first_vertex = (np.cumsum(ring_counts) - ring_counts)[first_ring]
+        low[outlined] = np.minimum.reduceat(vertices, first_vertex)
+        high[outlined] = np.maximum.reduceat(vertices, first_vertex)
+    return low, high
 
 
 def _move_keypoints(keypoints: Matrix, geometry: Matrix, flip: Sequence[int], edge: Matrix) -> Matrix:

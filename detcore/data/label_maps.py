@@ -119,7 +119,9 @@ def decode_map(data: bytes) -> NDArray[np.uint8]:
 
 def segment_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     """The number of each pixel's segment, from an RGB PNG: R + 256 G + 256² B (COCO's panoptic format)."""
-    return pixels.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    ids: NDArray[np.int32] = red | green << 8 | blue << 16
+    return ids
 
 
 def semantic_classes(ids: NDArray[np.int32], segments: list[dict[str, Any]]) -> NDArray[np.uint8]:

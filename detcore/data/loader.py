@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from detcore.config.data import DataConfig, Sampling, UniformSampling
+from detcore.config.data import DataConfig
 from detcore.data.batching import Capacity, Row, RowReader
 from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
 from detcore.data.sample import SampleTransform
-from detcore.data.sampler import Sampler, repeat_factors
+from detcore.data.sampler import Sampler
+from detcore.data.sampling import sampling_factors
 from detcore.data.shards import ShardedSplit
 from detcore.structures.batch import Batch
 
@@ -93,7 +92,7 @@ def build_loader(
         size_divisor=math.lcm(config.size_divisor, size_divisor or 1),
         seed=seed,
         shuffle=train,
-        factors=_repeat_factors(split, config.sampling) if train else None,
+        factors=sampling_factors(split, config.sampling) if train else None,
     )
     reader = RowReader(
         split=split,
@@ -119,18 +118,6 @@ def build_loader(
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
         num_threads=config.threads or _own_cores(),
-    )
-
-
-def _repeat_factors(split: ShardedSplit, sampling: Sampling) -> NDArray[np.float64] | None:
-    """How often an epoch has each sample; None means once. Crowd regions do not count."""
-    if isinstance(sampling, UniformSampling):
-        return None
-    annotations = split.annotations
-    samples = np.repeat(np.arange(len(split)), np.diff(annotations.starts))
-    counted = ~annotations.crowd
-    return repeat_factors(
-        samples[counted], annotations.labels[counted], num_samples=len(split), threshold=sampling.threshold
     )
 
 

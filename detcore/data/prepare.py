@@ -23,6 +23,7 @@ from detcore.data.formats.raw import IMAGE_SCHEMA, listing
 from detcore.data.images import StoredImage, read_image, store_image
 from detcore.data.label_maps import LabelMaps, StoredMaps
 from detcore.data.progress import track
+from detcore.data.raw_checks import refuse_absent_images, refuse_other_sizes, refuse_shared_images
 from detcore.data.report import Report, SplitReport
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
@@ -51,9 +52,9 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     # Before they are read: what changes meanwhile is a change.
     raw_files = fingerprint(root, without=shards)
     raw = read_raw(config, root)
-    _refuse_shared_images(raw)
+    refuse_shared_images(raw)
     for split in raw.splits.values():
-        _refuse_absent_images(split)
+        refuse_absent_images(split)
     raw = _with_missing_splits(raw, config, seed=seed)
     threads = config.threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
@@ -166,22 +167,6 @@ def _with_missing_splits(raw: RawDataset, config: DataConfig, *, seed: int) -> R
     return replace(raw, splits=splits)
 
 
-def _refuse_shared_images(raw: RawDataset) -> None:
-    owner: dict[str, str] = {}
-    for name, split in raw.splits.items():
-        for file in split.images["file_name"].to_pylist():
-            path = os.path.normpath(split.folder / file)
-            other = owner.setdefault(path, name)
-            if other != name:
-                raise ValueError(f"{path}: the image is both in {other} and in {name}; a split must have its own")
-
-
-def _refuse_absent_images(split: RawSplit) -> None:
-    absent = [name for name in split.images["file_name"].to_pylist() if not (split.folder / name).is_file()]
-    if absent:
-        raise ValueError(f"{split.source}: {len(absent)} images are not in {split.folder}: {listing(absent)}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Checked:
     """A split ready to be written: its images in order, with what each one's bytes need."""
@@ -222,7 +207,7 @@ def _check_split(
             f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
             f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
         )
-    _refuse_other_sizes(split, readable, declared, sizes)
+    refuse_other_sizes(split, readable, declared, sizes)
     split = split.take(np.array(readable, np.int64))
     columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
     split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
@@ -247,22 +232,6 @@ def _check_image(
     except ValueError as error:
         return str(error)
     return image.height, image.width, kept
-
-
-def _refuse_other_sizes(
-    split: RawSplit, rows: list[int], declared: list[tuple[int, int]], sizes: list[tuple[int, int]]
-) -> None:
-    """Boxes drawn on an image of another size would be wrong without a trace."""
-    files = split.images["file_name"].to_pylist()
-    wrong = [
-        f"{files[row]} is {size[1]} x {size[0]}, not {declared[row][1]} x {declared[row][0]}"
-        for row, size in zip(rows, sizes, strict=True)
-        if all(declared[row]) and declared[row] != size
-    ]
-    if wrong:
-        raise ValueError(
-            f"{split.source}: {len(wrong)} images have another size than annotated: {listing(wrong, most=3)}"
-        )
 
 
 def _write_split(

@@ -59,17 +59,20 @@ def warp_nearest(
 def _draw(labels: Tensor, inverse: list[list[float]], canvas: Tensor, fill: int) -> None:
     """Fills the canvas with the labels at the places that its pixels' centres come from."""
     raw_height, raw_width = labels.shape
+    bordered = torch.nn.functional.pad(labels, (1, 1, 1, 1), value=fill)  # what lies outside comes from the border
     (a, b, tx), (c, d, ty), _ = inverse
     x = torch.arange(canvas.shape[1], dtype=torch.float64, device=labels.device) + 0.5
-    y = torch.arange(canvas.shape[0], dtype=torch.float64, device=labels.device)[:, None] + 0.5
+    y = torch.arange(canvas.shape[0], dtype=torch.float64, device=labels.device) + 0.5
     if abs(b) * canvas.shape[0] < _WHOLE and abs(c) * canvas.shape[1] < _WHOLE:
-        column, row = (a * x + tx).floor().long(), (d * y + ty).floor().long()
-        inside = (column >= 0) & (column < raw_width) & (row >= 0) & (row < raw_height)
-        columns, rows = column.clamp(0, raw_width - 1), row[:, 0].clamp(0, raw_height - 1)
-        found = labels.index_select(0, rows).index_select(1, columns)
+        columns, rows = _places(a * x + tx, raw_width), _places(d * y + ty, raw_height)
+        canvas.copy_(bordered.index_select(0, rows).index_select(1, columns))
     else:
-        column, row = (a * x + b * y + tx).floor().long(), (c * x + d * y + ty).floor().long()
-        inside = (column >= 0) & (column < raw_width) & (row >= 0) & (row < raw_height)
-        place = row.clamp(0, raw_height - 1) * raw_width + column.clamp(0, raw_width - 1)
-        found = labels.reshape(-1).index_select(0, place.reshape(-1)).view(place.shape)
-    canvas.copy_(torch.where(inside, found, fill))
+        columns = _places((a * x).float() + (b * y + tx).float()[:, None], raw_width)
+        rows = _places((c * x).float() + (d * y + ty).float()[:, None], raw_height)
+        places = rows.mul_(raw_width + 2).add_(columns)
+        canvas.copy_(bordered.reshape(-1).index_select(0, places.reshape(-1)).view(places.shape))
+
+
+def _places(coordinates: Tensor, raw: int) -> Tensor:
+    """The pixels, counted from that of the border, which coordinates along an axis lie in."""
+    return coordinates.clamp_(-1, raw).floor_().to(torch.int32).add_(1)

@@ -1,9 +1,8 @@
 """COCO: one JSON file a split, with images, annotations and categories (Lin et al., 2014; cocodataset.org)."""
 
-import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.formats.coco_json import add_image, json_entries
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, refuse_repeats
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.rotated import upright, without_heading
@@ -24,7 +24,6 @@ _WHOLE = (
     "annotations.json",
     "_annotations.coco.json",
 )
-_SPACE = re.compile(r"[\s,]*")
 
 
 def read_coco(
@@ -144,15 +143,6 @@ def read_file(
     return RawSplit(folder=folder, images=batch, objects=objects, source=str(path)), ids, categories
 
 
-def add_image(columns: dict[str, list[Any]], entry: dict[str, Any]) -> None:
-    """Appends an entry of a file's images to the columns id, file_name, height and width."""
-    name = "filename" if "filename" in entry and "file_name" not in entry else "file_name"
-    columns["id"].append(entry["id"])
-    columns["file_name"].append(entry[name])
-    for side in ("height", "width"):
-        columns[side].append(entry.get(side) or 0)
-
-
 def _add_object(builder: AnnotationBuilder, entry: dict[str, Any], angles: str | None) -> None:
     """Appends an entry of a file's annotations, its sample and label yet unknown."""
     bbox, rotated = entry["bbox"], None
@@ -204,46 +194,6 @@ def _check_keypoints(split: RawSplit, layout: KeypointLayout | None) -> None:
             f" {numbers[wrong[0]] // 3} keypoints, its categories name {len(layout) if layout else 0}"
             f" ({len(wrong)} such annotations)"
         )
-
-
-def json_entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The entries of a COCO file's three lists, one at a time: the whole file is never Python objects at once."""
-    if not path.is_file():
-        raise ValueError("does not exist")
-    text = path.read_text(encoding="utf-8-sig")
-    decode = json.JSONDecoder().raw_decode
-
-    def token(at: int) -> int:
-        found = _SPACE.match(text, at)
-        assert found is not None  # the pattern matches the empty string
-        return found.end()
-
-    at = token(0)
-    if text[at : at + 1] != "{":
-        raise ValueError("is not a JSON object")
-    at = token(at + 1)
-    missing = {"images", "annotations", "categories"}
-    while text[at : at + 1] != "}":
-        key, at = decode(text, at)
-        at = token(at)
-        if text[at : at + 1] != ":":
-            raise ValueError(f"no ':' after {key!r}")
-        at = token(at + 1)
-        if key not in missing or text[at : at + 1] != "[":
-            _, at = decode(text, at)
-        else:
-            missing.remove(key)
-            at = token(at + 1)
-            while text[at : at + 1] != "]":
-                entry, at = decode(text, at)
-                if not isinstance(entry, dict):
-                    raise ValueError(f"{key} holds {str(entry)[:40]!r}, not an object")
-                yield key, entry
-                at = token(at)
-            at += 1
-        at = token(at)
-    if missing:
-        raise ValueError(f"has no list {', '.join(sorted(missing))}")
 
 
 def _check_ids(

@@ -13,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.data.annotations import AnnotationBuilder
-from detcore.data.formats.coco import add_image, find_json, image_folder, json_entries, read_file, with_labels
+from detcore.data.formats.coco import find_json, image_folder, read_file, with_labels
+from detcore.data.formats.coco_json import add_image, json_entries
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, refuse_repeats
 from detcore.data.label_maps import SEGMENT_SCHEMA, LabelMaps, decode_map, segment_ids, segment_starts
 

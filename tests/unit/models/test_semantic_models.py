@@ -15,7 +15,6 @@ from detcore.models import build_model
 from detcore.models.heads.deeplab_head import ASPP, DeepLabHead
 from detcore.models.heads.semantic_fpn_head import SemanticFPNHead
 from detcore.structures.batch import Batch
-from detcore.structures.coordinates import semantic_to_original
 
 
 def built(name: str) -> nn.Module:
@@ -55,18 +54,6 @@ def test_logits_are_at_stride_4_of_the_padded_image(name: str, classes: int, mak
     assert detections.semantic.shape == (2, classes, 24, 24) and detections.semantic.dtype == torch.float32
     if name != "panoptic_fpn":
         assert detections.boxes_xyxy.shape == (2, 0, 4) and detections.valid.shape == (2, 0)
-
-
-def test_semantic_to_original_is_two_resizes(make_batch: Callable[..., Batch]) -> None:
-    """Of an image that was only scaled, which is what published evaluations do."""
-    sizes, originals = torch.tensor([[48, 40], [64, 64]]), torch.tensor([[96, 80], [128, 128]])
-    geometry = torch.diag(torch.tensor([0.5, 0.5, 1.0])).repeat(2, 1, 1)
-    batch = replace(make_batch(), image_sizes=sizes, original_sizes=originals, geometry=geometry)
-    logits = torch.randn(2, 5, 16, 16)
-    found = semantic_to_original(logits, batch, 0)
-    network = F.interpolate(logits[:1], scale_factor=4, mode="bilinear", align_corners=False)
-    expected = F.interpolate(network[..., :48, :40], size=(96, 80), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(found, expected[0], atol=1e-4, rtol=1e-4)
 
 
 def test_instance_losses_are_weighted_and_the_rpns_are_not(make_batch: Callable[..., Batch]) -> None:
@@ -151,3 +138,34 @@ def test_dropout_is_keyed_by_the_sample(
     assert (kept == 0).float().mean().item() == pytest.approx(0.1, abs=0.01)
     assert torch.equal(head.kept(coarsest[:1], rows_of(batch, [1]))[0], kept[1])
     assert head.eval().kept(coarsest, batch) is None
+
+
+@pytest.mark.parametrize("name", ["semantic_fpn", "panoptic_fpn", "deeplab", "point_rend"])
+def test_a_row_that_is_no_image_counts_for_nothing(
+    name: str, make_batch: Callable[..., Batch], rows_of: Callable[[Batch, list[int]], Batch]
+) -> None:
+    model, batch = built(name), make_batch(images=2)
+    padded = rows_of(batch, [0, 1, 1])
+    padded = replace(padded, real=torch.tensor([True, True, False]))
+    expected = model.losses(batch)
+    for key, value in model.losses(padded).items():
+        torch.testing.assert_close(value, expected[key], atol=1e-5, rtol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("name", ["semantic_fpn", "panoptic_fpn", "deeplab", "point_rend"])
+def test_half_precision_gives_finite_losses_and_detections_in_float32(
+    name: str, make_batch: Callable[..., Batch]
+) -> None:
+    model, batch = built(name), make_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model.losses(batch)
+        detections = model.eval().detect(batch)
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    for output in (detections.masks, detections.semantic):
+        assert output is None or (output.dtype == torch.float32 and output.isfinite().all())
+
+
+def test_a_grid_has_a_factor_for_every_block() -> None:
+    backbone = {**RESNET, "type": "deeplab_resnet", "res5_multi_grid": (1, 2)}
+    with pytest.raises(ValueError, match="res5 has 3 blocks"):
+        build_model(DeepLab(name="x", backbone=backbone), num_classes=2)

@@ -6,6 +6,13 @@ from typing import Any
 from torch import Tensor
 
 from detcore.config import model as config_of
+from detcore.convert.detectron2_semantic import (
+    POINT_REND_HEADS,
+    panoptic_settings,
+    point_rend_settings,
+    semantic_config,
+    semantic_head_rules,
+)
 from detcore.convert.names import Rule
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
@@ -13,8 +20,10 @@ NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "n
 
 def rules(config: config_of.ModelConfig) -> list[Rule]:
     """For the tensors of a model; a rule for a part stands before one for the whole."""
+    if isinstance(config, config_of.SemanticFPN | config_of.DeepLab):
+        return [*semantic_head_rules(config), *_backbone_rules(config)]
     assert isinstance(config, config_of.RCNN)
-    return [*_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
+    return [*semantic_head_rules(config), *_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
 
 
 def _reversed_channels(weight: Tensor) -> Tensor:
@@ -22,10 +31,11 @@ def _reversed_channels(weight: Tensor) -> Tensor:
     return weight.flip(1)
 
 
-def _backbone_rules(config: config_of.RCNN) -> list[Rule]:
-    backbone, neck = config.backbone, config.neck
+def _backbone_rules(config: config_of.RCNN | config_of.SemanticFPN | config_of.DeepLab) -> list[Rule]:
+    backbone = config.backbone
     assert isinstance(backbone, config_of.ResNetBackbone)
-    prefix = "backbone." if neck.type == "none" else "backbone.bottom_up."
+    bare = isinstance(config, config_of.DeepLab) or config.neck.type == "none"
+    prefix = "backbone." if bare else "backbone.bottom_up."
     stem = "stem.conv1.weight"
     finest = int(backbone.out_features[0].removeprefix("res"))
     return [
@@ -69,6 +79,8 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     Raises:
         ValueError: for an architecture or a setting that has no counterpart here.
     """
+    if model.get("META_ARCHITECTURE") == "SemanticSegmentor":
+        return semantic_config(model, name=name, backbone=_backbone(model), neck=_neck(model))
     heads = model["ROI_HEADS"]
     settings = {
         "name": name,
@@ -89,6 +101,11 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
             "max_detections": model.get("TEST", {}).get("DETECTIONS_PER_IMAGE", 100),
         },
     }
+    if model.get("META_ARCHITECTURE") == "PanopticFPN":
+        panoptic = {"mask_head": _mask_head(model), **panoptic_settings(model)}
+        return config_of.PanopticFPN.model_validate({**settings, **panoptic})
+    if model["MASK_ON"] and model["ROI_MASK_HEAD"].get("NAME") in POINT_REND_HEADS:
+        return config_of.PointRend.model_validate({**settings, **point_rend_settings(model)})
     if model["MASK_ON"]:
         return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
     return config_of.FasterRCNN.model_validate(settings)

@@ -121,7 +121,8 @@ def merge_panoptic(
     ids = torch.zeros_like(classes)
     count = ids.new_zeros(())
     thing_ids = torch.zeros_like(order)
-    for index in torch.split(order, 1):
+    for place in range(len(order)):
+        index = order[place : place + 1]
         mask = masks.index_select(0, index)[0]
         covered = (mask & (ids > 0)).sum().double() / areas.index_select(0, index)[0]
         kept = candidate.index_select(0, index)[0] & (covered <= limits.overlap_threshold)

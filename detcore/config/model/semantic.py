@@ -63,8 +63,8 @@ class DeepLabResNetBackbone(ResNetBackbone):
     """2: res4 keeps res3's stride."""
     res5_dilation: Literal[1, 2, 4] = 2
     """Above 1: res5 keeps res4's stride."""
-    res5_multi_grid: tuple[Count, Count, Count] = (1, 2, 4)
-    """What res5's dilation is multiplied by in its three blocks, where it is dilated."""
+    res5_multi_grid: tuple[Count, ...] = (1, 2, 4)
+    """What res5's dilation is multiplied by in each of its blocks, where it is dilated."""
     out_features: tuple[Literal["res2", "res3", "res4", "res5"], ...] = ("res2", "res5")
 
 

@@ -34,6 +34,9 @@ class DeepLabResNet(ResNet):
         res4_dilation, res5_dilation: of the stages' 3x3 convolutions; above 1 the stage has no stride.
         res5_multi_grid: what res5's dilation is multiplied by in each of its blocks, where it is dilated.
         resnet: the other arguments are ResNet's.
+
+    Raises:
+        ValueError: res5_multi_grid has not one factor for each block.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class DeepLabResNet(ResNet):
             if stage in stages and dilation > 1:
                 blocks = list(getattr(self, stage))
                 grid = res5_multi_grid if stage == "res5" else [1] * len(blocks)
+                if len(grid) != len(blocks):
+                    raise ValueError(f"model.backbone.res5_multi_grid = {grid}: res5 has {len(blocks)} blocks")
                 for block, factor in zip(blocks, grid, strict=True):
                     _dilate(block, dilation * factor)
                 strides[stage] = 1

@@ -74,6 +74,10 @@ def as_batch(tensors: dict[str, Tensor], model: nn.Module) -> Batch:
         targets = replace(targets, polygons=polygons)
     if "gt.keypoints" in tensors:
         targets = replace(targets, keypoints=tensors["gt.keypoints"][None])
+    if "gt.sem_seg" in tensors:
+        semantic = torch.full((1, *images.shape[-2:]), 255, dtype=torch.uint8)
+        semantic[0, :height, :width] = tensors["gt.sem_seg"].to(torch.uint8)
+        targets = replace(targets, semantic=semantic)
     identity = torch.eye(3)[None]
     return Batch(images, size, torch.tensor([0]), torch.tensor([True]), size, identity, torch.tensor([0, 0]), targets)
 

@@ -4,14 +4,18 @@ from typing import Any
 
 from detcore.config.model import (
     FCOS,
+    DeepLab,
     FasterRCNN,
     KeypointRCNN,
     MaskRCNN,
     ModelConfig,
+    PanopticFPN,
+    PointRend,
     ProposalNetwork,
     RetinaNet,
     RotatedFasterRCNN,
     RotatedRetinaNet,
+    SemanticFPN,
 )
 
 NUM_CLASSES = 3
@@ -90,4 +94,25 @@ SMALL: dict[str, ModelConfig] = {
     "fcos": FCOS(**SMALL_DENSE, neck={"channels": 64, "top": "p6p7_from_fpn"}),
     "keypoint_rcnn": KeypointRCNN(**SMALL_RCNN, keypoint_head=KEYPOINT_HEAD),
     "keypoint_mask_rcnn": KeypointRCNN(**SMALL_RCNN, keypoint_head=KEYPOINT_HEAD, mask_head=MASK_HEAD),
+    "semantic_fpn": SemanticFPN(
+        name="small",
+        num_classes=NUM_CLASSES + 1,
+        backbone=RESNET,
+        neck={"channels": 16},
+        semantic_head={"channels": 16},
+    ),
+    "panoptic_fpn": PanopticFPN(
+        **SMALL_RCNN, mask_head=MASK_HEAD, semantic_classes=NUM_CLASSES + 1, semantic_head={"channels": 16}
+    ),
+    "deeplab": DeepLab(
+        name="small",
+        num_classes=NUM_CLASSES + 1,
+        backbone={**RESNET, "type": "deeplab_resnet"},
+        semantic_head={"aspp_channels": 16, "low_level_channels": [8], "decoder_channels": 16, "norm": "gn"},
+    ),
+    "point_rend": PointRend(
+        **SMALL_RCNN,
+        mask_head={"conv_channels": 16, "fc_channels": 32},
+        point_head={"fc_channels": 16, "train_points": 40, "subdivisions": 3, "subdivision_points": 100},
+    ),
 }

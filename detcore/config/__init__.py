@@ -4,13 +4,21 @@ from detcore.config.data import DataConfig
 from detcore.config.loading import compose_params, config_directory, load
 from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, OwnModel, ResNetBackbone, TimmBackbone
 from detcore.config.root import Config
-from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig, TTAConfig
+from detcore.config.training import (
+    ClusterConfig,
+    EngineConfig,
+    EvaluationConfig,
+    OptimConfig,
+    TrackingConfig,
+    TTAConfig,
+)
 
 __all__ = [
     "ClusterConfig",
     "Config",
     "DataConfig",
     "EngineConfig",
+    "EvaluationConfig",
     "FasterRCNN",
     "MaskRCNN",
     "ModelConfig",

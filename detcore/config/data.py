@@ -27,6 +27,8 @@ class Archive(Section):
     sha256: str
     folder: str = "."
     """Where it is unpacked, below the root."""
+    inner: tuple[str, ...] = ()
+    """Archives that lie in it; each is unpacked where it lies and then removed."""
 
 
 class Archives(Section):
@@ -52,8 +54,23 @@ class Split(Section):
     """Where a split's annotations and images lie, relative to the root."""
 
     annotations: str
-    """COCO: the JSON file. VOC: the list below ImageSets/Main. YOLO: the folder of label files."""
+    """COCO: the JSON file. VOC: the list below ImageSets/Main. YOLO, DOTA: the folder of label files. Semantic: the
+    folder of PNGs."""
     images: str
+    instances: str | None = None
+    """coco_panoptic: the JSON file of the things' boxes and masks; None takes them from the panoptic segments."""
+
+
+class SemanticPNGs(Section):
+    """One PNG of class ids an image, whose name is the image's with another end; 255 is not labelled."""
+
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=255)]
+    first_id: Literal[0, 1] = 0
+    """The id of the first class in the files; with 1, as ADE20K's own files have it, 0 is not labelled."""
+    image_suffix: str = ".jpg"
+    """The end of the images' names, such as _leftImg8bit.png in Cityscapes."""
+    label_suffix: str = ".png"
+    """The end of the PNGs' names, such as _gtFine_labelTrainIds.png in Cityscapes."""
 
 
 class ResizeShortestEdge(Section):
@@ -99,16 +116,39 @@ Transform = Annotated[
 ]
 
 
+class UniformSampling(Section):
+    """Every image once an epoch."""
+
+    type: Literal["uniform"] = "uniform"
+
+
+class RepeatFactorSampling(Section):
+    """Images of rare classes more than once an epoch (arXiv:1908.03195, section B.2)."""
+
+    type: Literal["repeat_factor"] = "repeat_factor"
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.001
+    """Classes that fewer than this share of the images have are rare."""
+
+
+Sampling = Annotated[UniformSampling | RepeatFactorSampling, Field(discriminator="type")]
+
+
 class DataConfig(Section):
     name: str
     """Becomes part of names of runs, folders and registered models: letters, digits, '_', '-' and blanks within."""
-    format: Literal["coco", "voc", "yolo"]
+    format: Literal["coco", "voc", "yolo", "coco_panoptic", "coco_rotated", "dota", "semantic"]
     root: str
     """The raw folder."""
     source: Source | None = None
     """Where the raw folder comes from when it is not there; None means it is yours."""
     splits: dict[Literal["train", "val", "test"], Split] | None = None
     """None looks for the usual names below the root."""
+    angles: Literal["degrees_ccw", "degrees_cw", "radians_ccw", "radians_cw"] | None = None
+    """coco_rotated: unit and sense of the angles, as one sees the image; None means degrees_ccw."""
+    ignore: tuple[str, ...] = ()
+    """Categories that are no class: their objects are crowd regions of every class."""
+    semantic: SemanticPNGs | None = None
+    """What the PNGs of format semantic hold."""
     val_fraction: Fraction = 0.1
     """Taken from train where the data has no val split."""
     test_fraction: Fraction = 0.1
@@ -119,6 +159,8 @@ class DataConfig(Section):
     """Unreadable images are skipped and counted; above this share of a split, prepare stops."""
     min_box_size: NonNegative = 1e-3
     """Boxes whose clipped width or height is not above it are dropped and counted, in pixels."""
+    sampling: Sampling = UniformSampling()
+    """How often an epoch has each training image."""
     train_transforms: tuple[Transform, ...]
     test_transforms: tuple[Transform, ...]
     num_buckets: Count = 6
@@ -136,6 +178,20 @@ class DataConfig(Section):
                 f"{name!r} is no name for data: only letters, digits, '_', '-' and blanks within, and no '-' first"
             )
         return name
+
+    @model_validator(mode="after")
+    def _suits_the_format(self) -> Self:
+        for key, format in (("angles", "coco_rotated"), ("semantic", "semantic")):
+            if getattr(self, key) is not None and self.format != format:
+                raise ValueError(f"{key} is for format {format}, not for {self.format}")
+        if self.format == "semantic" and self.semantic is None:
+            raise ValueError("format semantic needs semantic.classes, the names of the classes")
+        if self.ignore and self.format not in ("coco", "coco_rotated"):
+            raise ValueError(f"ignore is for the formats coco and coco_rotated, not for {self.format}")
+        for name, split in (self.splits or {}).items():
+            if split.instances is not None and self.format != "coco_panoptic":
+                raise ValueError(f"splits.{name}.instances is for format coco_panoptic, not for {self.format}")
+        return self
 
     @model_validator(mode="after")
     def _resizes(self) -> Self:

@@ -46,6 +46,6 @@ class Config(Section):
                 f"engine.batch_size / engine.accumulate = {micro_batch} images a pass do not divide evenly over "
                 f"cluster.num_workers = {self.cluster.num_workers}"
             )
-        if self.engine.monitor.startswith("mask") and self.model.type == "faster_rcnn":
+        if (self.engine.monitor or "").startswith("mask") and self.model.type == "faster_rcnn":
             raise ValueError(f"engine.monitor = {self.engine.monitor}, but {self.model.type} predicts no masks")
         return self

@@ -1,5 +1,6 @@
 """What drives training and what surrounds it: optim, engine, cluster and tracking sections."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -47,6 +48,32 @@ class TTAConfig(Section):
     """Every size mirrored as well."""
 
 
+class EvaluationConfig(Section):
+    oks_sigmas: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """How far apart annotators put each keypoint, as a share of the object's size; None is for COCO's 17."""
+    boundary_iou: bool = False
+    """Of semantic maps, also the IoU of the regions' boundaries."""
+
+
+Monitor = Literal[
+    "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "keypoint_ap", "keypoint_ap50",
+    "keypoint_ap75", "rotated_ap", "rotated_ap50", "rotated_ap75", "miou", "fwiou", "macc", "pacc", "boundary_iou",
+    "pq", "sq", "rq", "pq_things", "pq_stuff", "proposal_ar100", "proposal_ar1000",
+]  # fmt: skip
+_HEADLINES: tuple[Monitor, ...] = ("pq", "keypoint_ap", "box_ap", "rotated_ap", "miou", "proposal_ar1000")
+"""What `monitor` is where none is set: the first of these that an evaluation gives."""
+_KINDS = {
+    "box": "boxes", "mask": "masks", "keypoint": "keypoints", "rotated": "rotated", "proposal": "proposals",
+    "miou": "semantic", "fwiou": "semantic", "macc": "semantic", "pacc": "semantic", "boundary": "semantic",
+    "pq": "panoptic", "sq": "panoptic", "rq": "panoptic",
+}  # fmt: skip
+
+
+def kind_of(monitor: Monitor) -> str:
+    """The kind of prediction, as a model's `predicts` has it, that a metric is of."""
+    return _KINDS[monitor.split("_")[0]]
+
+
 class EngineConfig(Section):
     steps: Count
     """Optimiser steps: the only clock."""
@@ -63,14 +90,26 @@ class EngineConfig(Section):
     tta: TTAConfig | None = None
     """How the evaluate stage measures the published model; evaluations in training look at one view."""
     validation_loss: bool = True
-    monitor: Literal["box_ap", "box_ap50", "mask_ap", "mask_ap50"] = "box_ap"
-    """What 'best' means, on val; higher is better."""
+    monitor: Monitor | None = None
+    """What 'best' means, on val; higher is better. None takes the first that is evaluated of pq, keypoint_ap, box_ap,
+    rotated_ap, miou, proposal_ar1000."""
+    evaluation: EvaluationConfig = EvaluationConfig()
     early_stop_patience: Count | None = None
     """Stop after so many evaluations in a row without a better one."""
     checkpoint_every: Count = 200
     keep_checkpoints: Count = 2
     log_every: Count = 20
     deterministic: bool = False
+
+    def monitored(self, metrics: Mapping[str, float]) -> str:
+        """The name of the metric that decides what is best, of those that an evaluation has given."""
+        return self.monitor or next((name for name in _HEADLINES if name in metrics), _HEADLINES[2])
+
+    @model_validator(mode="after")
+    def _boundary_is_evaluated(self) -> Self:
+        if self.monitor == "boundary_iou" and not self.evaluation.boundary_iou:
+            raise ValueError("monitor = boundary_iou needs evaluation.boundary_iou = true")
+        return self
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

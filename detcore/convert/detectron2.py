@@ -9,6 +9,13 @@ from detcore.config import model as config_of
 from detcore.convert.detectron2_dense import dense_head_rules, retinanet_config
 from detcore.convert.detectron2_keypoint import KEYPOINT_HEAD_RULES, keypoint_head
 from detcore.convert.detectron2_rotated import is_rotated, rotated_config
+from detcore.convert.detectron2_semantic import (
+    POINT_REND_HEADS,
+    panoptic_settings,
+    point_rend_settings,
+    semantic_config,
+    semantic_head_rules,
+)
 from detcore.convert.names import Rule
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
@@ -18,10 +25,14 @@ def rules(config: config_of.ModelConfig) -> list[Rule]:
     """For the tensors of a model; a rule for a part stands before one for the whole."""
     if isinstance(config, config_of.Dense):
         return [*_backbone_rules(config), *dense_head_rules(config)]
+    if isinstance(config, config_of.SemanticFPN | config_of.DeepLab):
+        return [*semantic_head_rules(config), *_backbone_rules(config)]
     assert isinstance(config, config_of.Proposing)
-    box_head = _box_head_rules(config.box_head) if isinstance(config, config_of.RCNN) else []
     first = [*_backbone_rules(config), *_rpn_rules(config.rpn)]
-    return [*first, *box_head, *_MASK_HEAD_RULES, *KEYPOINT_HEAD_RULES]
+    if not isinstance(config, config_of.RCNN):
+        return first
+    heads = [*_box_head_rules(config.box_head), *_MASK_HEAD_RULES, *KEYPOINT_HEAD_RULES]
+    return [*semantic_head_rules(config), *first, *heads]
 
 
 def _reversed_channels(weight: Tensor) -> Tensor:
@@ -29,10 +40,13 @@ def _reversed_channels(weight: Tensor) -> Tensor:
     return weight.flip(1)
 
 
-def _backbone_rules(config: config_of.Proposing | config_of.Dense) -> list[Rule]:
-    backbone, neck = config.backbone, config.neck
+def _backbone_rules(
+    config: config_of.Proposing | config_of.Dense | config_of.SemanticFPN | config_of.DeepLab,
+) -> list[Rule]:
+    backbone = config.backbone
     assert isinstance(backbone, config_of.ResNetBackbone)
-    prefix = "backbone." if neck.type == "none" else "backbone.bottom_up."
+    bare = isinstance(config, config_of.DeepLab) or config.neck.type == "none"
+    prefix = "backbone." if bare else "backbone.bottom_up."
     stem = "stem.conv1.weight"
     finest = int(backbone.out_features[0].removeprefix("res"))
     return [
@@ -104,6 +118,8 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     """
     if model.get("META_ARCHITECTURE") == "RetinaNet":
         return retinanet_config(model, name=name, backbone=_backbone(model), neck=_neck(model), anchors=_anchors(model))
+    if model.get("META_ARCHITECTURE") == "SemanticSegmentor":
+        return semantic_config(model, name=name, backbone=_backbone(model), neck=_neck(model))
     heads = model["ROI_HEADS"]
     proposing = {
         "name": name,
@@ -136,6 +152,11 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
         return config_of.KeypointRCNN.model_validate(
             {**settings, "keypoint_head": keypoint_head(model), "mask_head": masks}
         )
+    if model.get("META_ARCHITECTURE") == "PanopticFPN":
+        panoptic = {"mask_head": _mask_head(model), **panoptic_settings(model)}
+        return config_of.PanopticFPN.model_validate({**settings, **panoptic})
+    if model["MASK_ON"] and model["ROI_MASK_HEAD"].get("NAME") in POINT_REND_HEADS:
+        return config_of.PointRend.model_validate({**settings, **point_rend_settings(model)})
     if model["MASK_ON"]:
         return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
     return config_of.FasterRCNN.model_validate(settings)

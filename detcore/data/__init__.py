@@ -1,14 +1,16 @@
 """Raw formats to shards to batches."""
 
 from detcore.data.annotations import Objects
+from detcore.data.keypoints import KeypointLayout
 from detcore.data.loader import Loader, build_loader
+from detcore.data.own_samples import write_split
 from detcore.data.prepare import prepare
 from detcore.data.sample import Sample, SampleTransform
-from detcore.data.shard_writing import write_split
 from detcore.data.shards import ShardedSplit
 from detcore.data.sources import obtain
 
 __all__ = [
+    "KeypointLayout",
     "Loader",
     "Objects",
     "Sample",

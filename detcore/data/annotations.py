@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 RINGS = pa.large_list(pa.large_list(pa.float64()))
+NUMBERS = pa.large_list(pa.float64())
 
 SCHEMA = pa.schema(
     [
@@ -29,8 +30,14 @@ SCHEMA = pa.schema(
         ("rle_counts", pa.large_string()),  # the source's compressed run-length mask
         ("rle_runs", pa.large_list(pa.int64())),  # the source's uncompressed run-length mask
         ("rle_size", pa.list_(pa.int32(), 2)),  # its height and width
+        ("keypoints", NUMBERS),  # x, y, visibility of each, as COCO has them: x and y count pixels
+        ("bbox_rotated", NUMBERS),  # cx, cy, w, h in pixels, degrees counter-clockwise as one sees it
     ]
 )
+LATER = ("keypoints", "bbox_rotated")
+"""Columns that shards of an earlier version may lack; null where an object has none."""
+PIXEL_CENTRE = 0.5
+"""COCO's keypoints are pixels' numbers; in continuous coordinates a pixel's centre lies half a pixel further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +45,14 @@ class Objects:
     """The objects of one image, crowd regions included and flagged.
 
     Attributes:
-        boxes_xyxy: (n, 4) float64, pixels, clipped to the image.
+        boxes_xyxy: (n, 4) float64, pixels, clipped to the image; the upright boxes around rotated ones are not.
         labels: (n,) int64, 0-based classes.
         crowd: (n,) bool.
         areas: (n,) float64, square pixels, as the source says (COCO: of the mask).
         annotation_ids: (n,) int64.
         polygons: the rings, (k, 2) float64, of each object; empty where it has no outline (crowd regions have none).
+        keypoints: (n, K, 3) float64, x, y in pixels (a pixel's centre at .5) and visibility; None without keypoints.
+        boxes_xywha: (n, 5) float64, cx, cy, w, h in pixels, degrees counter-clockwise; None without rotated boxes.
     """
 
     boxes_xyxy: NDArray[np.float64]
@@ -52,6 +61,25 @@ class Objects:
     areas: NDArray[np.float64]
     annotation_ids: NDArray[np.int64]
     polygons: list[list[NDArray[np.float64]]]
+    keypoints: NDArray[np.float64] | None = None
+    boxes_xywha: NDArray[np.float64] | None = None
+
+
+class _Lists:
+    """Collects a column of lists of numbers, or of nothing."""
+
+    def __init__(self) -> None:
+        self._values, self._starts, self._missing = array("d"), array("q", [0]), bytearray()
+
+    def add(self, numbers: Sequence[float] | None) -> None:
+        self._values.extend(numbers or ())
+        self._starts.append(len(self._values))
+        self._missing.append(numbers is None)
+
+    def column(self) -> pa.LargeListArray:
+        missing = pa.array(np.frombuffer(bytes(self._missing), np.bool_))
+        starts, values = np.array(self._starts, np.int64), np.array(self._values, np.float64)
+        return pa.LargeListArray.from_arrays(pa.array(starts), pa.array(values), mask=missing)
 
 
 class AnnotationBuilder:
@@ -64,6 +92,7 @@ class AnnotationBuilder:
         self._counts: list[str | None] = []
         self._runs: list[list[int] | None] = []
         self._sizes: list[list[int] | None] = []
+        self._keypoints, self._rotated = _Lists(), _Lists()
 
     def __len__(self) -> int:
         return len(self._sample)
@@ -78,14 +107,19 @@ class AnnotationBuilder:
         area: float,
         crowd: bool = False,
         segmentation: Any = None,
+        keypoints: Sequence[float] | None = None,
+        bbox_rotated: Sequence[float] | None = None,
     ) -> None:
         """Appends one object; `segmentation` as COCO has it: rings, a run-length mask, or None.
 
         Raises:
-            ValueError: a box that is not four numbers, or a segmentation in none of COCO's forms.
+            ValueError: a box that is not four numbers, or a segmentation or keypoints in none of COCO's forms.
         """
         if len(bbox_xywh) != 4:
-            raise ValueError(f"bbox {list(bbox_xywh)!r} is not x, y, width, height")
+            hint = "; for rotated boxes set data.format to coco_rotated" if len(bbox_xywh) == 5 else ""
+            raise ValueError(f"bbox {list(bbox_xywh)!r} is not x, y, width, height{hint}")
+        if keypoints is not None and len(keypoints) % 3:
+            raise ValueError(f"keypoints are {len(keypoints)} numbers, not x, y, visibility of each")
         rings, counts, runs, size = _segmentation(segmentation)
         self._boxes.extend(bbox_xywh)
         self._sample.append(sample)
@@ -100,6 +134,8 @@ class AnnotationBuilder:
         self._counts.append(counts)
         self._runs.append(runs)
         self._sizes.append(size)
+        self._keypoints.add(keypoints)
+        self._rotated.add(bbox_rotated)
 
     def batch(self) -> pa.RecordBatch:
         """The columns so far, as `SCHEMA`."""
@@ -119,6 +155,8 @@ class AnnotationBuilder:
             pa.array(self._counts, pa.large_string()),
             pa.array(self._runs, pa.large_list(pa.int64())),
             pa.array(self._sizes, pa.list_(pa.int32(), 2)),
+            self._keypoints.column(),
+            self._rotated.column(),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -163,6 +201,9 @@ class Annotations:
         self._values: NDArray[np.float64] = polygons.values.values.to_numpy()
         valid = [batch[name].is_valid().to_numpy(zero_copy_only=False) for name in ("rle_counts", "rle_runs")]
         self.run_length: NDArray[np.bool_] = valid[0] | valid[1]
+        self._later = {
+            name: batch[name] for name in LATER if name in batch.schema.names and batch[name].null_count < len(batch)
+        }
         samples = batch["sample"].to_numpy()
         self.starts: NDArray[np.int64] = np.searchsorted(samples, np.arange(num_samples + 1)).astype(np.int64)
         """(num_samples + 1,) first object of each sample."""
@@ -175,13 +216,29 @@ class Annotations:
         starts = self._ring_starts[self._object_starts[row] : self._object_starts[row + 1] + 1].tolist()
         return [self._values[first:last].reshape(-1, 2) for first, last in pairwise(starts) if last - first >= 6]
 
-    def objects(self, sample: int, *, height: int, width: int) -> Objects:
-        """The objects of one image of the given size, boxes clipped to it."""
+    def numbers(self, name: str, rows: slice, length: int) -> NDArray[np.float64]:
+        """A column of `LATER` as (rows, length) float64, 0 where there is none."""
+        found = np.zeros((rows.stop - rows.start, length))
+        column = self._later.get(name)
+        if column is not None:
+            starts = column.offsets.to_numpy()[rows.start : rows.stop + 1]
+            found[np.diff(starts) > 0] = column.values.to_numpy()[starts[0] : starts[-1]].reshape(-1, length)
+        return found
+
+    def objects(
+        self, sample: int, *, height: int, width: int, num_keypoints: int = 0, rotated: bool = False
+    ) -> Objects:
+        """The objects of one image of the given size, upright boxes clipped to it unless they surround rotated ones."""
         rows = slice(*self.starts[sample : sample + 2].tolist())
         boxes = self.boxes_xywh[rows].copy()
         boxes[:, 2:] += boxes[:, :2]
-        boxes[:, 0::2] = boxes[:, 0::2].clip(0.0, width)
-        boxes[:, 1::2] = boxes[:, 1::2].clip(0.0, height)
+        if not rotated:
+            boxes[:, 0::2] = boxes[:, 0::2].clip(0.0, width)
+            boxes[:, 1::2] = boxes[:, 1::2].clip(0.0, height)
+        keypoints = None
+        if num_keypoints:
+            keypoints = self.numbers("keypoints", rows, 3 * num_keypoints).reshape(-1, num_keypoints, 3)
+            keypoints[..., :2] += np.where(keypoints[..., 2:] > 0, PIXEL_CENTRE, 0.0)
         return Objects(
             boxes_xyxy=boxes,
             labels=self.labels[rows],
@@ -189,6 +246,8 @@ class Annotations:
             areas=self.areas[rows],
             annotation_ids=self.ids[rows],
             polygons=[self.rings(row) for row in range(rows.start, rows.stop)],
+            keypoints=keypoints,
+            boxes_xywha=self.numbers("bbox_rotated", rows, 5) if rotated else None,
         )
 
     def most_in_one_sample(self) -> tuple[int, int, int]:
@@ -216,4 +275,9 @@ class Annotations:
             record["segmentation"] = {"size": self.batch["rle_size"][row].as_py(), "counts": runs}
         elif self._object_starts[row + 1] > self._object_starts[row]:
             record["segmentation"] = self.batch["polygons"][row].as_py()
+        for name, column in self._later.items():
+            if (value := column[row].as_py()) is not None:
+                record[name] = value
+        if "keypoints" in record:
+            record["num_keypoints"] = sum(visibility > 0 for visibility in record["keypoints"][2::3])
         return record

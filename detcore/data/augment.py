@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detcore.config.data import Affine, ColorJitter, HorizontalFlip, ResizeFixed, ResizeShortestEdge, Transform
 from detcore.data.rings import flatten_rings
+from detcore.data.rotated import move, upright
 
 Matrix = NDArray[np.float64]
 
@@ -51,6 +52,8 @@ class PlacedObjects:
         vertices: (v, 2), the rings' points one after the other.
         ring_counts: (r,) int64, points of each ring.
         ring_objects: (r,) int64, index of each ring's object; not falling.
+        keypoints: (n, K, 3) x, y and visibility, or None.
+        boxes_xywha: (n, 5), the angle in degrees, or None.
     """
 
     boxes_xyxy: Matrix
@@ -58,6 +61,8 @@ class PlacedObjects:
     vertices: Matrix
     ring_counts: NDArray[np.int64]
     ring_objects: NDArray[np.int64]
+    keypoints: Matrix | None = None
+    boxes_xywha: Matrix | None = None
 
 
 def num_size_choices(transforms: Sequence[Transform]) -> int:
@@ -181,23 +186,64 @@ def place_objects(
     polygons: Sequence[Sequence[Matrix]],
     placement: Draw,
     min_size: float,
+    keypoints: Matrix | None = None,
+    keypoint_flip: Sequence[int] = (),
+    boxes_xywha: Matrix | None = None,
 ) -> PlacedObjects:
     """Moves one image's objects with its pixels, clips their boxes to the content and drops what is hardly left of any.
 
     Under rotation or shear a box becomes the extent of its object's moved outline where there is one, else of its moved
     corners. A box is dropped if a side is not above `min_size`, or if under a tenth of it lies inside the content.
-    Outlines keep their parts outside: masks are read inside boxes only.
+    Outlines keep their parts outside: masks are read inside boxes only. Rotated boxes are not clipped: an object is
+    dropped if its centre lies outside the content or a side is not above `min_size`. A keypoint outside the content is
+    as one that is not labelled: 0, 0, 0.
 
     Args:
-        boxes_xyxy: (n, 4) raw pixels.
+        boxes_xyxy: (n, 4) raw pixels; not read where there are rotated boxes.
         labels: (n,).
         polygons: rings (k, 2) of each object in raw pixels, n lists or none at all.
         placement: of the image.
         min_size: pixels of the network's input.
+        keypoints: (n, K, 3), or None.
+        keypoint_flip: which keypoint each one is in a mirrored image.
+        boxes_xywha: (n, 5), or None.
     """
     geometry = placement.geometry
     vertices, ring_counts, ring_objects = flatten_rings(polygons)
     vertices = _move(vertices, geometry)
+    edge = np.array(placement.content_size[::-1], np.float64)
+    if boxes_xywha is None:
+        low, high = _extents(boxes_xyxy, vertices, ring_counts, ring_objects, geometry)
+        boxes = np.concatenate([low.clip(0.0, edge), high.clip(0.0, edge)], axis=1)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        kept = (sides > min_size).all(axis=1) & (sides.prod(axis=1) >= _MIN_VISIBLE * (high - low).prod(axis=1))
+    else:
+        boxes_xywha = move(boxes_xywha, geometry)
+        boxes, centre = upright(boxes_xywha), boxes_xywha[:, :2]
+        kept = ((boxes_xywha[:, 2:4] > min_size) & (centre >= 0.0) & (centre < edge)).all(axis=1)
+        boxes_xywha = boxes_xywha[kept]
+    if keypoints is not None:
+        keypoints = _move_keypoints(keypoints[kept], geometry, keypoint_flip, edge)
+    ring_kept = kept[ring_objects]
+    return PlacedObjects(
+        boxes_xyxy=boxes[kept],
+        labels=labels[kept],
+        vertices=vertices[np.repeat(ring_kept, ring_counts)],
+        ring_counts=ring_counts[ring_kept],
+        ring_objects=(np.cumsum(kept) - 1)[ring_objects[ring_kept]],
+        keypoints=keypoints,
+        boxes_xywha=boxes_xywha,
+    )
+
+
+def _extents(
+    boxes_xyxy: Matrix,
+    vertices: Matrix,
+    ring_counts: NDArray[np.int64],
+    ring_objects: NDArray[np.int64],
+    geometry: Matrix,
+) -> tuple[Matrix, Matrix]:
+    """The least and the greatest coordinates (n, 2) of moved boxes; the vertices have been moved already."""
     corners = _move(boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), geometry).reshape(-1, 4, 2)
     low, high = corners.min(axis=1), corners.max(axis=1)
     if len(vertices) and (geometry[0, 1] or geometry[1, 0]):
@@ -205,21 +251,19 @@ def place_objects(
         first_vertex = (np.cumsum(ring_counts) - ring_counts)[first_ring]
         low[outlined] = np.minimum.reduceat(vertices, first_vertex)
         high[outlined] = np.maximum.reduceat(vertices, first_vertex)
-    edge = np.array(placement.content_size[::-1], np.float64)
-    clipped_low, clipped_high = low.clip(0.0, edge), high.clip(0.0, edge)
-    sides = clipped_high - clipped_low
-    kept = (sides > min_size).all(axis=1) & (sides.prod(axis=1) >= _MIN_VISIBLE * (high - low).prod(axis=1))
-    ring_kept = kept[ring_objects]
-    return PlacedObjects(
-        boxes_xyxy=np.concatenate([clipped_low, clipped_high], axis=1)[kept],
-        labels=labels[kept],
-        vertices=vertices[np.repeat(ring_kept, ring_counts)],
-        ring_counts=ring_counts[ring_kept],
-        ring_objects=(np.cumsum(kept) - 1)[ring_objects[ring_kept]],
-    )
+    return low, high
+
+
+def _move_keypoints(keypoints: Matrix, geometry: Matrix, flip: Sequence[int], edge: Matrix) -> Matrix:
+    """Keypoints (n, K, 3) with the image; in a mirrored one left and right change places."""
+    if np.linalg.det(geometry[:2, :2]) < 0:
+        keypoints = keypoints[:, list(flip)]
+    points, visibility = _move(keypoints[..., :2], geometry), keypoints[..., 2:]
+    seen = (visibility > 0) & ((points >= 0.0) & (points < edge)).all(axis=-1, keepdims=True)
+    return np.where(seen, np.concatenate([points, visibility], axis=-1), 0.0)
 
 
 def _move(points: Matrix, geometry: Matrix) -> Matrix:
-    """Points (n, 2) through an affine 3x3."""
+    """Points (..., 2) through an affine 3x3."""
     moved: Matrix = points @ geometry[:2, :2].T + geometry[:2, 2]
     return moved

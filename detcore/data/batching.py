@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from detcore.config.data import Transform
+from detcore.data.annotations import Objects
 from detcore.data.augment import Draw, PlacedObjects, draw, place_objects
 from detcore.data.buckets import Shape
 from detcore.data.sample import Sample, SampleTransform
@@ -25,11 +26,21 @@ _JPEG_START = b"\xff\xd8"
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many objects, rings and vertices every row of a split's batches has room for; rings 0 means no outlines."""
+    """What every row of a split's batches has room for.
+
+    Attributes:
+        objects, rings, vertices: how many; rings 0 means no outlines.
+        keypoints: of each object; 0 means none.
+        rotated: whether there are rotated boxes.
+        semantic: whether there are semantic maps.
+    """
 
     objects: int
     rings: int
     vertices: int
+    keypoints: int = 0
+    rotated: bool = False
+    semantic: bool = False
 
     @classmethod
     def of(cls, split: ShardedSplit) -> Self:
@@ -39,17 +50,28 @@ class Capacity:
             return -(-max(most, 1) // 8) * 8
 
         masks = split.has_masks
-        return cls(room(split.max_objects), room(split.max_rings) * masks, room(split.max_vertices) * masks)
+        return cls(
+            room(split.max_objects),
+            room(split.max_rings) * masks,
+            room(split.max_vertices) * masks,
+            keypoints=0 if split.keypoints is None else len(split.keypoints),
+            rotated=split.has_rotated,
+            semantic=split.has_semantic,
+        )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image on its way into a batch: (h, w, 3) uint8 RGB as read, its matrices and its moved objects."""
+    """One image on its way into a batch: (h, w, 3) uint8 RGB as read, its matrices and its moved objects.
+
+    `semantic` is the (h, w) uint8 map as read, where the data has one.
+    """
 
     sample: int
     image: Tensor
     placement: Draw
     objects: PlacedObjects
+    semantic: Tensor | None = None
 
 
 def decode(data: bytes) -> Tensor:
@@ -92,7 +114,7 @@ class RowReader:
         self._transform = transform
         self._file_names = split.file_names if transform else []
 
-    def __call__(self, *, epoch: int, sample: int, choice: int, shape: Shape) -> Row:
+    def __call__(self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0) -> Row:
         """The row of a sample in an epoch.
 
         Args:
@@ -100,65 +122,90 @@ class RowReader:
             sample: index into the split.
             choice: which of the pipeline's sizes.
             shape: height and width of the batch.
+            repeat: how often the epoch had the sample before; each time it is augmented anew.
 
         Raises:
             ValueError: anything that went wrong, with the image's name.
         """
         try:
-            return self._read(epoch, sample, choice, shape)
+            return self._read(epoch, sample, choice, shape, repeat)
         except Exception as error:
             where = f"{self._split.file_names[sample]} (sample {sample} of {self._split.split})"
             raise ValueError(f"{where}: {error or type(error).__name__}") from error
 
-    def _read(self, epoch: int, sample: int, choice: int, shape: Shape) -> Row:
+    def _read(self, epoch: int, sample: int, choice: int, shape: Shape, repeat: int) -> Row:
         image = decode(self._split.read(sample))
         expected = (int(self._split.heights[sample]), int(self._split.widths[sample]))
         if image.shape[:2] != expected:
             raise ValueError(f"decodes to {tuple(image.shape[:2])}, the index says {expected}; prepare the data again")
-        found = self._split.objects(sample)
-        polygons: Sequence[Sequence[NDArray[np.float64]]] = found.polygons if self._split.has_masks else []
-        boxes, labels, crowd = found.boxes_xyxy, found.labels, found.crowd
+        objects = self._split.objects(sample)
+        semantic = self._split.semantic(sample) if self._split.has_semantic else None
+        found: Objects | Sample = objects
         if self._transform is not None:
-            raw = Sample(
-                image=image.numpy(),
-                boxes_xyxy=boxes.copy(),
-                labels=labels.copy(),
-                polygons=[[ring.copy() for ring in rings] for rings in polygons] if self._split.has_masks else None,
-                crowd=crowd.copy(),
-                image_id=int(self._split.image_ids[sample]),
-                file_name=self._file_names[sample],
-            )
-            changed = self._transform(raw, keyed_generator(self._seed, epoch, Purpose.TRANSFORM, sample))
-            image, polygons = self._checked(changed)
-            boxes, labels = changed.boxes_xyxy, changed.labels
-            crowd = np.zeros(len(labels), bool) if changed.crowd is None else changed.crowd
+            raw = self._as_sample(sample, image, objects, semantic)
+            found = self._transform(raw, keyed_generator(self._seed, epoch, Purpose.TRANSFORM, sample, repeat))
+            image = self._checked(found)
+            semantic = found.semantic if self._split.has_semantic else None
+        polygons = found.polygons if self._split.has_masks and found.polygons is not None else []
+        crowd = np.zeros(len(found.labels), bool) if found.crowd is None else found.crowd
         targets = np.flatnonzero(~crowd)
-        random = keyed_generator(self._seed, epoch, Purpose.AUGMENTATION, sample)
+        random = keyed_generator(self._seed, epoch, Purpose.AUGMENTATION, sample, repeat)
         placement = draw(self._transforms, image=image.numpy(), choice=choice, random=random, within=shape)
-        objects = place_objects(
-            boxes_xyxy=boxes[targets],
-            labels=labels[targets],
+        layout, rotated = self._split.keypoints, found.boxes_xywha if self._split.has_rotated else None
+        placed = place_objects(
+            boxes_xyxy=found.boxes_xyxy[targets],
+            labels=found.labels[targets],
             polygons=[polygons[i] for i in targets.tolist()] if polygons else [],
             placement=placement,
             min_size=self._min_box_size,
+            keypoints=None if layout is None or found.keypoints is None else found.keypoints[targets],
+            keypoint_flip=() if layout is None else layout.flip,
+            boxes_xywha=None if rotated is None else rotated[targets],
         )
-        self._check_room(objects)
-        return Row(sample, image, placement, objects)
+        self._check_room(placed)
+        return Row(sample, image, placement, placed, None if semantic is None else torch.from_numpy(semantic))
 
-    def _checked(self, changed: Sample) -> tuple[Tensor, Sequence[Sequence[NDArray[np.float64]]]]:
-        """Image and outlines of what a user's transform returned."""
+    def _as_sample(self, sample: int, image: Tensor, found: Objects, semantic: NDArray[np.uint8] | None) -> Sample:
+        """What a user's transform gets, which may change it in place."""
+        masks = self._split.has_masks
+        return Sample(
+            image=image.numpy(),
+            boxes_xyxy=found.boxes_xyxy.copy(),
+            labels=found.labels.copy(),
+            polygons=[[ring.copy() for ring in rings] for rings in found.polygons] if masks else None,
+            keypoints=found.keypoints,
+            boxes_xywha=found.boxes_xywha,
+            semantic=semantic,
+            crowd=found.crowd.copy(),
+            image_id=int(self._split.image_ids[sample]),
+            file_name=self._file_names[sample],
+        )
+
+    def _checked(self, changed: Sample) -> Tensor:
+        """The image of what a user's transform returned."""
         if not isinstance(changed, Sample):
             raise ValueError(f"the transform returned {type(changed).__name__}, not a Sample")
         labels, num_classes = changed.labels, len(self._split.categories)
         if ((labels < 0) | (labels >= num_classes)).any():
             found = sorted(set(labels.tolist()))
             raise ValueError(f"the transform returned labels {found}, but the data has {num_classes} classes")
-        if self._split.has_masks and changed.polygons is None:
-            raise ValueError("the transform returned no polygons, but the data has masks")
-        polygons = changed.polygons if self._split.has_masks and changed.polygons is not None else []
-        if isinstance(changed.image, bytes):
-            return decode(changed.image), polygons
-        return torch.from_numpy(np.ascontiguousarray(changed.image)), polygons
+        split, layout = self._split, self._split.keypoints
+        for name, has, what in (
+            ("polygons", split.has_masks, "masks"),
+            ("keypoints", layout is not None, "keypoints"),
+            ("boxes_xywha", split.has_rotated, "rotated boxes"),
+            ("semantic", split.has_semantic, "semantic maps"),
+        ):
+            if has and getattr(changed, name) is None:
+                raise ValueError(f"the transform returned no {name}, but the data has {what}")
+        if layout is not None and changed.keypoints is not None and changed.keypoints.shape[1] != len(layout):
+            raise ValueError(f"the transform returned {changed.keypoints.shape[1]} keypoints, not {len(layout)}")
+        image = changed.image
+        pixels = decode(image) if isinstance(image, bytes) else torch.from_numpy(np.ascontiguousarray(image))
+        if split.has_semantic and changed.semantic is not None and changed.semantic.shape != pixels.shape[:2]:
+            shapes = f"{changed.semantic.shape} with an image of {tuple(pixels.shape[:2])}"
+            raise ValueError(f"the transform returned a semantic map of {shapes}")
+        return pixels
 
     def _check_room(self, objects: PlacedObjects) -> None:
         found = {"objects": len(objects.labels), "rings": len(objects.ring_counts), "vertices": len(objects.vertices)}
@@ -174,7 +221,7 @@ class RowReader:
 def stack(
     rows: Sequence[Row | None], *, shape: Shape, capacity: Capacity, seed: int, step: int
 ) -> tuple[Batch, Tensor]:
-    """Rows as a batch that has everything but its pixels, and the colour matrices (B, 3, 4) float32.
+    """Rows as a batch without its pixels, the maps' among them, and the colour matrices (B, 3, 4) float32.
 
     A None is an empty row: not real, sample id -1, the size of the whole batch and the identity as geometry, so that a
     model computes finite numbers on it.
@@ -211,6 +258,8 @@ def _stack_targets(rows: Sequence[PlacedObjects | None], capacity: Capacity) -> 
     valid = np.zeros((len(rows), capacity.objects), bool)
     vertices = np.zeros((len(rows), capacity.vertices, 2), np.float32)
     starts, counts, owners = np.zeros((3, len(rows), capacity.rings), np.int64)
+    keypoints = np.zeros((len(rows), capacity.objects, capacity.keypoints, 3), np.float32)
+    rotated = np.zeros((len(rows), capacity.objects, 5 if capacity.rotated else 0), np.float32)
     for i, objects in enumerate(rows):
         if objects is None:
             continue
@@ -222,7 +271,17 @@ def _stack_targets(rows: Sequence[PlacedObjects | None], capacity: Capacity) -> 
         starts[i, :num_rings] = np.cumsum(objects.ring_counts) - objects.ring_counts
         counts[i, :num_rings] = objects.ring_counts
         owners[i, :num_rings] = objects.ring_objects
-    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(valid))
+        if objects.keypoints is not None:
+            keypoints[i, :number] = objects.keypoints
+        if objects.boxes_xywha is not None:
+            rotated[i, :number] = objects.boxes_xywha
+    targets = Targets(
+        torch.from_numpy(boxes),
+        torch.from_numpy(labels),
+        torch.from_numpy(valid),
+        boxes_xywha=torch.from_numpy(rotated) if capacity.rotated else None,
+        keypoints=torch.from_numpy(keypoints) if capacity.keypoints else None,
+    )
     if not capacity.rings:
         return targets
     outlines = Polygons(*(torch.from_numpy(array) for array in (vertices, starts, counts, owners)))

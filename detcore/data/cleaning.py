@@ -23,7 +23,7 @@ class Cleaned:
     Attributes:
         dropped: (image file, annotation id) of each object left out, by reason.
         clipped: (image file, annotation id) of each object whose box reaches past the image. Its values stay as the
-            source has them; whoever trains on it gets the clipped box.
+            source has them; whoever trains on it gets the clipped box. Rotated boxes are never clipped.
     """
 
     split: RawSplit
@@ -36,7 +36,8 @@ def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
 
     Args:
         split: with the true size of every image in `images`.
-        min_box_size: a box whose clipped width or height is not above it is dropped, in pixels.
+        min_box_size: a box whose clipped width or height is not above it is dropped, in pixels; so is a rotated one
+            whose own are not, or whose centre lies outside its image.
 
     Raises:
         ValueError: a run-length mask that is broken or of another size than its image.
@@ -50,11 +51,16 @@ def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
         clipped_w = np.minimum(x + w, width) - np.maximum(x, 0)
         clipped_h = np.minimum(y + h, height) - np.maximum(y, 0)
     finite = np.isfinite(x + y + w + h + objects["area"].to_numpy()) & _finite_rings(objects)
+    inside = (clipped_w > min_box_size) & (clipped_h > min_box_size)
+    if rotated := objects["bbox_rotated"].null_count == 0 and objects.num_rows > 0:
+        # Boxes that reach past the image stay as they are, if only their centre is in it.
+        centre_x, centre_y, w, h, _ = objects["bbox_rotated"].flatten().to_numpy().reshape(-1, 5).T
+        inside = (centre_x >= 0) & (centre_x < width) & (centre_y >= 0) & (centre_y < height)
     masked, outlined = _outlines(objects)
     reasons = {
         NOT_FINITE: ~finite,
         NO_AREA: ~((w > min_box_size) & (h > min_box_size)),
-        OUTSIDE: ~((clipped_w > min_box_size) & (clipped_h > min_box_size)),
+        OUTSIDE: ~inside,
         NO_OUTLINE: masked & ~outlined & ~objects["crowd"].to_numpy(zero_copy_only=False),
     }
     left = np.ones(objects.num_rows, np.bool_)
@@ -62,7 +68,7 @@ def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
     for reason, wrong in reasons.items():
         dropped[reason] = _names(split, np.flatnonzero(left & wrong))
         left &= ~wrong
-    beyond = left & ((w - clipped_w > min_box_size) | (h - clipped_h > min_box_size))
+    beyond = left & ((w - clipped_w > min_box_size) | (h - clipped_h > min_box_size)) & (not rotated)
     kept = replace(split, objects=objects.filter(pa.array(left)))
     return Cleaned(split=kept, dropped=dropped, clipped=_names(split, np.flatnonzero(beyond)))
 

@@ -22,6 +22,7 @@ from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler
+from detcore.data.sampling import sampling_factors
 from detcore.data.shards import ShardedSplit
 from detcore.structures.batch import Batch
 
@@ -63,7 +64,8 @@ def build_loader(
     Args:
         split: prepared data.
         config: gives the transforms, the buckets and the number of threads.
-        train: True: endless, shuffled, `train_transforms`. False: a pass over all samples, `test_transforms`.
+        train: True: endless, shuffled, `train_transforms`, `sampling`. False: a pass over all samples,
+            `test_transforms`.
         batch_size: rows of one forward pass over all ranks; this rank gets every `world_size`-th part of them.
         seed: of the order and of all that is drawn.
         image_mean, image_std: R, G, B on the 0..255 scale.
@@ -90,6 +92,7 @@ def build_loader(
         size_divisor=math.lcm(config.size_divisor, size_divisor or 1),
         seed=seed,
         shuffle=train,
+        factors=sampling_factors(split, config.sampling) if train else None,
     )
     reader = RowReader(
         split=split,
@@ -255,12 +258,12 @@ class Loader(Iterator[Batch]):
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
-        drawn = zip(plan.samples[batch, self._rows].tolist(), plan.choices[batch, self._rows].tolist(), strict=True)
+        drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
         rows = [
             None
             if sample < 0
-            else executor.submit(self._reader, epoch=epoch, sample=sample, choice=choice, shape=shape)
-            for sample, choice in drawn
+            else executor.submit(self._reader, epoch=epoch, sample=sample, choice=choice, shape=shape, repeat=repeat)
+            for sample, choice, repeat in drawn
         ]
         # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
         result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from detcore.data.fingerprint import fingerprint
 from detcore.data.formats import RawDataset, RawSplit, read_raw
 from detcore.data.formats.raw import IMAGE_SCHEMA, listing
 from detcore.data.images import StoredImage, read_image, store_image
+from detcore.data.label_maps import LabelMaps, StoredMaps
 from detcore.data.progress import track
+from detcore.data.raw_checks import refuse_absent_images, refuse_other_sizes, refuse_shared_images
 from detcore.data.report import Report, SplitReport
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
@@ -49,9 +52,9 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     # Before they are read: what changes meanwhile is a change.
     raw_files = fingerprint(root, without=shards)
     raw = read_raw(config, root)
-    _refuse_shared_images(raw)
+    refuse_shared_images(raw)
     for split in raw.splits.values():
-        _refuse_absent_images(split)
+        refuse_absent_images(split)
     raw = _with_missing_splits(raw, config, seed=seed)
     threads = config.threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
@@ -73,7 +76,13 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
                     progress=progress,
                 )
             description = write_description(
-                temporary, name=config.name, format=config.format, categories=raw.categories, splits=entries
+                temporary,
+                name=config.name,
+                format=config.format,
+                categories=raw.categories,
+                splits=entries,
+                keypoints=raw.keypoints,
+                semantic_classes=raw.semantic_classes,
             )
             report = Report(
                 name=config.name,
@@ -109,8 +118,13 @@ def is_prepared(config: DataConfig, *, seed: int) -> bool:
 
 def _settings(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
-    loading = {"shards", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
+    loading = {"shards", "sampling", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
     values = config.model_dump(mode="json", exclude=loading)
+    # What came in later and says nothing is left out: shards that were written before stay those of their settings.
+    values = {key: value for key, value in values.items() if value or key not in ("angles", "ignore", "semantic")}
+    for split in (values["splits"] or {}).values():
+        if split["instances"] is None:
+            del split["instances"]
     return hashlib.sha256(json.dumps([values, seed], sort_keys=True).encode()).hexdigest()
 
 
@@ -153,22 +167,6 @@ def _with_missing_splits(raw: RawDataset, config: DataConfig, *, seed: int) -> R
     return replace(raw, splits=splits)
 
 
-def _refuse_shared_images(raw: RawDataset) -> None:
-    owner: dict[str, str] = {}
-    for name, split in raw.splits.items():
-        for file in split.images["file_name"].to_pylist():
-            path = os.path.normpath(split.folder / file)
-            other = owner.setdefault(path, name)
-            if other != name:
-                raise ValueError(f"{path}: the image is both in {other} and in {name}; a split must have its own")
-
-
-def _refuse_absent_images(split: RawSplit) -> None:
-    absent = [name for name in split.images["file_name"].to_pylist() if not (split.folder / name).is_file()]
-    if absent:
-        raise ValueError(f"{split.source}: {len(absent)} images are not in {split.folder}: {listing(absent)}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Checked:
     """A split ready to be written: its images in order, with what each one's bytes need."""
@@ -191,7 +189,8 @@ def _check_split(
     """Decodes every image once, then cleans the objects of those that can be read."""
     files = split.images["file_name"].to_pylist()
     declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
-    checks = pool.map(_check_image, [split.folder / file for file in files], declared)
+    paths = [split.folder / file for file in files]
+    checks = pool.map(partial(_check_image, maps=split.maps), paths, declared, range(len(files)))
     sizes, kept, skipped = [], [], {}
     readable = []
     for row, check in enumerate(
@@ -208,12 +207,12 @@ def _check_split(
             f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
             f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
         )
-    _refuse_other_sizes(split, readable, declared, sizes)
+    refuse_other_sizes(split, readable, declared, sizes)
     split = split.take(np.array(readable, np.int64))
     columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
     split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
     cleaned = clean(split, min_box_size=config.min_box_size)
-    if cleaned.split.objects.num_rows == 0:
+    if cleaned.split.objects.num_rows == 0 and split.maps is None:
         hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
         raise ValueError(f"{split.source}: the {name} split has no objects{hint}")
     report = SplitReport.of(cleaned, categories=categories, skipped=skipped, converted=kept.count(False))
@@ -222,29 +221,17 @@ def _check_split(
     )
 
 
-def _check_image(path: Path, declared: tuple[int, int]) -> tuple[int, int, bool] | str:
-    """Height, width and whether the file's bytes may stay; or why it cannot be read."""
+def _check_image(
+    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None
+) -> tuple[int, int, bool] | str:
+    """Height, width and whether the file's bytes may stay; or why it or its map cannot be read."""
     try:
         image, kept = read_image(path.read_bytes(), declared=declared)
+        if maps is not None:
+            maps.read(row, (image.height, image.width))
     except ValueError as error:
         return str(error)
     return image.height, image.width, kept
-
-
-def _refuse_other_sizes(
-    split: RawSplit, rows: list[int], declared: list[tuple[int, int]], sizes: list[tuple[int, int]]
-) -> None:
-    """Boxes drawn on an image of another size would be wrong without a trace."""
-    files = split.images["file_name"].to_pylist()
-    wrong = [
-        f"{files[row]} is {size[1]} x {size[0]}, not {declared[row][1]} x {declared[row][0]}"
-        for row, size in zip(rows, sizes, strict=True)
-        if all(declared[row]) and declared[row] != size
-    ]
-    if wrong:
-        raise ValueError(
-            f"{split.source}: {len(wrong)} images have another size than annotated: {listing(wrong, most=3)}"
-        )
 
 
 def _write_split(
@@ -262,28 +249,33 @@ def _write_split(
     image_ids, files = split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist()
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
-    images = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
+    stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
-        for row, image in enumerate(images):
+        for row, (image, maps) in enumerate(stored):
             writer.add(
                 image,
                 image_id=image_ids[row],
                 file_name=files[row],
                 annotations=annotations,
                 rows=range(starts[row], starts[row + 1]),
+                maps=maps,
             )
         return writer.finish(split.objects)
 
 
-def _stored(checked: _Checked, files: list[str], pool: ThreadPoolExecutor) -> Iterator[StoredImage]:
+def _stored(
+    checked: _Checked, files: list[str], pool: ThreadPoolExecutor
+) -> Iterator[tuple[StoredImage, StoredMaps | None]]:
     """The images in order, read and converted by threads, a few at a time."""
+    maps = checked.split.maps
     sizes = list(zip(*(checked.split.images[side].to_pylist() for side in ("height", "width")), strict=True))
 
-    def load(row: int) -> StoredImage:
+    def load(row: int) -> tuple[StoredImage, StoredMaps | None]:
         data = (checked.split.folder / files[row]).read_bytes()
+        own = None if maps is None else maps.read(row, sizes[row])
         if checked.kept[row]:
-            return StoredImage.unchanged(data, *sizes[row])
-        return store_image(data, declared=checked.declared[row])
+            return StoredImage.unchanged(data, *sizes[row]), own
+        return store_image(data, declared=checked.declared[row]), own
 
     for first in range(0, len(files), 64):
         yield from pool.map(load, range(first, min(first + 64, len(files))))

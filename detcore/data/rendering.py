@@ -9,7 +9,8 @@ from torch import Tensor
 
 from detcore.data.batching import Capacity, Row, stack
 from detcore.data.buckets import Shape
-from detcore.ops import warp_normalize
+from detcore.data.label_maps import UNLABELLED
+from detcore.ops import warp_nearest, warp_normalize
 from detcore.structures.batch import Batch
 
 Rendered = tuple[Batch, torch.cuda.Event | None]
@@ -41,12 +42,27 @@ class Renderer:
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)
         blank = torch.zeros(1, 1, 3, dtype=torch.uint8)
         images = [blank if row is None else row.image for row in read]
+        maps = [None if row is None else row.semantic for row in read] if self._capacity.semantic else []
+        flat = [blank[..., 0] if pixels is None else pixels for pixels in maps]
         if self._stream is None:
-            return replace(batch, images=self._warp(images, batch, colour, shape)), None
+            return self._with_pixels(batch, images, flat, batch, colour, shape), None
         with torch.cuda.stream(self._stream):
             on_device = batch.map(Tensor.pin_memory).to(self._device, non_blocking=True)
-            warped = self._warp(_copy_packed(images, self._device), batch, colour, shape)
-            return replace(on_device, images=warped), self._stream.record_event()
+            packed = _copy_packed([*images, *flat], self._device)
+            images, flat = packed[: len(images)], packed[len(images) :]
+            return self._with_pixels(on_device, images, flat, batch, colour, shape), self._stream.record_event()
+
+    def _with_pixels(
+        self, onto: Batch, images: list[Tensor], maps: list[Tensor], batch: Batch, colour: Tensor, shape: Shape
+    ) -> Batch:
+        """`onto` with its images and, if there are any, its semantic maps."""
+        onto = replace(onto, images=self._warp(images, batch, colour, shape))
+        if not maps:
+            return onto
+        assert onto.targets is not None  # every batch of the loader has them
+        contents = torch.where(batch.real[:, None], batch.image_sizes, 0)
+        semantic = warp_nearest(maps, batch.geometry, shape, content_sizes=contents, fill=UNLABELLED)
+        return replace(onto, targets=replace(onto.targets, semantic=semantic))
 
     def _warp(self, images: list[Tensor], batch: Batch, colour: Tensor, shape: Shape) -> Tensor:
         """The matrices are read by the host, so `batch` is the one in its memory."""

@@ -21,10 +21,10 @@ class Purpose(IntEnum):
     TRANSFORM = 3
 
 
-def keyed_generator(seed: int, epoch: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+def keyed_generator(seed: int, epoch: int, purpose: Purpose, index: int = 0, repeat: int = 0) -> np.random.Generator:
     """A random stream that is a function of its key alone, not of threads, ranks or earlier draws (Philox4x64-10)."""
     key = np.array([seed % 2**64, epoch << 2 | purpose], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, index]))
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, repeat, index]))
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class EpochPlan:
     Attributes:
         samples: (K, B) int64, indices into the split; -1 where a bucket's last batch is not full.
         choices: (K, B) int64, which of the pipeline's sizes each image gets.
+        repeats: (K, B) int64, how often the epoch had the sample before, in no particular order of the batches.
         buckets: (K,) int64, the bucket of each batch.
     """
 
     samples: NDArray[np.int64]
     choices: NDArray[np.int64]
+    repeats: NDArray[np.int64]
     buckets: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -48,8 +50,9 @@ class EpochPlan:
 class Sampler:
     """Plans epochs over images of known sizes.
 
-    Every sample occurs once an epoch. Batches are global: ranks take their rows of the same batch, so the plan does not
-    depend on how many ranks there are. Each image is in the bucket of its own resized size.
+    Every sample occurs once an epoch, or as often as its repeat factor says: by its whole part, and once more with a
+    chance of the rest. Batches are global: ranks take their rows of the same batch, so the plan does not depend on how
+    many ranks there are. Each image is in the bucket of its own resized size.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Sampler:
         size_divisor: int,
         seed: int,
         shuffle: bool,
+        factors: NDArray[np.float64] | None = None,
     ) -> None:
         """Chooses the buckets.
 
@@ -74,6 +78,7 @@ class Sampler:
             size_divisor: of heights and widths of the shapes.
             seed: of order and sizes.
             shuffle: False goes by bucket and index, the largest first, and always draws the first size.
+            factors: (n,) how often an epoch has each sample, at least 1; None means once.
 
         Raises:
             ValueError: no images.
@@ -86,6 +91,7 @@ class Sampler:
         self.batch_size = batch_size
         self.seed = seed
         self._shuffle = shuffle
+        self._factors = factors
         drawable = [self._content_sizes(np.full(len(heights), choice)) for choice in range(self._num_choices)]
         # A bucket's last batch is half empty on average. An evaluation's shapes must not depend on its batch size.
         spare_rows = (batch_size - 1) * self._num_choices // 2 if shuffle else 0
@@ -101,14 +107,16 @@ class Sampler:
         return self._last[1]
 
     def _plan(self, epoch: int) -> EpochPlan:
-        order = np.arange(len(self._raw_sizes))
+        copies, repeats = self._copies(epoch)
+        order = np.arange(len(copies))
         choices = np.zeros_like(order)
         if self._shuffle:
             random = keyed_generator(self.seed, epoch, Purpose.ORDER)
             order = random.permutation(order)
             draws = keyed_generator(self.seed, epoch, Purpose.SIZES).random(len(order))
             choices = (draws * self._num_choices).astype(np.int64)
-        bucket_of = assign_buckets(self._content_sizes(choices), self.buckets)[order]
+        sizes = content_sizes(self._raw_sizes[copies], self._transforms, choices)
+        bucket_of = assign_buckets(sizes, self.buckets)[order]
         rows, buckets = [], []
         for bucket in range(len(self.buckets)):
             members = order[bucket_of == bucket]
@@ -117,11 +125,29 @@ class Sampler:
             padded[: len(members)] = members
             rows.append(padded.reshape(-1, self.batch_size))
             buckets.append(np.full(num_batches, bucket))
-        samples, batch_buckets = np.concatenate(rows), np.concatenate(buckets)
+        places, batch_buckets = np.concatenate(rows), np.concatenate(buckets)
         if self._shuffle:
-            mixed = random.permutation(len(samples))
-            samples, batch_buckets = samples[mixed], batch_buckets[mixed]
-        return EpochPlan(samples, np.where(samples >= 0, choices[samples], 0), batch_buckets)
+            mixed = random.permutation(len(places))
+            places, batch_buckets = places[mixed], batch_buckets[mixed]
+        real = places >= 0
+        return EpochPlan(
+            samples=np.where(real, copies[places], -1),
+            choices=np.where(real, choices[places], 0),
+            repeats=np.where(real, repeats[places], 0),
+            buckets=batch_buckets,
+        )
+
+    def _copies(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The samples of an epoch, each as often as it occurs, and which of its occurrences each is."""
+        number = len(self._raw_sizes)
+        if self._factors is None:
+            return np.arange(number), np.zeros(number, np.int64)
+        # Its own stream: index 0 of this purpose shuffles.
+        draws = keyed_generator(self.seed, epoch, Purpose.ORDER, index=1).random(number)
+        whole = np.floor(self._factors)
+        counts = (whole + (draws < self._factors - whole)).astype(np.int64)
+        starts = np.cumsum(counts) - counts
+        return np.repeat(np.arange(number), counts), np.arange(counts.sum()) - np.repeat(starts, counts)
 
     def _content_sizes(self, choices: NDArray[np.int64]) -> NDArray[np.int64]:
         return content_sizes(self._raw_sizes, self._transforms, choices)

@@ -12,93 +12,11 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from detcore.data.annotations import AnnotationBuilder, Annotations
-from detcore.data.images import StoredImage, store_image
-from detcore.data.outlines import ring_area
-from detcore.data.sample import Sample
-from detcore.data.shards import FORMAT_VERSION, INDEX_SCHEMA, SPLITS, read_description
-
-
-def write_split(
-    samples: Iterable[Sample],
-    folder: Path,
-    *,
-    split: str,
-    categories: Sequence[str],
-    name: str = "own",
-    samples_per_shard: int = 1000,
-) -> None:
-    """Writes samples of your own as one split of a folder of shards; call it once a split.
-
-    Args:
-        samples: read once, one at a time.
-        folder: the folder of shards; other splits in it stay, one of the same name is replaced when all is written.
-        split: 'train', 'val' or 'test'.
-        categories: names by 0-based class; the same for all splits of a folder.
-        name: the data set's name.
-        samples_per_shard: at most so many images a tar.
-
-    Raises:
-        ValueError: an unreadable image, a label outside `categories`, a box without area inside its image, two images
-            with one id, no sample at all, or categories other than those of the splits already there.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    folder = Path(folder)
-    entries = {}
-    if (folder / "dataset.json").is_file():
-        there = read_description(folder)
-        if there["categories"] != list(categories):
-            raise ValueError(f"{folder}: has the categories {there['categories']}, got {list(categories)}")
-        entries = there["splits"]
-    image_ids: set[int] = set()
-    batches: list[pa.RecordBatch] = []
-    num_objects = 0
-    with SplitWriter(folder / f"{split}.tmp", categories=categories, samples_per_shard=samples_per_shard) as writer:
-        for index, sample in enumerate(samples):
-            image_id = index + 1 if sample.image_id is None else sample.image_id
-            file_name = sample.file_name or str(image_id)
-            try:
-                if image_id in image_ids:
-                    raise ValueError(f"image id {image_id} is already taken")
-                image = store_image(sample.image)
-                batch = _object_columns(sample, index=index, first_id=num_objects + 1, image=image, names=categories)
-            except ValueError as error:
-                raise ValueError(f"{split} sample {index} ({file_name}): {error}") from error
-            image_ids.add(image_id)
-            batches.append(batch)
-            num_objects += batch.num_rows
-            rows = Annotations(batch, num_samples=0)
-            writer.add(image, image_id=image_id, file_name=file_name, annotations=rows, rows=range(len(rows)))
-        if not batches:
-            raise ValueError(f"{split}: no samples")
-        entry = writer.finish(pa.concat_batches(batches))
-    replace_folder(folder / f"{split}.tmp", folder / split)
-    write_description(folder, name=name, format="own", categories=categories, splits={**entries, split: entry})
-
-
-def _object_columns(
-    sample: Sample, *, index: int, first_id: int, image: StoredImage, names: Sequence[str]
-) -> pa.RecordBatch:
-    """A sample's objects as columns, checked against its image."""
-    builder = AnnotationBuilder()
-    for row, (box, label) in enumerate(zip(sample.boxes_xyxy.tolist(), sample.labels.tolist(), strict=True)):
-        x0, y0, x1, y1 = box
-        if not 0 <= label < len(names):
-            raise ValueError(f"label {label} of object {row} is not in 0..{len(names) - 1}")
-        if min(x1, image.width) <= max(x0, 0) or min(y1, image.height) <= max(y0, 0):
-            raise ValueError(f"box {box} of object {row} has no area inside the {image.width} x {image.height} image")
-        rings = [] if sample.polygons is None else sample.polygons[row]
-        builder.add(
-            sample=index,
-            annotation_id=first_id + row,
-            label=label,
-            bbox_xywh=(x0, y0, x1 - x0, y1 - y0),
-            area=sum(ring_area(ring) for ring in rings) if rings else (x1 - x0) * (y1 - y0),
-            crowd=sample.crowd is not None and bool(sample.crowd[row]),
-            segmentation=[ring.reshape(-1).tolist() for ring in rings],
-        )
-    return builder.batch()
+from detcore.data.annotations import Annotations
+from detcore.data.images import StoredImage
+from detcore.data.keypoints import KeypointLayout
+from detcore.data.label_maps import SEGMENT_SCHEMA, StoredMaps
+from detcore.data.shards import FORMAT_VERSION, INDEX_SCHEMA, SPLITS
 
 
 class SplitWriter:
@@ -109,6 +27,7 @@ class SplitWriter:
         self._categories = categories
         self._samples_per_shard = samples_per_shard
         self._index: dict[str, list[Any]] = {name: [] for name in INDEX_SCHEMA.names}
+        self._segments: dict[str, list[Any]] = {name: [] for name in SEGMENT_SCHEMA.names}
         self._tar: tarfile.TarFile | None = None
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -122,9 +41,16 @@ class SplitWriter:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(
-        self, image: StoredImage, *, image_id: int, file_name: str, annotations: Annotations, rows: Iterable[int]
+        self,
+        image: StoredImage,
+        *,
+        image_id: int,
+        file_name: str,
+        annotations: Annotations,
+        rows: Iterable[int],
+        maps: StoredMaps | None = None,
     ) -> None:
-        """Appends one image with its objects, the given rows of `annotations`."""
+        """Appends one image with its objects, the given rows of `annotations`, and its maps."""
         index = len(self._index["shard"])
         shard, place = divmod(index, self._samples_per_shard)
         if place == 0:
@@ -138,9 +64,20 @@ class SplitWriter:
             "width": image.width,
             "annotations": [{**record, "category": self._categories[record["category_id"] - 1]} for record in records],
         }
+        if maps is not None and maps.panoptic is not None:
+            description["segments"] = maps.segments
         offset = self._append(f"{index:09d}.{image.extension}", image.data)
         self._append(f"{index:09d}.json", json.dumps(description).encode())
-        row = (shard, offset, len(image.data), image.height, image.width, image_id, file_name)
+        places = [0, 0, 0, 0]
+        if maps is not None:
+            places[:2] = self._append(f"{index:09d}.semantic.png", maps.semantic), len(maps.semantic)
+            if maps.panoptic is not None:
+                places[2:] = self._append(f"{index:09d}.panoptic.png", maps.panoptic), len(maps.panoptic)
+            for segment in maps.segments:
+                values = (index, segment["id"], segment["category"], segment["is_thing"], bool(segment["iscrowd"]))
+                for column, value in zip(self._segments.values(), values, strict=True):
+                    column.append(value)
+        row = (shard, offset, len(image.data), image.height, image.width, image_id, file_name, *places)
         for column, value in zip(self._index.values(), row, strict=True):
             column.append(value)
 
@@ -150,6 +87,10 @@ class SplitWriter:
         index = pa.RecordBatch.from_pydict(self._index, schema=INDEX_SCHEMA)
         _write_arrow(self._folder / "index.arrow", index)
         _write_arrow(self._folder / "annotations.arrow", annotations)
+        has_panoptic = bool(index.num_rows) and all(self._index["panoptic_size"])
+        if has_panoptic:
+            segments = pa.RecordBatch.from_pydict(self._segments, schema=SEGMENT_SCHEMA)
+            _write_arrow(self._folder / "segments.arrow", segments)
         shards = []
         for path in sorted(self._folder.glob("shard-*.tar")):
             with path.open("rb") as file:
@@ -159,6 +100,9 @@ class SplitWriter:
             "samples": index.num_rows,
             "objects": annotations.num_rows,
             "has_masks": _has_masks(annotations),
+            "has_rotated": annotations.num_rows > 0 and annotations["bbox_rotated"].null_count == 0,
+            "has_semantic": bool(index.num_rows) and all(self._index["semantic_size"]),
+            "has_panoptic": has_panoptic,
             "shards": shards,
         }
 
@@ -178,16 +122,30 @@ class SplitWriter:
 
 
 def write_description(
-    folder: Path, *, name: str, format: str, categories: Sequence[str], splits: dict[str, Any]
+    folder: Path,
+    *,
+    name: str,
+    format: str,
+    categories: Sequence[str],
+    splits: dict[str, Any],
+    keypoints: KeypointLayout | None = None,
+    semantic_classes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes and returns `dataset.json`; the content hash covers categories, splits and every byte of every shard."""
+    """Writes and returns `dataset.json`; the content hash covers all names, splits and every byte of every shard."""
     splits = {split: splits[split] for split in SPLITS if split in splits}
-    content = [list(categories), {split: [shard["sha256"] for shard in splits[split]["shards"]] for split in splits}]
+    kinds: dict[str, Any] = {}
+    if keypoints is not None:
+        kinds["keypoints"] = keypoints.to_dict()
+    if semantic_classes:
+        kinds["semantic_classes"] = list(semantic_classes)
+    hashes = {split: [shard["sha256"] for shard in splits[split]["shards"]] for split in splits}
+    content = [list(categories), hashes, *([kinds] if kinds else [])]
     description = {
         "format_version": FORMAT_VERSION,
         "name": name,
         "format": format,
         "categories": list(categories),
+        **kinds,
         "has_masks": all(entry["has_masks"] for entry in splits.values()),
         "content_hash": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         "splits": splits,

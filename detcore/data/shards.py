@@ -4,9 +4,13 @@ A folder of shards holds
 
 * `dataset.json`: categories, and for each split its counts and its shards with their SHA-256;
 * `<split>/shard-00000.tar`: KEY.jpg or KEY.png with KEY.json, in the order of the split, as WebDataset reads them. An
-  image is a JPEG of 1 or 3 components or an 8-bit grey or RGB PNG: any decoder makes it RGB, EXIF orientation ignored;
-* `<split>/index.arrow`: a row a sample: shard, offset and size of the image's bytes, height, width, id, file name;
-* `<split>/annotations.arrow`: the objects as columns (`annotations.SCHEMA`).
+  image is a JPEG of 1 or 3 components or an 8-bit grey or RGB PNG: any decoder makes it RGB, EXIF orientation ignored.
+  Where the data has them, KEY.semantic.png holds the class of each pixel (255: none) and KEY.panoptic.png the number of
+  its segment (R + 256 G + 256² B);
+* `<split>/index.arrow`: a row a sample: shard, offset and size of the image's bytes and of its maps', height, width,
+  id, file name;
+* `<split>/annotations.arrow`: the objects as columns (`annotations.SCHEMA`);
+* `<split>/segments.arrow`: the segments of the panoptic maps (`label_maps.SEGMENT_SCHEMA`), where there are any.
 
 The same samples give the same bytes, whoever owns them and whenever they are written.
 """
@@ -21,6 +25,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.data.annotations import Annotations, Objects
+from detcore.data.keypoints import KeypointLayout
+from detcore.data.label_maps import decode_map, segment_ids, segment_records, segment_starts
 
 FORMAT_VERSION = 1
 INDEX_SCHEMA = pa.schema(
@@ -32,8 +38,10 @@ INDEX_SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("image_id", pa.int64()),
         ("file_name", pa.large_string()),
+        *((f"{kind}_{what}", pa.int64()) for kind in ("semantic", "panoptic") for what in ("offset", "size")),
     ]
 )
+"""Shards of an earlier version lack the last four columns."""
 SPLITS = ("train", "val", "test")
 
 
@@ -48,6 +56,10 @@ class ShardedSplit:
         image_ids: (n,) int64.
         file_names: (n,) str, as the source has them.
         has_masks: every object that is no crowd region has an outline.
+        has_rotated: every object has a rotated box.
+        keypoints: what the keypoints of the objects are, or None.
+        semantic_classes: names by class of the semantic maps; none where there are no maps.
+        has_semantic, has_panoptic: every sample has such a map.
         max_objects, max_vertices, max_rings: the largest numbers in one image, crowd regions included.
         content_hash: SHA-256 of all splits, the same wherever and whenever they were prepared.
     """
@@ -61,13 +73,26 @@ class ShardedSplit:
         self.categories: tuple[str, ...] = tuple(description["categories"])
         self.content_hash: str = description["content_hash"]
         self.has_masks: bool = entry["has_masks"]
+        self.has_rotated: bool = entry.get("has_rotated", False)
+        self.has_semantic: bool = entry.get("has_semantic", False)
+        self.has_panoptic: bool = entry.get("has_panoptic", False)
+        layout = description.get("keypoints")
+        self.keypoints = None if layout is None else KeypointLayout.from_dict(layout)
+        self.semantic_classes: tuple[str, ...] = tuple(description.get("semantic_classes", ()))
         self._shards = [folder / split / shard["name"] for shard in entry["shards"]]
         index = _read_arrow(folder / split / "index.arrow")
         self.heights: NDArray[np.int32] = index["height"].to_numpy()
         self.widths: NDArray[np.int32] = index["width"].to_numpy()
         self.image_ids: NDArray[np.int64] = index["image_id"].to_numpy()
         self._file_names = index["file_name"]
-        self._places = [index[name].to_numpy() for name in ("shard", "offset", "size")]
+        self._shard_of = index["shard"].to_numpy()
+        self._places = {
+            kind: [index[f"{kind}{what}"].to_numpy() for what in ("offset", "size")]
+            for kind, there in (("", True), ("semantic_", self.has_semantic), ("panoptic_", self.has_panoptic))
+            if there
+        }
+        self._segments = _read_arrow(folder / split / "segments.arrow") if self.has_panoptic else None
+        self._segment_starts = None if self._segments is None else segment_starts(self._segments, len(self.heights))
         self.annotations = Annotations(_read_arrow(folder / split / "annotations.arrow"), num_samples=len(self.heights))
         self.max_objects, self.max_vertices, self.max_rings = self.annotations.most_in_one_sample()
         self._descriptors: dict[int, int] = {}
@@ -104,15 +129,39 @@ class ShardedSplit:
         Raises:
             ValueError: the shard is shorter than its index says.
         """
-        shard, offset, size = (int(place[index]) for place in self._places)
-        data = os.pread(self._descriptor(shard), size, offset)
-        if len(data) != size:
-            raise ValueError(f"{self._shards[shard]}: sample {index} is cut off; prepare the data again")
-        return data
+        return self._read("", index)
 
     def objects(self, index: int) -> Objects:
         """The objects of one image, in raw pixels."""
-        return self.annotations.objects(index, height=int(self.heights[index]), width=int(self.widths[index]))
+        return self.annotations.objects(
+            index,
+            height=int(self.heights[index]),
+            width=int(self.widths[index]),
+            num_keypoints=0 if self.keypoints is None else len(self.keypoints),
+            rotated=self.has_rotated,
+        )
+
+    def semantic(self, index: int) -> NDArray[np.uint8]:
+        """The class of each pixel of one image, (h, w) uint8; 255 does not count.
+
+        Raises:
+            ValueError: the split has no semantic maps, or the shard is shorter than its index says.
+        """
+        return decode_map(self._read("semantic_", index))
+
+    def panoptic(self, index: int) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
+        """The segment of each pixel of one image, (h, w) int32, 0 where there is none, and the segments.
+
+        A segment is {"id", "category", "is_thing", "iscrowd"}: the category of a thing is its class, that of stuff its
+        class in the semantic map.
+
+        Raises:
+            ValueError: the split has no panoptic maps, or the shard is shorter than its index says.
+        """
+        ids = segment_ids(decode_map(self._read("panoptic_", index)))
+        assert self._segments is not None and self._segment_starts is not None  # or there were no maps to read
+        first, last = self._segment_starts[index : index + 2].tolist()
+        return ids, segment_records(self._segments.slice(first, last - first))
 
     def images_by_class(self) -> list[int]:
         """How many images have each class; crowd regions do not count."""
@@ -125,7 +174,11 @@ class ShardedSplit:
         return counts
 
     def to_coco(self) -> dict[str, Any]:
-        """The ground truth as COCO's JSON, values exactly as in the source; category_id is the class + 1."""
+        """The ground truth as COCO's JSON, values exactly as in the source; category_id is the class + 1.
+
+        Rotated boxes are `bbox_rotated`, (cx, cy, w, h, angle in degrees, counter-clockwise); `bbox` is then the
+        upright box around.
+        """
         sizes = zip(self.image_ids.tolist(), self.file_names, self.heights.tolist(), self.widths.tolist(), strict=True)
         starts = self.annotations.starts.tolist()
         return {
@@ -135,13 +188,32 @@ class ShardedSplit:
                 for image_id, first, last in zip(self.image_ids.tolist(), starts[:-1], starts[1:], strict=True)
                 for row in range(first, last)
             ],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(self.categories, 1)],
+            "categories": [
+                {"id": i, "name": name, **self._keypoint_names()} for i, name in enumerate(self.categories, 1)
+            ],
         }
+
+    def _keypoint_names(self) -> dict[str, Any]:
+        """As COCO's categories have them, which count from 1."""
+        if self.keypoints is None:
+            return {}
+        lines = [[a + 1, b + 1] for a, b in self.keypoints.skeleton]
+        return {"keypoints": list(self.keypoints.names), "skeleton": lines}
 
     def close(self) -> None:
         """Closes the shards; a later read opens them again."""
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
+
+    def _read(self, kind: str, index: int) -> bytes:
+        if kind not in self._places:
+            raise ValueError(f"{self.folder}: the {self.split} split has no {kind.rstrip('_')} maps")
+        shard = int(self._shard_of[index])
+        offset, size = (int(place[index]) for place in self._places[kind])
+        data = os.pread(self._descriptor(shard), size, offset)
+        if len(data) != size:
+            raise ValueError(f"{self._shards[shard]}: sample {index} is cut off; prepare the data again")
+        return data
 
     def _descriptor(self, shard: int) -> int:
         found = self._descriptors.get(shard)

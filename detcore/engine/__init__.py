@@ -2,7 +2,7 @@
 
 from detcore.engine.callbacks import Callback, Start
 from detcore.engine.checkpoint import CheckpointError
-from detcore.engine.evaluate import Scores, evaluate, predicts
+from detcore.engine.evaluate import Scores, evaluate, evaluator_of, ground_truth, predictions
 from detcore.engine.fit import FitResult, fit
 from detcore.engine.meter import NonFiniteLossError
 from detcore.engine.precision import Precision
@@ -19,7 +19,9 @@ __all__ = [
     "Start",
     "Worker",
     "evaluate",
+    "evaluator_of",
     "fit",
+    "ground_truth",
     "pick_device",
-    "predicts",
+    "predictions",
 ]

@@ -9,22 +9,23 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detcore.config import Config
+from detcore.config.training import kind_of
 from detcore.data import SampleTransform, ShardedSplit, build_loader
 from detcore.engine.checkpoint import CheckpointFolder
 from detcore.engine.ema import ParameterAverage
-from detcore.engine.evaluate import predicts
+from detcore.engine.evaluate import evaluator_of, ground_truth, predictions
 from detcore.engine.fingerprint import fingerprint
 from detcore.engine.history import History
 from detcore.engine.meter import Meter
 from detcore.engine.optim import build_optimizer
 from detcore.engine.precision import Precision
-from detcore.engine.publish import image_statistics
+from detcore.engine.publish import class_names, image_statistics
 from detcore.engine.rng import seed_all
 from detcore.engine.run import Run, say
 from detcore.engine.schedule import lr_factor
 from detcore.engine.step import Losses, Training
 from detcore.engine.worker import Worker
-from detcore.evaluation import Evaluator
+from detcore.evaluation import GroundTruth
 
 
 def open_run(
@@ -38,8 +39,8 @@ def open_run(
     engine, device = config.engine, worker.device
     train_split, val_split = ShardedSplit.open(shards, "train"), ShardedSplit.open(shards, "val")
     _check(model, config=config, split=val_split, worker=worker)
-    ground_truth = val_split.to_coco()
-    Evaluator(ground_truth, masks=predicts(model, "masks") and val_split.has_masks)  # raises now, not hours later
+    truth = ground_truth(val_split)
+    _check_evaluation(model, truth, config=config, data=val_split.name)
     seed_all(config.seed, rank=worker.rank)
     made_of = fingerprint(config, model, content_hash=train_split.content_hash, transform=transform)
     precision = Precision(name=engine.precision, device=device)
@@ -66,7 +67,7 @@ def open_run(
         worker=worker,
         train_split=train_split,
         val_split=val_split,
-        ground_truth=ground_truth,
+        truth=truth,
         training=_training(model, config=config, precision=precision, world_size=worker.world_size),
         batches=loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform),
         val_batches=loader(val_split, train=False, batch_size=eval_batch_size),
@@ -106,7 +107,7 @@ def _training(model: nn.Module, *, config: Config, precision: Precision, world_s
 
 
 def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Worker) -> None:
-    name, classes = type(model).__name__, len(split.categories)
+    name, classes = type(model).__name__, len(class_names(model, split))
     for method in ("losses", "detect"):
         if not callable(getattr(model, method, None)):
             raise ValueError(f"{name} has no method {method}(batch): a detector needs losses and detect")
@@ -114,9 +115,6 @@ def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Wor
     for where, count in stated.items():
         if count is not None and count != classes:
             raise ValueError(f"{where} is {count}, but the data {split.name!r} has {classes} classes: make them equal")
-    if config.engine.monitor.startswith("mask") and not (predicts(model, "masks") and split.has_masks):
-        lacking = "has no masks" if predicts(model, "masks") else f"is for masks, which {name} does not predict"
-        raise ValueError(f"engine.monitor = {config.engine.monitor}: the data {split.name!r} {lacking}")
     if worker.world_size > 1 and not dist.is_initialized():
         raise ValueError(f"{worker.world_size} workers, but torch.distributed has not been initialised")
     passes = config.engine.batch_size // config.engine.accumulate
@@ -124,3 +122,14 @@ def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Wor
         raise ValueError(
             f"{passes} images a pass (engine.batch_size / accumulate) do not divide over {worker.world_size} workers"
         )
+
+
+def _check_evaluation(model: nn.Module, truth: GroundTruth, *, config: Config, data: str) -> None:
+    """Raises now, not hours later, when the first evaluation is due."""
+    compared = evaluator_of(model, truth, config.engine.evaluation).kinds
+    monitor = config.engine.monitor
+    if monitor is None or (kind := kind_of(monitor)) in compared:
+        return
+    if kind in predictions(model):
+        raise ValueError(f"engine.monitor = {monitor} is for {kind}; the data {data!r}: {truth.lacks(kind)}")
+    raise ValueError(f"engine.monitor = {monitor} is for {kind}, which {type(model).__name__} does not predict")

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from detcore.config import EvaluationConfig
+from detcore.data import ShardedSplit
 from detcore.engine.collective import copy_buffers_from_rank_zero, from_rank_zero, gather, mean_over_ranks, world_size
 from detcore.engine.precision import Precision
-from detcore.evaluation import Evaluation, Evaluator
+from detcore.evaluation import Evaluation, Evaluator, GroundTruth
+from detcore.ops import PanopticLimits
 from detcore.structures.batch import Batch
 
 
@@ -30,9 +32,29 @@ def never() -> bool:
     return False
 
 
-def predicts(model: nn.Module, kind: str) -> bool:
-    """Whether a detector says that it gives "boxes", "masks", "keypoints", "rotated", "semantic" or "panoptic"."""
-    return kind in getattr(model, "predicts", ("boxes",))
+def predictions(model: nn.Module) -> tuple[str, ...]:
+    """What a detector says that it gives: boxes, masks, keypoints, rotated, semantic, panoptic, proposals."""
+    return tuple(getattr(model, "predicts", ("boxes",)))
+
+
+def ground_truth(split: ShardedSplit) -> GroundTruth:
+    """All that a split knows of its images."""
+    return GroundTruth(
+        coco=split.to_coco(),
+        semantic=split.semantic if split.has_semantic else None,
+        panoptic=split.panoptic if split.has_panoptic else None,
+        semantic_classes=split.semantic_classes,
+    )
+
+
+def evaluator_of(model: nn.Module, truth: GroundTruth, settings: EvaluationConfig) -> Evaluator:
+    """An evaluator of all that the model predicts and the data has. ValueError if that is nothing."""
+    return Evaluator(
+        truth,
+        predicts=predictions(model),
+        settings=settings,
+        panoptic_limits=getattr(model, "panoptic_limits", PanopticLimits()),
+    )
 
 
 @torch.no_grad()
@@ -40,8 +62,7 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     *,
-    ground_truth: dict[str, Any],
-    masks: bool,
+    evaluator: Evaluator,
     precision: Precision,
     losses: bool = False,
     interrupted: Callable[[], bool] = never,
@@ -53,8 +74,7 @@ def evaluate(
     Args:
         model: has detect and, if asked for, losses.
         batches: this rank's share; equally many on every rank.
-        ground_truth: the split's, as COCO.
-        masks: whether masks are compared too.
+        evaluator: a fresh one, of the batches' split.
         precision: the number format to run in.
         losses: also give the validation losses; the batches need targets.
         interrupted: asked before every batch, on every rank; True gives up.
@@ -63,9 +83,8 @@ def evaluate(
         The same on every rank; None if interrupted.
 
     Raises:
-        ValueError: if the ground truth is empty, or what the model detects does not fit it.
+        ValueError: if what the model detects does not fit the ground truth.
     """
-    evaluator = Evaluator(ground_truth, masks=masks)
     copy_buffers_from_rank_zero(model)
     was_training = model.training
     model.eval()

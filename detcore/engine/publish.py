@@ -12,6 +12,7 @@ from detcore.config import Config
 from detcore.data import ShardedSplit
 from detcore.engine.atomic import write_folder
 from detcore.engine.checkpoint import to_safetensors
+from detcore.engine.evaluate import predictions
 
 FORMAT_VERSION = 1
 
@@ -21,6 +22,11 @@ def image_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
     mean = getattr(model, "image_mean", (0.0, 0.0, 0.0))
     std = getattr(model, "image_std", (255.0, 255.0, 255.0))
     return tuple(float(value) for value in mean), tuple(float(value) for value in std)
+
+
+def class_names(model: nn.Module, split: ShardedSplit) -> tuple[str, ...]:
+    """What the model's classes are called: those of the objects, or of the pixels where it predicts nothing else."""
+    return split.semantic_classes if predictions(model) == ("semantic",) else split.categories
 
 
 def publish(
@@ -45,15 +51,19 @@ def publish(
         OSError: as writing does; what was there before is untouched.
     """
     image_mean, image_std = image_statistics(model)
+    labels, kinds = class_names(model, split), predictions(model)
+    keypoints = split.keypoints if "keypoints" in kinds else None
 
     def files() -> Iterator[tuple[str, bytes]]:
         data = to_safetensors(weights)
         yield "weights.safetensors", data
         description = {
             "format_version": FORMAT_VERSION,
-            "model": {**config.model.model_dump(mode="json"), "num_classes": len(split.categories)},
-            "num_classes": len(split.categories),
-            "labels": list(split.categories),
+            "model": {**config.model.model_dump(mode="json"), "num_classes": len(labels)},
+            "num_classes": len(labels),
+            "labels": list(labels),
+            **({"semantic_labels": list(split.semantic_classes)} if "semantic" in kinds else {}),
+            **({} if keypoints is None else {"keypoints": {"names": keypoints.names, "skeleton": keypoints.skeleton}}),
             "preprocessing": {
                 "image_mean": image_mean,
                 "image_std": image_std,

@@ -9,7 +9,7 @@ from detcore.config import Config
 from detcore.data import ShardedSplit
 from detcore.engine.checkpoint import Checkpoint, CheckpointFolder
 from detcore.engine.collective import from_rank_zero, gather
-from detcore.engine.evaluate import Scores, evaluate, predicts
+from detcore.engine.evaluate import Scores, evaluate, evaluator_of
 from detcore.engine.fingerprint import differences
 from detcore.engine.history import History, write_summary
 from detcore.engine.meter import Meter
@@ -18,6 +18,7 @@ from detcore.engine.rng import rng_state, set_rng_state
 from detcore.engine.state import TrainingState
 from detcore.engine.step import Batches, Training
 from detcore.engine.worker import Worker
+from detcore.evaluation import GroundTruth
 from detcore.structures.batch import Batch
 
 
@@ -48,7 +49,7 @@ class Run:
     """What `fit` works with. Every rank has one.
 
     Attributes:
-        ground_truth: of val, as COCO.
+        truth: of val.
         training: what a step needs.
         batches, val_batches: this rank's shares of train, without end, and of val, one pass at a time.
         history, evaluations: the curves; a row a log and a row an evaluation.
@@ -59,7 +60,7 @@ class Run:
     worker: Worker
     train_split: ShardedSplit
     val_split: ShardedSplit
-    ground_truth: dict[str, Any]
+    truth: GroundTruth
     training: Training
     batches: Loader
     val_batches: EvaluationLoader
@@ -86,8 +87,7 @@ class Run:
             return evaluate(
                 self.training.model,
                 self.val_batches,
-                ground_truth=self.ground_truth,
-                masks=predicts(self.training.model, "masks") and self.val_split.has_masks,
+                evaluator=evaluator_of(self.training.model, self.truth, self.config.engine.evaluation),
                 precision=self.training.precision,
                 losses=self.config.engine.validation_loss,
                 interrupted=interrupted,

@@ -36,7 +36,8 @@ class TrainingState:
     def take_evaluation(self, metrics: Mapping[str, float], *, engine: EngineConfig) -> bool:
         """Remembers an evaluation of this step. Whether it is the best so far; the earlier of two equals is."""
         self.evaluated_step, self.metrics = self.step, dict(metrics)
-        better = self.best_step is None or metrics[engine.monitor] > self.best_metrics[engine.monitor]
+        name = engine.monitored(metrics)
+        better = self.best_step is None or metrics[name] > self.best_metrics[name]
         if better:
             self.best_step, self.best_metrics = self.step, dict(metrics)
         self.evaluations_without_better = 0 if better else self.evaluations_without_better + 1

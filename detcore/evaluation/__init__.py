@@ -1,7 +1,9 @@
 """Detections and ground truth to metrics and curves."""
 
-from detcore.evaluation.evaluator import Evaluation, Evaluator, ImageDetections
+from detcore.evaluation.evaluator import Evaluation, Evaluator
 from detcore.evaluation.metrics import PRCurve
 from detcore.evaluation.plots import save_pr_curve
+from detcore.evaluation.results import ImageDetections, Results
+from detcore.evaluation.truth import GroundTruth
 
-__all__ = ["Evaluation", "Evaluator", "ImageDetections", "PRCurve", "save_pr_curve"]
+__all__ = ["Evaluation", "Evaluator", "GroundTruth", "ImageDetections", "PRCurve", "Results", "save_pr_curve"]

@@ -13,62 +13,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from detcore.evaluation.results import Results
+
 try:
     import hotcoco
 except ImportError:
     hotcoco = None  # type: ignore[assignment]
 
-IouType = Literal["bbox", "segm"]
+IouType = Literal["bbox", "segm", "keypoints"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """Detections of a data set as columns, N rows, in original pixels.
-
-    Attributes:
-        image_ids, category_ids: (N,) int64, ids of the ground truth's images and categories.
-        boxes_xyxy: (N, 4) float64.
-        scores: (N,) float64.
-        sizes: (N, 2) int64, height and width of the row's image.
-        rles: COCO's compressed run lengths, N entries, or None where there are no masks.
-    """
-
-    image_ids: NDArray[np.int64]
-    category_ids: NDArray[np.int64]
-    boxes_xyxy: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    sizes: NDArray[np.int64]
-    rles: Sequence[bytes] | None = None
-
-    def boxes_xywh(self) -> NDArray[np.float64]:
-        low, high = self.boxes_xyxy[:, :2], self.boxes_xyxy[:, 2:]
-        return np.concatenate((low, high - low), axis=1)
-
-    def segmentation(self, row: int) -> dict[str, Any]:
-        """COCO's {size, counts} of a row."""
-        assert self.rles is not None
-        return {"size": self.sizes[row].tolist(), "counts": self.rles[row]}
-
-    def box_results(self) -> list[dict[str, Any]]:
-        """The `results` list of COCO's box task."""
-        rows = zip(self.image_ids, self.category_ids, self.boxes_xywh(), self.scores, strict=True)
-        return [
-            {"image_id": int(image), "category_id": int(category), "bbox": box.tolist(), "score": float(score)}
-            for image, category, box, score in rows
-        ]
-
-    def mask_results(self) -> list[dict[str, Any]]:
-        """The `results` list of COCO's mask task. Without boxes, as then the mask's area decides what is small."""
-        rows = zip(self.image_ids, self.category_ids, self.scores, strict=True)
-        return [
-            {
-                "image_id": int(image),
-                "category_id": int(category),
-                "segmentation": self.segmentation(row),
-                "score": float(score),
-            }
-            for row, (image, category, score) in enumerate(rows)
-        ]
+AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""COCO's ranges of an object's area in square pixels, both ends included."""
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True)
@@ -76,29 +33,37 @@ class Accumulated:
     """COCO's arrays; -1 where there is nothing to find.
 
     Attributes:
-        precision: (10 IoU thresholds .50:.05:.95, 101 recalls 0:.01:1, classes, 4 areas all/small/medium/large,
-            3 limits of 1/10/100 detections) float64.
-        recall: (10, classes, 4, 3) float64, the highest recall reached.
+        precision: (10 IoU thresholds .50:.05:.95, 101 recalls 0:.01:1, classes, areas, limits of detections) float64.
+        recall: (10, classes, areas, limits), the highest recall reached.
+        areas: names of the areas: all, small, medium, large; keypoints have no small ones.
+        limits: detections of a class in an image: 1, 10, 100; for keypoints 20.
     """
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+    areas: tuple[str, ...] = tuple(AREAS)
+    limits: tuple[int, ...] = (1, 10, 100)
 
 
-def accumulate(ground_truth: dict[str, Any], results: Results, iou_type: IouType) -> Accumulated:
+def accumulate(
+    ground_truth: dict[str, Any], results: Results, iou_type: IouType, *, sigmas: Sequence[float] | None = None
+) -> Accumulated:
     """Matches `results` with a COCO ground truth, which is left unchanged.
 
     Classes come in the order of their ids, as in COCO.
+
+    Args:
+        sigmas: of each keypoint, for its object similarity; None takes those of COCO's 17.
     """
     backend = accumulate_pycocotools if hotcoco is None else accumulate_hotcoco
-    return backend(ground_truth, results, iou_type)
+    return backend(ground_truth, results, iou_type, sigmas=sigmas)
 
 
-def accumulate_hotcoco(ground_truth: dict[str, Any], results: Results, iou_type: IouType) -> Accumulated:
+def accumulate_hotcoco(
+    ground_truth: dict[str, Any], results: Results, iou_type: IouType, *, sigmas: Sequence[float] | None = None
+) -> Accumulated:
     truth = hotcoco.COCO(ground_truth)
-    if iou_type == "segm":
-        found = truth.load_res(results.mask_results())
-    else:  # columns: no dictionary per detection
+    if iou_type == "bbox":  # columns: no dictionary per detection
         columns = (
             results.image_ids[:, None],
             results.boxes_xywh(),
@@ -106,43 +71,63 @@ def accumulate_hotcoco(ground_truth: dict[str, Any], results: Results, iou_type:
             results.category_ids[:, None],
         )
         found = truth.load_res(np.concatenate(columns, axis=1, dtype=np.float64))
-    evaluation = hotcoco.COCOeval(truth, found, iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    arrays = evaluation.eval
-    assert arrays is not None
-    return Accumulated(arrays["precision"], arrays["recall"])
+    else:
+        found = truth.load_res(_rows(results, iou_type))
+    return _accumulated(hotcoco.COCOeval(truth, found, iou_type), iou_type, sigmas)
 
 
-def accumulate_pycocotools(ground_truth: dict[str, Any], results: Results, iou_type: IouType) -> Accumulated:
+def accumulate_pycocotools(
+    ground_truth: dict[str, Any], results: Results, iou_type: IouType, *, sigmas: Sequence[float] | None = None
+) -> Accumulated:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth = COCO()
-        truth.dataset = {**ground_truth, "annotations": _for_pycocotools(ground_truth["annotations"])}
+        truth.dataset = {**ground_truth, "annotations": _for_pycocotools(ground_truth["annotations"], iou_type)}
         truth.createIndex()
-        found_list = results.mask_results() if iou_type == "segm" else results.box_results()
-        if found_list:
-            found = truth.loadRes(found_list)
+        rows = _rows(results, iou_type)
+        if rows:
+            found = truth.loadRes(rows)
         else:  # loadRes looks at the first result
             found = COCO()
             found.dataset = {**ground_truth, "annotations": []}
             found.createIndex()
-        evaluation = COCOeval(truth, found, iou_type)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return Accumulated(evaluation.eval["precision"], evaluation.eval["recall"])
+        return _accumulated(COCOeval(truth, found, iou_type), iou_type, sigmas)
 
 
-def _for_pycocotools(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _accumulated(evaluation: Any, iou_type: IouType, sigmas: Sequence[float] | None) -> Accumulated:
+    if sigmas is not None:
+        evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    arrays = evaluation.eval
+    if iou_type == "keypoints":
+        return Accumulated(arrays["precision"], arrays["recall"], areas=("all", "medium", "large"), limits=(20,))
+    return Accumulated(arrays["precision"], arrays["recall"])
+
+
+def _rows(results: Results, iou_type: IouType) -> list[dict[str, Any]]:
+    match iou_type:
+        case "bbox":
+            return results.box_results()
+        case "segm":
+            return results.mask_results()
+        case "keypoints":
+            return results.keypoint_results()
+
+
+def _for_pycocotools(annotations: Sequence[dict[str, Any]], iou_type: IouType) -> list[dict[str, Any]]:
     """Copies, for it writes into annotations, with what hotcoco does not need.
 
     Ids count from 1: pycocotools takes a match with annotation 0 for no match. Where there is no mask, the box is it.
+    Where keypoints are compared, what has none is there to be ignored.
     """
     copies = []
     for number, annotation in enumerate(annotations, start=1):
         x, y, width, height = annotation["bbox"]
-        outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
-        copies.append({"segmentation": outline, **annotation, "id": number})
+        copy = {"segmentation": [[x, y, x + width, y, x + width, y + height, x, y + height]], **annotation}
+        if iou_type == "keypoints":
+            copy = {"num_keypoints": 0, "keypoints": [], **copy}
+        copies.append({**copy, "id": number})
     return copies

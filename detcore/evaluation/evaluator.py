@@ -1,51 +1,23 @@
-"""Detections in, COCO metrics out."""
+"""Detections in, metrics out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from detcore.evaluation.coco import Results, accumulate
-from detcore.evaluation.metrics import PRCurve, by_class, headline, pr_curve
-from detcore.ops import paste_masks_rle
+from detcore.config import EvaluationConfig
+from detcore.evaluation.images import BatchInImages
+from detcore.evaluation.instances import Boxes, InstanceKind, Instances, Keypoints, Masks, Proposals, RotatedBoxes
+from detcore.evaluation.metrics import Outcome, PRCurve
+from detcore.evaluation.panoptic import PanopticMaps, predicted_segments
+from detcore.evaluation.results import ImageDetections, Results
+from detcore.evaluation.semantic import SemanticMaps
+from detcore.evaluation.truth import GroundTruth
+from detcore.ops import PanopticLimits
 from detcore.structures.batch import Batch, Detections
-from detcore.structures.coordinates import boxes_to_original
 
-_MASK_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageDetections:
-    """One image's detections in original pixels: numpy and bytes, to be carried between ranks by any means.
-
-    Attributes:
-        image_id: the ground truth's id.
-        boxes_xyxy: (n, 4) float64.
-        scores: (n,) float64.
-        labels: (n,) int64, 0-based classes.
-        rles: n compressed COCO run lengths, or None without masks.
-    """
-
-    image_id: int
-    boxes_xyxy: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    rles: tuple[bytes, ...] | None = None
-
-    def sorted(self) -> "ImageDetections":
-        """By falling score; equal scores by box and label: an order that knows nothing of where they come from."""
-        x1, y1, x2, y2 = self.boxes_xyxy.T
-        order = np.lexsort((self.labels, y2, x2, y1, x1, -self.scores))
-        return ImageDetections(
-            image_id=self.image_id,
-            boxes_xyxy=self.boxes_xyxy[order],
-            scores=self.scores[order],
-            labels=self.labels[order],
-            rles=None if self.rles is None else tuple(self.rles[i] for i in order),
-        )
+State = tuple[list[int], list[Any]]
+"""What an evaluator holds: ids of images, and of each of its parts the state. Numpy, bytes and plain values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +25,37 @@ class Evaluation:
     """The outcome, in percent as published.
 
     Attributes:
-        metrics: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, box_ar100 and, with masks, the
-            same for mask_. A size of which there is no object is left out.
-        per_class: class name -> box_ap, box_ap50, box_ap75, box_ar100 (mask_…); without classes that have no object.
-        pr_curve: of boxes, at IoU 0.5.
-        mask_pr_curve: of masks, or None.
-        results: all detections as columns, by image id, then falling score.
+        metrics: by kind of prediction. Boxes: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large,
+            box_ar100; masks and rotated boxes: the same for mask_ and rotated_; keypoints: keypoint_ap, keypoint_ap50,
+            keypoint_ap75, keypoint_ap_medium, keypoint_ap_large, keypoint_ar; semantic maps: miou, fwiou, macc, pacc,
+            boundary_iou; panoptic maps: pq, sq, rq, and these for _things and _stuff; proposals: proposal_ar100,
+            proposal_ar1000, and these for _small, _medium, _large. A size of which there is no object is left out.
+        per_class: class name -> metrics; without classes that have no object.
+        curves: precision over recall at IoU 0.5 by prefix: box, mask, keypoint, rotated.
+        results: all detections as columns, by image id, then falling score; None where the model detects no objects.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
-    pr_curve: PRCurve
-    mask_pr_curve: PRCurve | None
-    results: Results
+    curves: dict[str, PRCurve]
+    results: Results | None
 
     @cached_property
     def detections(self) -> list[dict[str, Any]]:
-        """COCO's results list: boxes and, where there are any, masks."""
-        rows = self.results.box_results()
-        if self.results.rles is not None:
-            for index, row in enumerate(rows):
-                segmentation = self.results.segmentation(index)
-                row["segmentation"] = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
-        return rows
+        """COCO's results list, with all that the model gives of each object."""
+        return [] if self.results is None else self.results.rows()
+
+
+class Part(Protocol):
+    """What the evaluator is made of: it collects batches, can be sent to another rank, and gives metrics."""
+
+    def add(self, found: BatchInImages) -> None: ...
+
+    def state(self) -> Any: ...
+
+    def merge(self, states: Iterable[Any]) -> None: ...
+
+    def compute(self) -> dict[str, Outcome]: ...
 
 
 class Evaluator:
@@ -85,96 +65,89 @@ class Evaluator:
     ranks: `evaluator.merge(states)` with the `state()` of all of them, gathered by any means, then `compute()`.
 
     Args:
-        ground_truth: a COCO data set. Its `images` are in the split's order (`Batch.sample_ids` index them) and have
-            heights and widths; its `categories` are in the order of the model's classes.
-        masks: whether masks are evaluated too.
+        truth: what there is to be found.
+        predicts: the kinds of prediction that the model gives. Compared are those that the truth has, too.
+        settings: how.
+        panoptic_limits: what becomes a segment of a predicted panoptic map.
+
+    Attributes:
+        kinds: what is compared.
 
     Raises:
-        ValueError: if there is no object to be found, or objects without mask where masks are asked for.
+        ValueError: if the truth has none of the kinds, or the settings do not fit it.
     """
 
-    def __init__(self, ground_truth: dict[str, Any], *, masks: bool) -> None:
-        objects = [a for a in ground_truth["annotations"] if not a.get("iscrowd")]
-        if not objects:
-            raise ValueError("the ground truth to evaluate against has no object, so no AP")
-        maskless = [a["id"] for a in objects if not a.get("segmentation")]
-        if masks and maskless:
-            raise ValueError(
-                f"masks cannot be evaluated: {len(maskless)} of {len(objects)} objects have none, the first is "
-                f"annotation {maskless[0]}; take a detector without masks"
+    def __init__(
+        self,
+        truth: GroundTruth,
+        *,
+        predicts: Sequence[str] = ("boxes",),
+        settings: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
+        panoptic_limits: PanopticLimits = PanopticLimits(),  # noqa: B008
+    ) -> None:
+        lacks = {kind: truth.lacks(kind) for kind in predicts}
+        self.kinds = tuple(kind for kind, reason in lacks.items() if reason is None)
+        if not self.kinds:
+            reasons = "; ".join(f"{kind}: {reason}" for kind, reason in lacks.items())
+            raise ValueError(f"the ground truth has nothing to compare the model's predictions with ({reasons})")
+        self._images = truth.coco["images"]
+        self._seen: set[int] = set()
+        instances = [_instance_kind(kind, truth, settings) for kind in self.kinds if kind in _INSTANCE_KINDS]
+        self._instances = Instances(truth, instances) if instances else None
+        self._parts: list[Part] = [] if self._instances is None else [self._instances]
+        if "semantic" in self.kinds and truth.semantic is not None:
+            self._parts.append(
+                SemanticMaps(truth=truth.semantic, classes=truth.semantic_classes, boundary=settings.boundary_iou)
             )
-        self._ground_truth = ground_truth
-        self._masks = masks
-        self._images = ground_truth["images"]
-        self._category_ids = np.array([c["id"] for c in ground_truth["categories"]], dtype=np.int64)
-        self._by_image: dict[int, ImageDetections] = {}
+        if "panoptic" in self.kinds and truth.panoptic is not None:
+            self._parts.append(
+                PanopticMaps(
+                    truth=truth.panoptic,
+                    combine=partial(predicted_segments, limits=panoptic_limits),
+                    things=truth.classes,
+                    stuff=truth.semantic_classes,
+                )
+            )
 
     def add(self, batch: Batch, detections: Detections) -> None:
-        """Takes a batch's detections over into original image coordinates, clipped there; what vanishes is dropped.
+        """Takes a batch's detections over into original image coordinates; objects that vanish there are dropped.
 
         Raises:
-            ValueError: if an image comes twice, or its size is not the ground truth's, or masks are missing.
+            ValueError: if an image comes twice, its size is not the ground truth's, or a kind is missing.
         """
-        if self._masks and detections.masks is None:
-            raise ValueError("masks are to be evaluated, but the model gives none")
-        boxes = boxes_to_original(detections.boxes_xyxy, batch).cpu()
-        scores, labels = detections.scores.double().cpu(), detections.labels.cpu()
-        kept = detections.valid.cpu() & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-        sizes = batch.original_sizes.tolist()
-        for row, (sample, real) in enumerate(zip(batch.sample_ids.tolist(), batch.real.tolist(), strict=True)):
-            if not real:
-                continue
-            image, (height, width), keep = self._images[sample], sizes[row], kept[row]
-            if (image["height"], image["width"]) != (height, width):
-                raise ValueError(
-                    f"image {image['id']} is {width} x {height} pixels, its ground truth says "
-                    f"{image['width']} x {image['height']}"
-                )
-            rles = None
-            if self._masks and detections.masks is not None:
-                masks = detections.masks[row][keep.to(detections.masks.device)]
-                encoded = paste_masks_rle(masks, boxes[row][keep].float(), (height, width), _MASK_THRESHOLD)
-                rles = tuple(rle["counts"] for rle in encoded)
-            self.add_image(
-                ImageDetections(
-                    image_id=image["id"],
-                    boxes_xyxy=boxes[row][keep].numpy(),
-                    scores=scores[row][keep].numpy(),
-                    labels=labels[row][keep].numpy(),
-                    rles=rles,
-                )
-            )
+        found = BatchInImages(batch, detections, self._images)
+        self._see([image["id"] for image in found.images.values()])
+        for part in self._parts:
+            part.add(found)
 
     def add_image(self, found: ImageDetections) -> None:
-        """Takes one image's detections.
+        """Takes one image's objects, made by any means.
 
         Raises:
-            ValueError: if the image comes twice, or a label is not among the classes.
+            ValueError: if the image comes twice, a label is not among the classes, or objects are not all that is
+                compared.
         """
-        classes = len(self._category_ids)
-        if found.image_id in self._by_image:
-            raise ValueError(f"image {found.image_id} was evaluated twice")
-        if found.labels.size and not 0 <= found.labels.min() <= found.labels.max() < classes:
-            raise ValueError(
-                f"image {found.image_id}: labels {found.labels.min()} to {found.labels.max()}, "
-                f"the ground truth has {classes} classes"
-            )
-        self._by_image[found.image_id] = found.sorted()
+        if self._instances is None or len(self._parts) > 1:
+            raise ValueError(f"{', '.join(self.kinds)} are compared: objects alone are not enough")
+        self._see([found.image_id])
+        self._instances.add_image(found)
 
-    def state(self) -> list[ImageDetections]:
+    def state(self) -> State:
         """All that this evaluator holds, for `merge`."""
-        return list(self._by_image.values())
+        return sorted(self._seen), [part.state() for part in self._parts]
 
-    def merge(self, states: Iterable[Iterable[ImageDetections]]) -> None:
+    def merge(self, states: Iterable[State]) -> None:
         """Holds from now on what `states`, one a rank and this one's among them, hold together.
 
         Raises:
             ValueError: if two ranks evaluated the same image.
         """
-        everything = [found for state in states for found in state]
-        self._by_image = {}
-        for found in everything:
-            self.add_image(found)
+        states = list(states)
+        self._seen = set()
+        for seen, _ in states:
+            self._see(seen)
+        for place, part in enumerate(self._parts):
+            part.merge([parts[place] for _, parts in states])
 
     def compute(self) -> Evaluation:
         """The metrics.
@@ -182,40 +155,43 @@ class Evaluator:
         Raises:
             ValueError: if an image of the ground truth was not evaluated.
         """
-        missing = [image["id"] for image in self._images if image["id"] not in self._by_image]
+        missing = [image["id"] for image in self._images if image["id"] not in self._seen]
         if missing:
             raise ValueError(
                 f"{len(missing)} of {len(self._images)} images were not evaluated, the first {missing[:5]}"
             )
-        results = self._results()
-        names = [c["name"] for c in sorted(self._ground_truth["categories"], key=lambda c: c["id"])]
-        arrays = accumulate(self._ground_truth, results, "bbox")
-        metrics = headline(arrays, "box")
-        per_class = by_class(arrays, names, "box")
-        mask_curve = None
-        if self._masks:
-            mask_arrays = accumulate(self._ground_truth, results, "segm")
-            metrics |= headline(mask_arrays, "mask")
-            for name, table in by_class(mask_arrays, names, "mask").items():
-                per_class[name] |= table
-            mask_curve = pr_curve(mask_arrays, names)
+        outcomes = {prefix: outcome for part in self._parts for prefix, outcome in part.compute().items()}
+        per_class: dict[str, dict[str, float]] = {}
+        for outcome in outcomes.values():
+            for name, table in outcome.per_class.items():
+                per_class.setdefault(name, {}).update(table)
         return Evaluation(
-            metrics=metrics,
+            metrics={name: value for outcome in outcomes.values() for name, value in outcome.metrics.items()},
             per_class=per_class,
-            pr_curve=pr_curve(arrays, names),
-            mask_pr_curve=mask_curve,
-            results=results,
+            curves={prefix: outcome.curve for prefix, outcome in outcomes.items() if outcome.curve is not None},
+            results=None if self._instances is None else self._instances.results(),
         )
 
-    def _results(self) -> Results:
-        images = sorted(self._images, key=lambda image: image["id"])
-        found = [self._by_image[image["id"]] for image in images]
-        counts = [len(image.scores) for image in found]
-        return Results(
-            image_ids=np.repeat(np.array([image["id"] for image in images], dtype=np.int64), counts),
-            category_ids=self._category_ids[np.concatenate([image.labels for image in found])],
-            boxes_xyxy=np.concatenate([image.boxes_xyxy for image in found]),
-            scores=np.concatenate([image.scores for image in found]),
-            sizes=np.repeat(np.array([(i["height"], i["width"]) for i in images], dtype=np.int64), counts, axis=0),
-            rles=[rle for image in found for rle in image.rles or ()] if self._masks else None,
-        )
+    def _see(self, image_ids: Iterable[int]) -> None:
+        for image_id in image_ids:
+            if image_id in self._seen:
+                raise ValueError(f"image {image_id} was evaluated twice")
+            self._seen.add(image_id)
+
+
+_INSTANCE_KINDS = ("boxes", "masks", "keypoints", "rotated", "proposals")
+
+
+def _instance_kind(kind: str, truth: GroundTruth, settings: EvaluationConfig) -> InstanceKind:
+    match kind:
+        case "boxes":
+            return Boxes()
+        case "masks":
+            return Masks()
+        case "rotated":
+            return RotatedBoxes()
+        case "proposals":
+            return Proposals()
+        case "keypoints":
+            return Keypoints(num_keypoints=truth.num_keypoints, sigmas=settings.oks_sigmas)
+    raise ValueError(f"{kind!r} is no kind of prediction")

@@ -1,26 +1,21 @@
 """Boxes, masks and captions on an image, legible on a thumbnail as on a photograph."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from detcore.data import Objects
+from detcore.inference.colours import OPACITY, RGB, class_colour, font_of
+from detcore.inference.regions import Regions, name_regions, with_regions
 
 _SMALLEST_CANVAS = 720
 """Smaller images are enlarged until their longer side has so many pixels: captions need room."""
 _LARGEST_PANEL = 1000
 """Longer side of an image in a comparison, which is two images wide."""
-_MASK_OPACITY = 0.4
-# Told apart by most eyes, on dark and on light ground.
-_COLOURS = (
-    "#ff3b3b", "#1f9bff", "#22c55e", "#ffb300", "#c65bff", "#00d0d0", "#ff6fb5", "#a3d900", "#ff7a1a", "#6f7bff",
-)  # fmt: skip
-_GOLDEN_RATIO = 0.6180339887498949
-
-RGB = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
 
@@ -34,6 +29,10 @@ class Drawing:
         captions: n texts; an empty one leaves no tag.
         masks: (n, height, width) bool, or None.
         polygons: the rings, (k, 2) each, of n objects, or None.
+        keypoints: (n, K, 3), x, y and visibility or score, or None; drawn where that is above 0.
+        skeleton: pairs of keypoints that a line is drawn between.
+        boxes_xywha: (n, 5) rotated boxes, drawn for the upright ones, or None.
+        regions: drawn below all, or None.
     """
 
     boxes_xyxy: NDArray[np.float64]
@@ -41,6 +40,10 @@ class Drawing:
     captions: Sequence[str]
     masks: NDArray[np.bool_] | None = None
     polygons: Sequence[Sequence[NDArray[np.float64]]] | None = None
+    keypoints: NDArray[np.float64] | None = None
+    skeleton: Sequence[tuple[int, int]] = ()
+    boxes_xywha: NDArray[np.float64] | None = None
+    regions: Regions | None = None
 
 
 def truth_drawing(objects: Objects, categories: Sequence[str]) -> Drawing:
@@ -49,17 +52,14 @@ def truth_drawing(objects: Objects, categories: Sequence[str]) -> Drawing:
         categories[label] + (" (crowd)" if crowd else "")
         for label, crowd in zip(objects.labels.tolist(), objects.crowd.tolist(), strict=True)
     ]
-    return Drawing(boxes_xyxy=objects.boxes_xyxy, labels=objects.labels, captions=names, polygons=objects.polygons)
-
-
-def class_colour(label: int) -> RGB:
-    """A colour for a class, the same everywhere; the first ten are picked by hand."""
-    if label < len(_COLOURS):
-        red, green, blue = ImageColor.getrgb(_COLOURS[label])[:3]
-    else:
-        hue = int(360 * (label * _GOLDEN_RATIO % 1.0))
-        red, green, blue = ImageColor.getrgb(f"hsv({hue},{(65, 85)[label % 2]}%,{(95, 75)[label // 2 % 2]}%)")[:3]
-    return red, green, blue
+    return Drawing(
+        boxes_xyxy=objects.boxes_xyxy,
+        labels=objects.labels,
+        captions=names,
+        polygons=objects.polygons,
+        keypoints=objects.keypoints,
+        boxes_xywha=objects.boxes_xywha,
+    )
 
 
 def draw(image: Image.Image | NDArray[np.uint8], drawing: Drawing, *, max_side: int | None = None) -> Image.Image:
@@ -80,16 +80,28 @@ def draw(image: Image.Image | NDArray[np.uint8], drawing: Drawing, *, max_side: 
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
         canvas = canvas.resize(size, Image.Resampling.BICUBIC)
     line = max(2, round(max(canvas.size) / 400))
+    if drawing.regions is not None:
+        canvas = with_regions(canvas, drawing.regions)
     order = range(len(drawing.captions) - 1, -1, -1)
     for index in order:
         _draw_mask(canvas, drawing, index, factor, line)
     pen = ImageDraw.Draw(canvas)
     boxes: list[Box] = [tuple(box) for box in (np.asarray(drawing.boxes_xyxy, np.float64) * factor).tolist()]
     for index in order:
+        colour = class_colour(int(drawing.labels[index]))
         # A dark rim keeps the line visible on ground of its own colour.
-        pen.rectangle(_grown(boxes[index], line // 2 + 1), outline=(0, 0, 0), width=1)
-        pen.rectangle(_grown(boxes[index], line // 2), outline=class_colour(int(drawing.labels[index])), width=line)
+        if drawing.boxes_xywha is not None:
+            corners = _corners(drawing.boxes_xywha[index] * (factor, factor, factor, factor, 1.0))
+            pen.line(corners, fill=(0, 0, 0), width=line + 2, joint="curve")
+            pen.line(corners, fill=colour, width=line, joint="curve")
+        else:
+            pen.rectangle(_grown(boxes[index], line // 2 + 1), outline=(0, 0, 0), width=1)
+            pen.rectangle(_grown(boxes[index], line // 2), outline=colour, width=line)
+        if drawing.keypoints is not None:
+            _draw_keypoints(pen, drawing.keypoints[index] * (factor, factor, 1.0), drawing.skeleton, colour, line)
     _draw_captions(canvas, drawing, boxes, line)
+    if drawing.regions is not None:
+        name_regions(canvas, drawing.regions, factor)
     return canvas
 
 
@@ -104,7 +116,7 @@ def compare(
     panels = [draw(image, drawing, max_side=_LARGEST_PANEL) for drawing in (truth, prediction)]
     width, height = panels[0].size
     gap = max(4, width // 100)
-    font = _font(max(16, width // 32))
+    font = font_of(max(16, width // 32))
     band = round(font.size * 1.7)
     sheet = Image.new("RGB", (2 * width + gap, height + band), (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
@@ -113,6 +125,34 @@ def compare(
         pen.text((left + gap, band / 2), f"{title}: {len(drawing.captions)}", fill=(20, 20, 20), font=font, anchor="lm")
         sheet.paste(panel, (left, band))
     return sheet
+
+
+def _corners(box_xywha: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """The outline of a rotated box, closed."""
+    x, y, width, height, angle = box_xywha.tolist()
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
+    return [
+        (x + (a * width * cos + b * height * sin) / 2, y + (-a * width * sin + b * height * cos) / 2) for a, b in signs
+    ]
+
+
+def _draw_keypoints(
+    pen: ImageDraw.ImageDraw,
+    keypoints: NDArray[np.float64],
+    skeleton: Sequence[tuple[int, int]],
+    colour: RGB,
+    line: int,
+) -> None:
+    points = [(x, y) if shown > 0 else None for x, y, shown in keypoints.tolist()]
+    for first, second in skeleton:
+        start, end = points[first], points[second]
+        if start is not None and end is not None:
+            pen.line([start, end], fill=(0, 0, 0), width=line + 2)
+            pen.line([start, end], fill=colour, width=line)
+    for point in points:
+        if point is not None:
+            pen.circle(point, 1.5 * line, fill=(255, 255, 255), outline=colour, width=max(1, line // 2))
 
 
 def _draw_mask(canvas: Image.Image, drawing: Drawing, index: int, factor: float, line: int) -> None:
@@ -127,7 +167,7 @@ def _draw_mask(canvas: Image.Image, drawing: Drawing, index: int, factor: float,
     bitmap, corner = placed
     colour = class_colour(int(drawing.labels[index]))
     rim = ImageChops.subtract(bitmap, bitmap.filter(ImageFilter.MinFilter(2 * (line // 2) + 1)))
-    canvas.paste(colour, corner, bitmap.point(lambda value: value * _MASK_OPACITY))
+    canvas.paste(colour, corner, bitmap.point(lambda value: value * OPACITY))
     canvas.paste(colour, corner, rim)
 
 
@@ -162,7 +202,7 @@ def _filled(
 def _draw_captions(canvas: Image.Image, drawing: Drawing, boxes: Sequence[Box], line: int) -> None:
     """A tag at each box, clear of the tags of better objects where there is a place; else below them."""
     pen = ImageDraw.Draw(canvas)
-    font = _font(max(16, round(max(canvas.size) / 54)))
+    font = font_of(max(16, round(max(canvas.size) / 54)))
     pad = max(2, line)
     height = round(font.size * 1.25)
     tags: list[tuple[Box, str, RGB]] = []
@@ -188,12 +228,6 @@ def _tag_places(box: Box, tag: tuple[int, int], canvas: tuple[int, int]) -> list
     # A box in a corner of a small picture: pushed inside.
     pushed = (min(max(x1, 0.0), max(canvas[0] - width, 0.0)), min(max(y1, 0.0), max(canvas[1] - height, 0.0)))
     return [(x, y, x + width, y + height) for x, y in inside or [pushed]]
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return font
 
 
 def _grown(box: Box, by: float) -> Box:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detcore.config.data import ResizeFixed, ResizeShortestEdge
 from detcore.config.model import ModelConfig
-from detcore.config.section import Count, Positive, Section
+from detcore.config.section import Count, CountOrZero, Positive, Section
 from detcore.inference.predictor import Predictor
 from detcore.inference.preprocessing import Preprocessing
 from detcore.models import build_model
@@ -36,6 +36,12 @@ class PublishedData(Section):
     content_hash: str
 
 
+class PublishedKeypoints(Section):
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[CountOrZero, CountOrZero], ...] = ()
+    """Pairs of 0-based keypoints that a line is drawn between."""
+
+
 class PublishedModel(Section):
     """What `model.json` says.
 
@@ -47,6 +53,10 @@ class PublishedModel(Section):
     num_classes: Count
     labels: tuple[str, ...]
     """By 0-based class."""
+    semantic_labels: tuple[str, ...] = ()
+    """By 0-based class of pixels, where the model tells them."""
+    keypoints: PublishedKeypoints | None = None
+    """What the objects' keypoints are, where the model finds them."""
     preprocessing: PublishedPreprocessing
     metrics: dict[str, float]
     data: PublishedData
@@ -131,10 +141,13 @@ def load_folder(path: Path | str, *, device: str = "auto", model: nn.Module | No
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{folder}: the weights do not fit the model: {_one_line(error)}") from error
-    preprocessing = description.preprocessing
+    preprocessing, keypoints = description.preprocessing, description.keypoints
     return Predictor(
         model=model,
         labels=description.labels,
+        semantic_labels=description.semantic_labels,
+        keypoint_names=() if keypoints is None else keypoints.names,
+        skeleton=() if keypoints is None else keypoints.skeleton,
         preprocessing=Preprocessing(
             transform=preprocessing.transform,
             image_mean=preprocessing.image_mean,

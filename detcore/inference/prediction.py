@@ -1,6 +1,7 @@
 """What a detector saw in one image."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detcore.inference.draw import Drawing, draw
+from detcore.inference.regions import Regions
 from detcore.inference.sources import ImageSource, read_rgb
+from detcore.ops import PanopticSegment
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +27,14 @@ class Prediction:
         scores: (n,) float32 in [0, 1].
         labels: (n,) int64, 0-based classes.
         class_names: n names.
-        masks: (n, height, width) bool, or None where the detector predicts none.
+        masks: (n, height, width) bool, or None where the detector predicts none; so with all that follows.
+        keypoints: (n, K, 3) float64, x, y and a score.
+        keypoint_names, skeleton: K names, and the pairs of keypoints that a line is drawn between.
+        boxes_xywha: (n, 5) float64, (cx, cy, w, h, angle in degrees, counter-clockwise as one sees it).
+        semantic: (height, width) integer, the class of each pixel.
+        semantic_names: by 0-based class of pixels.
+        panoptic: (height, width) int32, the segment of each pixel, 0 where there is none.
+        segments: what `panoptic` numbers.
     """
 
     source: ImageSource
@@ -35,6 +45,14 @@ class Prediction:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     masks: NDArray[np.bool_] | None = None
+    keypoints: NDArray[np.float64] | None = None
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+    boxes_xywha: NDArray[np.float64] | None = None
+    semantic: NDArray[np.integer] | None = None
+    semantic_names: tuple[str, ...] = ()
+    panoptic: NDArray[np.int32] | None = None
+    segments: tuple[PanopticSegment, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -45,9 +63,36 @@ class Prediction:
         return str(self.source) if isinstance(self.source, Path) else None
 
     def drawing(self) -> Drawing:
-        """Boxes, masks and captions such as 'cat 0.93'."""
-        captions = [f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)]
-        return Drawing(boxes_xyxy=self.boxes_xyxy, labels=self.labels, captions=captions, masks=self.masks)
+        """All that was found, with captions such as 'cat 0.93'."""
+        regions = None
+        if self.panoptic is not None:
+            stuff = [segment for segment in self.segments if not segment.is_thing]
+            regions = Regions(
+                ids=np.where(np.isin(self.panoptic, [segment.id for segment in stuff]), self.panoptic, 0),
+                labels={segment.id: segment.category for segment in stuff},
+                names={segment.id: self.semantic_name(segment.category) for segment in stuff},
+            )
+        elif self.semantic is not None:
+            classes = np.unique(self.semantic).tolist()
+            regions = Regions(
+                ids=self.semantic.astype(np.int32) + 1,
+                labels={label + 1: label for label in classes},
+                names={label + 1: self.semantic_name(label) for label in classes},
+            )
+        return Drawing(
+            boxes_xyxy=self.boxes_xyxy,
+            labels=self.labels,
+            captions=[f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)],
+            masks=self.masks,
+            keypoints=self.keypoints,
+            skeleton=self.skeleton,
+            boxes_xywha=self.boxes_xywha,
+            regions=regions,
+        )
+
+    def semantic_name(self, label: int) -> str:
+        """The name of a class of pixels, or its number where the model has no names for them."""
+        return self.semantic_names[label] if self.semantic_names else str(label)
 
     def draw(self) -> Image.Image:
         """The image with what was found on it; a small image is enlarged. A file is read again."""
@@ -58,31 +103,65 @@ class Prediction:
         masks = self._rles()
         detections = []
         for index, class_name in enumerate(self.class_names):
-            row = {
+            row: dict[str, Any] = {
                 "class_name": class_name,
                 "label": int(self.labels[index]),
                 "score": float(self.scores[index]),
                 "box_xyxy": self.boxes_xyxy[index].tolist(),
             }
-            detections.append({**row, "mask": masks[index]} if masks is not None else row)
-        return {"image": self.name, "height": self.height, "width": self.width, "detections": detections}
+            if masks is not None:
+                row["mask"] = masks[index]
+            if self.boxes_xywha is not None:
+                row["box_xywha"] = self.boxes_xywha[index].tolist()
+            if self.keypoints is not None:
+                row["keypoints"] = self.keypoints[index].tolist()
+            detections.append(row)
+        values: dict[str, Any] = {
+            "image": self.name,
+            "height": self.height,
+            "width": self.width,
+            "detections": detections,
+        }
+        if self.keypoints is not None:
+            values["keypoint_names"] = list(self.keypoint_names)
+        if self.semantic is not None:
+            classes = np.unique(self.semantic).tolist()
+            rles = _encoded([self.semantic == label for label in classes])
+            values["semantic"] = [
+                {"class_name": self.semantic_name(label), "label": label, "mask": rle}
+                for label, rle in zip(classes, rles, strict=True)
+            ]
+        if self.panoptic is not None:
+            rles = _encoded([self.panoptic == segment.id for segment in self.segments])
+            values["panoptic"] = [
+                {**asdict(segment), "mask": rle} for segment, rle in zip(self.segments, rles, strict=True)
+            ]
+        return values
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """COCO's results list; `category_id` is the label + 1, as in data sets that detcore prepares."""
         masks = self._rles()
         rows = []
         for index, (x1, y1, x2, y2) in enumerate(self.boxes_xyxy.tolist()):
-            row = {
+            row: dict[str, Any] = {
                 "image_id": image_id,
                 "category_id": int(self.labels[index]) + 1,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": float(self.scores[index]),
             }
-            rows.append({**row, "segmentation": masks[index]} if masks is not None else row)
+            if masks is not None:
+                row["segmentation"] = masks[index]
+            if self.boxes_xywha is not None:
+                row["bbox_rotated"] = self.boxes_xywha[index].tolist()
+            if self.keypoints is not None:  # COCO numbers pixels, whose centres lie half a pixel further
+                row["keypoints"] = (self.keypoints[index] - (0.5, 0.5, 0.0)).ravel().tolist()
+            rows.append(row)
         return rows
 
     def _rles(self) -> list[dict[str, Any]] | None:
-        if self.masks is None:
-            return None
-        rles = [coco_mask.encode(np.asfortranarray(mask.view(np.uint8))) for mask in self.masks]
-        return [{"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in rles]
+        return None if self.masks is None else _encoded(self.masks)
+
+
+def _encoded(masks: Iterable[NDArray[np.bool_]]) -> list[dict[str, Any]]:
+    rles = [coco_mask.encode(np.asfortranarray(mask.view(np.uint8))) for mask in masks]
+    return [{"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in rles]

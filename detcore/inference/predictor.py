@@ -15,10 +15,10 @@ from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.sources import ImageSource, Source, expand, read_rgb
 from detcore.inference.views import AugmentedPreprocessing
 from detcore.models.augmented import AugmentedDetector
-from detcore.ops import paste_masks
+from detcore.ops import PanopticSegment, panoptic, paste_masks, semantic_map
 from detcore.structures.batch import Batch, Detections
 from detcore.structures.boxes import larger_than
-from detcore.structures.coordinates import boxes_to_original
+from detcore.structures.coordinates import boxes_to_original, keypoints_to_original, rotated_to_original
 
 _MASK_THRESHOLD = 0.5
 
@@ -34,6 +34,9 @@ class Predictor:
     Args:
         model: a detector; put on `device`, in evaluation mode.
         labels: class names by 0-based class.
+        semantic_labels: names by 0-based class of pixels, where it tells them.
+        keypoint_names: of the keypoints, where it finds them.
+        skeleton: pairs of 0-based keypoints that a line is drawn between.
         preprocessing: what the model was evaluated with.
         device: where it runs.
     """
@@ -45,9 +48,15 @@ class Predictor:
         labels: Sequence[str],
         preprocessing: Preprocessing | AugmentedPreprocessing,
         device: torch.device,
+        semantic_labels: Sequence[str] = (),
+        keypoint_names: Sequence[str] = (),
+        skeleton: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.model = model.to(device).eval()
         self.labels = tuple(labels)
+        self.semantic_labels = tuple(semantic_labels)
+        self.keypoint_names = tuple(keypoint_names)
+        self.skeleton = tuple(skeleton)
         self.preprocessing = preprocessing
         self.device = device
 
@@ -126,23 +135,60 @@ class Predictor:
         predictions: dict[int, Prediction] = {}
         for members in groups.values():
             batch, detections = self.detect([images[index] for index in members])
-            boxes = boxes_to_original(detections.boxes_xyxy, batch)
-            kept = detections.valid & (detections.scores >= score_threshold) & larger_than(boxes, 0.0)
+            seen = _Seen(batch, detections, score_threshold)
             for row, index in enumerate(members):
-                height, width = images[index].shape[:2]
-                keep, own_boxes = kept[row], boxes[row][kept[row]]
-                labels = detections.labels[row][keep].cpu().numpy()
-                predictions[index] = Prediction(
-                    source=read[index][0],
-                    height=height,
-                    width=width,
-                    boxes_xyxy=own_boxes.cpu().numpy(),
-                    scores=detections.scores[row][keep].float().cpu().numpy(),
-                    labels=labels,
-                    class_names=tuple(self.labels[label] for label in labels),
-                    masks=_pasted(detections, row, keep, own_boxes, (height, width)),
-                )
+                predictions[index] = self._prediction(seen, row, read[index])
         return [predictions[index] for index in range(len(read))]
+
+    def _prediction(self, seen: "_Seen", row: int, read: _Read) -> Prediction:
+        source, image = read
+        height, width = image.shape[:2]
+        detections, keep = seen.detections, seen.kept[row]
+        boxes, labels = seen.boxes_xyxy[row][keep], detections.labels[row][keep].cpu().numpy()
+        ids: NDArray[np.int32] | None = None
+        segments: tuple[PanopticSegment, ...] = ()
+        if "panoptic" in getattr(self.model, "predicts", ()):
+            map_of_ids, found = panoptic(detections, seen.batch, row, self.model.panoptic_limits)  # type: ignore[arg-type]
+            ids, segments = map_of_ids.cpu().numpy(), tuple(found)
+        return Prediction(
+            source=source,
+            height=height,
+            width=width,
+            boxes_xyxy=boxes.cpu().numpy(),
+            scores=detections.scores[row][keep].float().cpu().numpy(),
+            labels=labels,
+            class_names=tuple(self.labels[label] for label in labels),
+            masks=_pasted(detections, row, keep, boxes, (height, width)),
+            keypoints=None if seen.keypoints is None else seen.keypoints[row][keep].cpu().numpy(),
+            keypoint_names=self.keypoint_names,
+            skeleton=self.skeleton,
+            boxes_xywha=None if seen.boxes_xywha is None else seen.boxes_xywha[row][keep].cpu().numpy(),
+            semantic=seen.semantic(row, (height, width)),
+            semantic_names=self.semantic_labels,
+            panoptic=ids,
+            segments=segments,
+        )
+
+
+class _Seen:
+    """A batch's detections in the pixels of its images, and which of them are kept."""
+
+    def __init__(self, batch: Batch, detections: Detections, score_threshold: float) -> None:
+        self.batch, self.detections = batch, detections
+        self.boxes_xyxy = boxes_to_original(detections.boxes_xyxy, batch)
+        enough = detections.scores >= score_threshold
+        self.kept = detections.valid & enough & larger_than(self.boxes_xyxy, 0.0)
+        rotated, points = detections.boxes_xywha, detections.keypoints
+        self.boxes_xywha = None if rotated is None else rotated_to_original(rotated, batch)
+        self.keypoints = None if points is None else keypoints_to_original(points, batch)
+
+    def semantic(self, row: int, image_size: tuple[int, int]) -> NDArray[np.integer] | None:
+        if self.detections.semantic is None:
+            return None
+        classes: NDArray[np.integer] = (
+            semantic_map(self.detections.semantic, self.batch, row, image_size=image_size).cpu().numpy()
+        )
+        return classes
 
 
 def _read(sources: Sequence[ImageSource], on_unreadable: OnUnreadable | None) -> list[_Read]:

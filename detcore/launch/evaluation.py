@@ -15,7 +15,7 @@ from torch import nn
 from detcore.config import Config
 from detcore.data import ShardedSplit, build_loader
 from detcore.data.shards import read_description as read_dataset
-from detcore.engine import Precision, evaluate, predicts
+from detcore.engine import Precision, evaluate, evaluator_of, ground_truth
 from detcore.engine.atomic import write_file
 from detcore.evaluation import Evaluation, PRCurve, save_pr_curve
 from detcore.inference import Predictor, PublishedModel, load_folder, read_description
@@ -34,9 +34,10 @@ PNG_SIGNATURE = b"\x89PNG"
 def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dict[str, float]:
     """Measures `<run_dir>/model` on the test split, in this process.
 
-    Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv`, `pr_curve.csv` (and `mask_pr_curve.csv`) with a
-    picture of each, `pictures/` of predictions beside the truth, and `example.jpg`, an image to try the model on. Logs
-    the same to the run that trained the model. Where the data has no test split it says so, and the files are empty.
+    Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv`, `pr_curve.csv` of the first kind of object that is
+    compared (boxes where there are any; then `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of
+    predictions beside the truth, and `example.jpg`, an image to try the model on. Logs the same to the run that trained
+    the model. Where the data has no test split it says so, and the files are empty.
 
     Args:
         model: your own module, where the published model is one; its weights are loaded into it.
@@ -63,8 +64,7 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
         scores = evaluate(
             predictor.model.to(precision.dtype),
             loader,
-            ground_truth=split.to_coco(),
-            masks=predicts(predictor.model, "masks") and split.has_masks,
+            evaluator=evaluator_of(predictor.model, ground_truth(split), config.engine.evaluation),
             precision=precision,
         )
     assert scores is not None and scores.evaluation is not None
@@ -115,27 +115,27 @@ def _ensure_its_shards(config: Config, published: PublishedModel) -> None:
 
 
 def _begin(folder: Path, published: PublishedModel, metrics: Mapping[str, float]) -> None:
-    """An empty folder, then figures, and of which weights they are."""
+    """An empty folder, then figures, of which weights they are, and the curve that the pipeline asks for, empty."""
     shutil.rmtree(folder, ignore_errors=True)  # it may be of other weights
     folder.mkdir(parents=True)
     write_file(folder / "metrics.json", (json.dumps(dict(metrics), indent=2) + "\n").encode())
     write_file(folder / MODEL_SHA256, f"{published.weights_sha256}\n".encode())
+    write_file(folder / "pr_curve.csv", b"recall,mean\n")
 
 
 def _write_none(folder: Path, published: PublishedModel) -> None:
     """What the pipeline goes on with where there was nothing to measure."""
     _begin(folder, published, {})
-    write_file(folder / "pr_curve.csv", b"recall,mean\n")
 
 
 def _write(evaluation: Evaluation, folder: Path, published: PublishedModel) -> None:
     _begin(folder, published, evaluation.metrics)
     rows = [{"class": name, **values} for name, values in evaluation.per_class.items()]
     _write_csv(folder / "per_class.csv", rows)
-    for prefix, curve in (("", evaluation.pr_curve), ("mask_", evaluation.mask_pr_curve)):
-        if curve is not None:
-            _write_csv(folder / f"{prefix}pr_curve.csv", _wide(curve))
-            save_pr_curve(curve, folder / f"{prefix}pr_curve.png")
+    for index, (prefix, curve) in enumerate(evaluation.curves.items()):
+        name = f"{prefix}_pr_curve" if index else "pr_curve"
+        _write_csv(folder / f"{name}.csv", _wide(curve))
+        save_pr_curve(curve, folder / f"{name}.png")
 
 
 def _wide(curve: PRCurve) -> list[Mapping[str, Any]]:
@@ -146,7 +146,7 @@ def _wide(curve: PRCurve) -> list[Mapping[str, Any]]:
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
     writer.writerows(rows)
     write_file(path, text.getvalue().encode())

@@ -15,6 +15,9 @@ from detcore.evaluation import save_pr_curve
 from detcore.models import build_model
 from detcore.tracking import RunHandle, TrackingCallback
 
+_OF_PIXELS = ("semantic_fpn", "deeplab")
+"""Models whose classes are those of pixels, not of objects."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -36,9 +39,10 @@ class Job:
         """The module to train: the same weights on every rank."""
         if self.model is not None:
             return self.model
-        categories = read_description(Path(self.config.data.shards))["categories"]
+        data = read_description(Path(self.config.data.shards))
+        names = data.get("semantic_classes", ()) if self.config.model.type in _OF_PIXELS else data["categories"]
         torch.manual_seed(self.config.seed)
-        return build_model(self.config.model, num_classes=len(categories), class_counts=self._class_counts())
+        return build_model(self.config.model, num_classes=len(names), class_counts=self._class_counts())
 
     def _class_counts(self) -> list[int] | None:
         """Training images of each class, where the model's loss asks for them."""

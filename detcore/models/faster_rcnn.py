@@ -7,7 +7,7 @@ from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.heads.box_head import RegionHead, RegionPredictions
 from detcore.models.heads.cascade_head import CascadeHead
 from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
-from detcore.models.proposals.rpn import RPN
+from detcore.models.proposals.rpn import RPN, AnchorPredictions
 from detcore.models.proposals.stage import ProposalStage
 from detcore.models.selection import DetectionLimits, select_detections
 from detcore.structures.batch import Batch, Detections, Targets
@@ -16,6 +16,9 @@ MAX_CANDIDATES = 10_000
 """Scored boxes of an image that go into non-maximum suppression, the best. Above a threshold of 0.05 there are hundreds
 at most: of a proposal, whose scores add up to one, no more than 20 classes. Only thresholds far below, as for LVIS with
 its 1203 classes, leave more."""
+
+Dense = tuple[list[Tensor], AnchorPredictions]
+"""What works on whole feature maps: the neck's levels, the RPN's predictions."""
 
 
 class FasterRCNN(ProposalStage):
@@ -50,15 +53,22 @@ class FasterRCNN(ProposalStage):
         losses, _, _ = self._first_losses(batch)
         return losses
 
-    def _first_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
-        """Of both stages; with the levels that regions are pooled from, and the regions trained on."""
-        losses, features, regions = self._proposal_losses(batch)
+    def _first_losses(
+        self, batch: Batch, dense: Dense | None = None
+    ) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
+        """Of both stages; with the levels that regions are pooled from, and the regions trained on.
+
+        `dense` is what the dense part gave, where it was run already.
+        """
+        losses, features, regions = self._proposal_losses(batch, dense)
         return losses | self.box_head.losses(features, regions, batch), features, regions
 
-    def _proposal_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
+    def _proposal_losses(
+        self, batch: Batch, dense: Dense | None = None
+    ) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
         """Of the first stage; and what the second one trains on."""
         targets = required_targets(batch)
-        features, predictions = self.dense(batch.images)
+        features, predictions = dense or self.dense(batch.images)
         losses = self.rpn.losses(predictions, batch, targets)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)
         regions = self.region_sampler(proposals, batch, targets)
@@ -87,8 +97,8 @@ class FasterRCNN(ProposalStage):
         """
         return self.describe(self.features(batch.images)[: self.neck.num_region_levels], detections)
 
-    def _detect_boxes(self, batch: Batch) -> tuple[Detections, list[Tensor]]:
-        features, predictions = self.dense(batch.images)
+    def _detect_boxes(self, batch: Batch, dense: Dense | None = None) -> tuple[Detections, list[Tensor]]:
+        features, predictions = dense or self.dense(batch.images)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.test_limits)
         features = features[: self.neck.num_region_levels]
         return self._select(self.box_head.predict(features, proposals), proposals.valid, batch), features

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detcore.models.backbones.backbone import Backbone, Neck
-from detcore.models.faster_rcnn import FasterRCNN, required_targets
+from detcore.models.faster_rcnn import Dense, FasterRCNN, required_targets
 from detcore.models.heads.box_head import RegionHead
 from detcore.models.heads.cascade_head import CascadeHead
 from detcore.models.heads.mask_head import MaskHead
@@ -19,7 +19,7 @@ from detcore.structures.batch import Batch, Detections, Polygons
 class MaskRCNN(FasterRCNN):
     """Faster R-CNN whose detections have masks. `mask_head` is trained on the positive regions."""
 
-    predicts = ("boxes", "masks")
+    predicts: tuple[str, ...] = ("boxes", "masks")
 
     def __init__(
         self,
@@ -39,8 +39,12 @@ class MaskRCNN(FasterRCNN):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Those of Faster R-CNN and loss_mask. Raises ValueError where the targets have no outlines."""
+        return self._instance_losses(batch)
+
+    def _instance_losses(self, batch: Batch, dense: Dense | None = None) -> dict[str, Tensor]:
+        """`losses`; `dense` is what the dense part gave, where it was run already."""
         polygons = required_polygons(batch)
-        losses, features, regions = self._first_losses(batch)
+        losses, features, regions = self._first_losses(batch, dense)
         return losses | self.mask_head.losses(features, regions, polygons)
 
     def describe(self, features: list[Tensor], detections: Detections) -> Detections:

@@ -13,14 +13,19 @@ from detcore.ops.matching import match_anchors, match_anchors_rotated
 from detcore.ops.ms_deform_attn import ms_deform_attn
 from detcore.ops.multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_rotated
 from detcore.ops.nms import batched_nms, nms, nms_padded
+from detcore.ops.panoptic import PanopticLimits, PanopticSegment, merge_panoptic, panoptic
 from detcore.ops.random import keyed_uniform
 from detcore.ops.roi_align import roi_align
 from detcore.ops.roi_align_rotated import roi_align_rotated
 from detcore.ops.rotated import batched_nms_rotated, box_iou_rotated, nms_rotated, nms_rotated_padded
+from detcore.ops.semantic import semantic_map
 from detcore.ops.soft_nms import soft_nms_padded
 from detcore.ops.warp import warp_normalize
+from detcore.ops.warp_nearest import warp_nearest
 
 __all__ = [
+    "PanopticLimits",
+    "PanopticSegment",
     "batched_nms",
     "batched_nms_rotated",
     "box_iou_rotated",
@@ -31,6 +36,7 @@ __all__ = [
     "keyed_uniform",
     "match_anchors",
     "match_anchors_rotated",
+    "merge_panoptic",
     "ms_deform_attn",
     "multilevel_roi_align",
     "multilevel_roi_align_rotated",
@@ -38,12 +44,15 @@ __all__ = [
     "nms_padded",
     "nms_rotated",
     "nms_rotated_padded",
+    "panoptic",
     "paste_masks",
     "paste_masks_rle",
     "polygon_roi_masks",
     "roi_align",
     "roi_align_rotated",
+    "semantic_map",
     "sigmoid_focal_loss",
     "soft_nms_padded",
+    "warp_nearest",
     "warp_normalize",
 ]

@@ -46,13 +46,10 @@ class Evaluation(Protocol):
     """What is asked of `detcore.evaluation.Evaluation`."""
 
     @property
-    def pr_curve(self) -> Curve: ...
+    def curves(self) -> Mapping[str, Curve]: ...
 
     @property
-    def mask_pr_curve(self) -> Curve | None: ...
-
-    @property
-    def results(self) -> Results: ...
+    def results(self) -> Results | None: ...
 
 
 class Result(Protocol):
@@ -150,13 +147,12 @@ class TrackingCallback:
                 picture.save(path, compress_level=1)
                 key = f"predictions/{index:02d}"
                 self._outbox.put({"kind": "image", "path": str(path), "key": key, "step": step, "time_ms": now})
-            for name, curve in (("box", evaluation.pr_curve), ("mask", evaluation.mask_pr_curve)):
-                if curve is not None:
-                    path = folder / f"{name}-step-{step:08d}.png"
-                    self._save_curve(curve, path)
-                    path.with_suffix(".json").write_text(json.dumps(curve.rows()))
-                    for suffix in (".png", ".json"):
-                        file = str(path.with_suffix(suffix))
-                        self._outbox.put({"kind": "file", "path": file, "folder": "pr_curves"})
+            for name, curve in evaluation.curves.items():
+                path = folder / f"{name}-step-{step:08d}.png"
+                self._save_curve(curve, path)
+                path.with_suffix(".json").write_text(json.dumps(curve.rows()))
+                for suffix in (".png", ".json"):
+                    file = str(path.with_suffix(suffix))
+                    self._outbox.put({"kind": "file", "path": file, "folder": "pr_curves"})
         except Exception as error:  # a full disk or an odd image must not end the training
             _log.warning("no pictures of step %d for MLflow: %s", step, one_line(error))

@@ -1,6 +1,7 @@
 """Predictions beside the truth, for a few images of the validation split."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +37,12 @@ class Results(Protocol):
     @property
     def rles(self) -> Sequence[bytes] | None: ...
 
+    @property
+    def keypoints(self) -> NDArray[np.float64] | None: ...
+
+    @property
+    def boxes_xywha(self) -> NDArray[np.float64] | None: ...
+
 
 class Pictures:
     """Draws the same images each time, evenly spread over the split, so that progress shows.
@@ -49,14 +56,17 @@ class Pictures:
         self._split = split
         self._indices = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)).tolist()
 
-    def draw(self, results: Results) -> list[Image.Image]:
-        """One picture an image, truth on the left, detections from a score of 0.5 on the right."""
-        return [self._compare(index, results) for index in self._indices]
+    def draw(self, results: Results | None) -> list[Image.Image]:
+        """One picture an image, truth on the left, detections from a score of 0.5 on the right. None: no pictures."""
+        return [] if results is None else [self._compare(index, results) for index in self._indices]
 
     def _compare(self, index: int, results: Results) -> Image.Image:
         split = self._split
         truth = truth_drawing(split.objects(index), split.categories)
         prediction = prediction_drawing(results, int(split.image_ids[index]), split.categories)
+        if split.keypoints is not None:
+            lines = split.keypoints.skeleton
+            truth, prediction = replace(truth, skeleton=lines), replace(prediction, skeleton=lines)
         return compare(read_image(split.read(index))[0], truth, prediction)
 
 
@@ -73,4 +83,6 @@ def prediction_drawing(results: Results, image_id: int, categories: Sequence[str
         labels=labels,
         captions=[f"{categories[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)],
         masks=masks,
+        keypoints=None if results.keypoints is None else results.keypoints[rows],
+        boxes_xywha=None if results.boxes_xywha is None else results.boxes_xywha[rows],
     )

@@ -73,7 +73,8 @@ def register(
     """
     published = read_description(model_dir)
     figures = {"val": dict(published.metrics if metrics_val is None else metrics_val), "test": dict(metrics_test or {})}
-    monitor, name, alias = config.engine.monitor, config.tracking.registered_name, config.tracking.champion_alias
+    monitor = config.engine.monitored(figures["val"])
+    name, alias = config.tracking.registered_name, config.tracking.champion_alias
     if not math.isfinite(figures["val"].get(monitor, math.nan)):
         raise ValueError(f"{model_dir}: no {monitor} (engine.monitor) on val, only {', '.join(sorted(figures['val']))}")
     uri = tracking_uri(config.tracking)
@@ -175,7 +176,7 @@ def _tags(config: Config, published: PublishedModel, figures: Mapping[str, Mappi
     return {
         WEIGHTS_SHA256: published.weights_sha256,
         "labels": json.dumps(published.labels),
-        "monitor": config.engine.monitor,
+        "monitor": config.engine.monitored(figures["val"]),
         "data.name": published.data.name,
         "data.content_hash": published.data.content_hash,
         VAL_HASH: _val_hash(config, published),

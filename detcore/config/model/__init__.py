@@ -32,6 +32,18 @@ from detcore.config.model.rotated import (
     RotatedRetinaNet,
     RotatedRPN,
 )
+from detcore.config.model.semantic import (
+    CoarseMaskHead,
+    DeepLab,
+    DeepLabHead,
+    DeepLabResNetBackbone,
+    PanopticFPN,
+    PanopticLimits,
+    PointHead,
+    PointRend,
+    SemanticFPN,
+    SemanticFPNHead,
+)
 from detcore.config.section import Count, Section
 
 
@@ -52,6 +64,10 @@ ModelConfig = Annotated[
     | KeypointRCNN
     | RotatedFasterRCNN
     | RotatedRetinaNet
+    | SemanticFPN
+    | PanopticFPN
+    | DeepLab
+    | PointRend
     | OwnModel,
     Field(discriminator="type"),
 ]
@@ -66,6 +82,10 @@ __all__ = [
     "Backbone",
     "BoxHead",
     "CascadeHead",
+    "CoarseMaskHead",
+    "DeepLab",
+    "DeepLabHead",
+    "DeepLabResNetBackbone",
     "Dense",
     "DenseHead",
     "DenseSelection",
@@ -82,6 +102,10 @@ __all__ = [
     "NoNeck",
     "Norm",
     "OwnModel",
+    "PanopticFPN",
+    "PanopticLimits",
+    "PointHead",
+    "PointRend",
     "ProposalNetwork",
     "Proposing",
     "RegionHead",
@@ -95,5 +119,7 @@ __all__ = [
     "RotatedRPN",
     "RotatedRetinaNet",
     "Selection",
+    "SemanticFPN",
+    "SemanticFPNHead",
     "TimmBackbone",
 ]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detcore.config.data import Split
+from detcore.data.keypoints import KeypointLayout
+from detcore.data.label_maps import LabelMaps
 
 Splits = Mapping[str, Split]
 """Where the configuration says that the splits lie."""
@@ -35,12 +37,14 @@ class RawSplit:
         images: a row an image, of `IMAGE_SCHEMA`.
         objects: a row an object, of `annotations.SCHEMA`; `sample` is a row of `images`.
         source: the annotation file or folder, for messages.
+        maps: the semantic or panoptic map of each image, or None.
     """
 
     folder: Path
     images: pa.RecordBatch
     objects: pa.RecordBatch
     source: str
+    maps: LabelMaps | None = None
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """These images, in this order, with their objects in the order of the images."""
@@ -52,15 +56,23 @@ class RawSplit:
         objects = self.objects.take(pa.array(kept)).set_column(
             0, self.objects.schema.field("sample"), pa.array(samples[kept])
         )
-        return replace(self, images=self.images.take(pa.array(rows)), objects=objects)
+        maps = None if self.maps is None else self.maps.take(rows)
+        return replace(self, images=self.images.take(pa.array(rows)), objects=objects, maps=maps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawDataset:
-    """What a reader found: names by 0-based class, and the splits that the source has."""
+    """What a reader found: names by 0-based class, and the splits that the source has.
+
+    Attributes:
+        keypoints: what the keypoints of the objects are, or None.
+        semantic_classes: names by class of the semantic maps; none where there are no maps.
+    """
 
     categories: tuple[str, ...]
     splits: dict[str, RawSplit]
+    keypoints: KeypointLayout | None = None
+    semantic_classes: tuple[str, ...] = ()
 
 
 def images_batch(

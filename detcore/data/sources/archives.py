@@ -43,7 +43,14 @@ def fetch_archives(root: Path, source: Archives, *, progress: bool) -> None:
         path = downloads / f"{number}-{PurePosixPath(unquote(urlsplit(archive.url).path)).name}"
         download(archive.url, path, sha256=archive.sha256, progress=progress)
         try:
-            unpack(path, unpacked / safe_path(archive.folder), progress=progress)
+            folder = unpacked / safe_path(archive.folder)
+            unpack(path, folder, progress=progress)
+            for name in archive.inner:
+                inner = folder / safe_path(name)
+                if not inner.is_file():
+                    raise ValueError(f"{path}: holds no {name}")
+                unpack(inner, inner.parent, progress=progress)
+                inner.unlink()
         except BaseException:
             shutil.rmtree(unpacked, ignore_errors=True)
             raise

@@ -9,6 +9,7 @@ from detcore.config import model as config_of
 from detcore.models.build.dense import build_fcos, build_retinanet
 from detcore.models.build.keypoint import build_keypoint_rcnn
 from detcore.models.build.rcnn import build_mask_rcnn, proposing_parts, rcnn_parts
+from detcore.models.build.semantic import build_deeplab, build_panoptic_fpn, build_point_rend, build_semantic_fpn
 from detcore.models.faster_rcnn import FasterRCNN
 from detcore.models.proposal_network import ProposalNetwork
 from detcore.models.rotated_faster_rcnn import RotatedFasterRCNN
@@ -49,6 +50,14 @@ def build_model(
             model = build_fcos(config, num_classes, load_weights)
         case config_of.KeypointRCNN():
             model = build_keypoint_rcnn(config, num_classes, load_weights)
+        case config_of.SemanticFPN():
+            model = build_semantic_fpn(config, num_classes, load_weights)
+        case config_of.PanopticFPN():
+            model = build_panoptic_fpn(config, num_classes, load_weights)
+        case config_of.DeepLab():
+            model = build_deeplab(config, num_classes, load_weights)
+        case config_of.PointRend():
+            model = build_point_rend(config, num_classes, load_weights)
         case config_of.OwnModel():
             raise ValueError("model.type is 'own': hand the module itself over, as detcore.fit(model=...)")
     return model.to(memory_format=torch.channels_last)

@@ -82,3 +82,39 @@ def data_config(root: Path, shards: Path, **changes) -> DataConfig:
     resize = [{"type": "resize_fixed", "height": 32, "width": 32}]
     values = {"name": "mine", "format": "coco", "root": str(root), "shards": str(shards)}
     return DataConfig(**{**values, "train_transforms": resize, "test_transforms": resize, **changes})
+
+
+def write_panoptic(root: Path, *, split: str = "train", instances: bool = False) -> None:
+    """Two images of 48 x 64: in the first two things (the second a crowd region) over sky, in the second grass alone.
+
+    Things have the categories 7 and 90, stuff 100 (grass) and 95 (sky); pixels at the right edge are of no segment.
+    """
+    names = [f"{split}_{number}" for number in range(2)]
+    ids = np.zeros((2, 48, 64), np.int64)
+    ids[0, :, :60], ids[0, 10:20, 5:25], ids[0, 30:40, 30:50] = 300, 70000, 5
+    ids[1, :, :60] = 9
+    for number, name in enumerate(names):
+        write_image(root / "images" / f"{name}.jpg", seed=number)
+        colours = np.stack([ids[number] % 256, ids[number] // 256 % 256, ids[number] // 65536], axis=2)
+        path = root / "annotations" / f"panoptic_{split}" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(colours.astype(np.uint8)).save(path)
+    images = [{"id": 100 + n, "file_name": f"{name}.jpg", "height": 48, "width": 64} for n, name in enumerate(names)]
+    segments = [
+        [{"id": 300, "category_id": 95}, {"id": 70000, "category_id": 90}, {"id": 5, "category_id": 7, "iscrowd": 1}],
+        [{"id": 9, "category_id": 100}],
+    ]
+    kinds = {7: "cat", 90: "dog", 95: "sky", 100: "grass"}
+    document = {
+        "images": images,
+        "annotations": [
+            {"image_id": 101 - n, "file_name": f"{names[1 - n]}.png", "segments_info": segments[1 - n]}
+            for n in range(2)
+        ],
+        "categories": [{"id": key, "name": name, "isthing": int(key < 95)} for key, name in kinds.items()],
+    }
+    (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(document))
+    if instances:
+        document["annotations"] = [coco_annotation(1, 100), coco_annotation(2, 100, category_id=90)]
+        document["images"] = [*images[::-1], {**images[0], "id": 7, "file_name": "another.jpg"}]
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))

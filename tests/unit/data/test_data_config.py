@@ -17,3 +17,22 @@ def test_a_resize_without_sizes_is_an_error(tmp_path):
     resize = {"type": "resize_shortest_edge", "sizes": [], "max_size": 64}
     with pytest.raises(ValueError, match="at least 1 item"):
         data_config(tmp_path, tmp_path, train_transforms=[resize])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"angles": "radians_cw"}, "angles is for format coco_rotated, not for coco"),
+        ({"format": "semantic"}, "format semantic needs semantic.classes"),
+        ({"semantic": {"classes": ["road"]}}, "semantic is for format semantic, not for coco"),
+        ({"format": "voc", "ignore": ["dog"]}, "ignore is for the formats coco and coco_rotated, not for voc"),
+        (
+            {"splits": {"train": {"annotations": "a", "images": "b", "instances": "c"}}},
+            "splits.train.instances is for format coco_panoptic, not for coco",
+        ),
+        ({"sampling": {"type": "repeat_factor", "threshold": 0}}, "greater than 0"),
+    ],
+)
+def test_what_the_format_does_not_have_is_an_error(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        data_config(tmp_path, tmp_path, **changes)

@@ -1,9 +1,12 @@
 import json
+import math
 
+import numpy as np
 import pytest
-from raw_folders import coco_annotation, write_coco, write_image
+from raw_folders import coco_annotation, data_config, write_coco, write_image
 
 from detcore.config.data import Split
+from detcore.data import KeypointLayout, ShardedSplit, prepare
 from detcore.data.annotations import Annotations
 from detcore.data.formats import read_coco
 
@@ -180,3 +183,112 @@ def test_coco_mini_is_read_whole(shared):
     assert counts == {"train": (26, 333), "val": (47, 469)}
     assert len(data.categories) == 80
     assert data.categories[0] == "person"
+
+
+PERSON = {"id": 7, "name": "cat", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2], [1, 3]]}
+
+
+def write_keypoints(root):
+    points = [[12, 13, 2, 14, 15, 1, 0, 0, 0], [0] * 9]
+    rows = [coco_annotation(n + 1, 100 + n, keypoints=p, num_keypoints=2 - 2 * n) for n, p in enumerate(points)]
+    write_coco(root, images=2, annotations=[*rows, coco_annotation(3, 100, category_id=90)])
+    edit(root, lambda d: d.update(categories=[PERSON, {"id": 90, "name": "dog"}]))
+
+
+def test_keypoints_and_their_layout(tmp_path):
+    write_keypoints(tmp_path)
+    data = read_coco(tmp_path)
+    assert data.keypoints == KeypointLayout.of(PERSON["keypoints"], [(0, 1), (0, 2)])
+    assert data.splits["train"].objects["keypoints"].to_pylist() == [[12, 13, 2, 14, 15, 1, 0, 0, 0], [0] * 9, None]
+
+
+def test_keypoints_come_back_from_shards_half_a_pixel_on(tmp_path):
+    """COCO's keypoints are numbers of pixels, whose centres lie at .5."""
+    write_keypoints(tmp_path / "raw")
+    config = data_config(tmp_path / "raw", tmp_path / "shards", val_fraction=0.0, test_fraction=0.0)
+    prepare(config, seed=0, progress=False)
+    split = ShardedSplit.open(tmp_path / "shards", "train")
+    keypoints = split.objects(0).keypoints
+    assert keypoints is not None
+    assert keypoints.tolist() == [[[12.5, 13.5, 2], [14.5, 15.5, 1], [0, 0, 0]], [[0, 0, 0]] * 3]
+    truth = split.to_coco()
+    first, dog, second = truth["annotations"]
+    assert (first["keypoints"], first["num_keypoints"]) == ([12, 13, 2, 14, 15, 1, 0, 0, 0], 2)
+    assert second["num_keypoints"] == 0 and "keypoints" not in dog
+    assert truth["categories"][0] == {**PERSON, "id": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["annotations"][0].update(keypoints=[1, 2]), "entry 1 of annotations: keypoints are 2 numbers"),
+        (
+            lambda d: d["annotations"][0].update(keypoints=[1, 2, 2]),
+            "annotation 1 has 1 keypoints, its categories name 3",
+        ),
+        (lambda d: d["categories"][0].pop("keypoints"), "annotation 1 has 3 keypoints, its categories name 0"),
+        (lambda d: d["categories"][1].update(keypoints=["tail"]), "cat, dog have keypoints of different kinds"),
+    ],
+)
+def test_keypoints_that_do_not_fit_are_named(tmp_path, change, message):
+    write_keypoints(tmp_path)
+    edit(tmp_path, change)
+    with pytest.raises(ValueError, match=message):
+        read_coco(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("angles", "angle"),
+    [
+        ("degrees_ccw", 30.0),
+        ("degrees_ccw", -150.0),
+        ("degrees_cw", -30.0),
+        ("radians_ccw", math.pi / 6),
+        ("radians_cw", 5 * math.pi / 6),
+    ],
+)
+def test_rotated_boxes_in_any_unit_and_sense(tmp_path, angles, angle):
+    """Each is a box at 30 degrees counter-clockwise, or the same turned by 180."""
+    rows = [coco_annotation(1, 100, bbox=[30, 20, 20, 10, angle], segmentation=None)]
+    rows[0].pop("area")
+    write_coco(tmp_path, images=1, annotations=rows)
+    split = read_coco(tmp_path, angles=angles).splits["train"]
+    np.testing.assert_allclose(split.objects["bbox_rotated"].to_pylist(), [[30, 20, 20, 10, 30]])
+    assert split.objects["area"].to_pylist() == [200]
+    half_w, half_h = 10 * math.cos(math.pi / 6) + 2.5, 5 + 5 * math.cos(math.pi / 6)
+    upright = [30 - half_w, 20 - half_h, 2 * half_w, 2 * half_h]
+    np.testing.assert_allclose(split.objects["bbox"].to_pylist(), [upright])
+
+
+def test_rotated_boxes_are_of_their_own_format(tmp_path):
+    write_coco(tmp_path, images=1, annotations=[coco_annotation(1, 100, bbox=[30, 20, 20, 10, 0])])
+    with pytest.raises(ValueError, match=r"set data\.format to coco_rotated"):
+        read_coco(tmp_path)
+    write_coco(tmp_path, images=1)
+    with pytest.raises(ValueError, match="is not cx, cy, width, height, angle"):
+        read_coco(tmp_path, angles="degrees_ccw")
+
+
+def test_ignored_categories_are_crowd_regions_of_every_class(tmp_path):
+    rows = [coco_annotation(1, 100), coco_annotation(5, 101, category_id=8), coco_annotation(3, 101, category_id=90)]
+    write_coco(tmp_path, images=2, annotations=rows)
+    edit(tmp_path, lambda d: d["categories"].append({"id": 8, "name": "DontCare"}))
+    data = read_coco(tmp_path, ignore=["DontCare"])
+    assert data.categories == ("cat", "dog")
+    objects = data.splits["train"].objects
+    columns = [objects[name].to_pylist() for name in ("sample", "annotation_id", "label", "crowd")]
+    assert list(zip(*columns, strict=True)) == [(0, 1, 0, False), (1, 3, 1, False), (1, 6, 0, True), (1, 7, 1, True)]
+    with pytest.raises(ValueError, match=r"data\.ignore names horse, which is no category"):
+        read_coco(tmp_path, ignore=["horse"])
+
+
+def test_hit_uav_is_read_whole(shared):
+    """Counts from the data set's README and files; regions DontCare (7 in train) are there for each of 4 classes."""
+    splits = {"train": Split(annotations="rotated_train.json", images="images")}
+    data = read_coco(shared / "data" / "hit_uav", splits, angles="radians_cw", ignore=["DontCare"])
+    assert data.categories == ("Person", "Car", "Bicycle", "OtherVehicle")
+    objects = data.splits["train"].objects
+    assert objects.num_rows == 1112 - 7 + 4 * 7
+    assert sum(objects["crowd"].to_pylist()) == 28
+    angles = np.array(objects["bbox_rotated"].to_pylist())[:, 4]
+    assert angles.min() >= -90 and angles.max() < 90

@@ -241,6 +241,21 @@ def test_archives_appear_as_one_folder_when_all_are_there(server, tmp_path):
     assert len(server.requests) == requests
 
 
+def test_archives_within_archives_are_unpacked_where_they_lie(server, tmp_path):
+    inner = zip_of({"panoptic_val/a.png": b"png"})
+    outer = zip_of({"annotations/panoptic_val.zip": inner, "annotations/panoptic_val.json": b"{}"})
+    server.files["outer.zip"] = outer
+
+    def archive(*names):
+        return Archives(archives=(Archive(url=server.url("outer.zip"), sha256=sha256(outer), inner=names),))
+
+    with pytest.raises(ValueError, match=r"outer\.zip: holds no annotations/other\.zip"):
+        fetch_archives(tmp_path / "raw", archive("annotations/other.zip"), progress=False)
+    fetch_archives(tmp_path / "raw", archive("annotations/panoptic_val.zip"), progress=False)
+    found = sorted(str(path.relative_to(tmp_path / "raw")) for path in (tmp_path / "raw").rglob("*") if path.is_file())
+    assert found == ["annotations/panoptic_val.json", "annotations/panoptic_val/a.png"]
+
+
 def write_sums(path, files):
     path.write_text("".join(f"{sha256(data)}  {name}\n" for name, data in files.items()))
 

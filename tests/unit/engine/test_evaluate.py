@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny_training import TinyDetector, same
 
+from detcore.config import EvaluationConfig
 from detcore.data import ShardedSplit, build_loader
-from detcore.engine import Precision, Scores, evaluate
+from detcore.engine import Precision, Scores, evaluate, evaluator_of, ground_truth
 
 CPU = torch.device("cpu")
 
@@ -25,8 +26,7 @@ def scores_of(model: TinyDetector, config, shards: Path, *, batch_size: int = 4,
         return evaluate(
             model,
             batches,
-            ground_truth=split.to_coco(),
-            masks=False,
+            evaluator=evaluator_of(model, ground_truth(split), EvaluationConfig()),
             precision=Precision(name="fp32", device=CPU),
             **arguments,
         )

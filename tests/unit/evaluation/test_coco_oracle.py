@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detcore.evaluation import Evaluator, ImageDetections, coco
-from detcore.evaluation.coco import Accumulated, IouType, Results, accumulate_hotcoco, accumulate_pycocotools
+from detcore.evaluation import Evaluator, GroundTruth, ImageDetections, Results, coco
+from detcore.evaluation.coco import Accumulated, IouType, accumulate_hotcoco, accumulate_pycocotools
 
 BACKENDS = [accumulate_hotcoco, accumulate_pycocotools]
 
@@ -105,7 +105,7 @@ def test_without_hotcoco_pycocotools_stands_in(
     truth: dict[str, Any], found: list[ImageDetections], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def metrics() -> dict[str, float]:
-        evaluator = Evaluator(truth, masks=True)
+        evaluator = Evaluator(GroundTruth(coco=truth), predicts=("boxes", "masks"))
         for image in found:
             evaluator.add_image(image)
         return evaluator.compute().metrics
@@ -113,6 +113,8 @@ def test_without_hotcoco_pycocotools_stands_in(
     expected = metrics()
     used = []
     monkeypatch.setattr(coco, "hotcoco", None)
-    monkeypatch.setattr(coco, "accumulate_pycocotools", lambda *a: used.append(a[2]) or accumulate_pycocotools(*a))
+    monkeypatch.setattr(
+        coco, "accumulate_pycocotools", lambda *a, **b: used.append(a[2]) or accumulate_pycocotools(*a, **b)
+    )
     assert metrics() == pytest.approx(expected, abs=1e-9)
     assert used == ["bbox", "segm"]

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detcore.evaluation import Evaluator, ImageDetections
+from detcore.evaluation import Evaluator, GroundTruth, ImageDetections
 
 
 def truth_of(boxes: list[tuple[int, list[float]]]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def truth_of(boxes: list[tuple[int, list[float]]]) -> dict[str, Any]:
 
 
 def evaluate(truth: dict[str, Any], rows: list[tuple[int, list[float], float]]) -> Any:
-    evaluator = Evaluator(truth, masks=False)
+    evaluator = Evaluator(GroundTruth(coco=truth))
     evaluator.add_image(
         ImageDetections(
             image_id=5,
@@ -66,7 +66,7 @@ def test_no_detections_is_zero_and_finite() -> None:
     assert result.metrics == dict.fromkeys(result.metrics, 0.0)
     assert {"box_ap", "box_ap50", "box_ap75", "box_ar100"} <= result.metrics.keys()
     assert result.detections == []
-    assert result.pr_curve.mean.max() == 0.0
+    assert result.curves["box"].mean.max() == 0.0
 
 
 def test_a_class_without_objects_neither_counts_nor_is_listed() -> None:
@@ -74,14 +74,21 @@ def test_a_class_without_objects_neither_counts_nor_is_listed() -> None:
     result = evaluate(truth, [(0, [0, 0, 20, 20], 0.9), (1, [30, 30, 90, 90], 0.95)])
     assert result.metrics["box_ap"] == pytest.approx(50.0)  # mean of a: 100 and c: 0; b is not there
     assert {name: table["box_ap"] for name, table in result.per_class.items()} == pytest.approx({"a": 100.0, "c": 0.0})
-    assert set(result.pr_curve.by_class) == {"a", "c"}
-    np.testing.assert_allclose(result.pr_curve.mean, 0.5)
-    assert result.pr_curve.rows()[0] == {"class": "mean", "recall": 0.0, "precision": pytest.approx(0.5)}
-    assert len(result.pr_curve.rows()) == 3 * 101
+    assert set(result.curves["box"].by_class) == {"a", "c"}
+    np.testing.assert_allclose(result.curves["box"].mean, 0.5)
+    assert result.curves["box"].rows()[0] == {"class": "mean", "recall": 0.0, "precision": pytest.approx(0.5)}
+    assert len(result.curves["box"].rows()) == 3 * 101
 
 
 def test_no_ground_truth_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no object"):
-        Evaluator(truth_of([]), masks=False)
-    with pytest.raises(ValueError, match="masks cannot be evaluated: 2 of 2 objects have none"):
-        Evaluator(TWO, masks=True)
+    with pytest.raises(ValueError, match=r"nothing to compare .* \(boxes: it has no object; masks: it has no object\)"):
+        Evaluator(GroundTruth(coco=truth_of([])), predicts=("boxes", "masks"))
+    with pytest.raises(ValueError, match="2 of 2 objects have no masks, the first is annotation 1"):
+        Evaluator(GroundTruth(coco=TWO), predicts=("masks",))
+    with pytest.raises(ValueError, match="'tracks' is no kind of prediction: take boxes, proposals, masks"):
+        Evaluator(GroundTruth(coco=TWO), predicts=("tracks",))
+
+
+def test_what_the_truth_lacks_is_not_compared() -> None:
+    evaluator = Evaluator(GroundTruth(coco=TWO), predicts=("boxes", "masks", "keypoints", "semantic", "panoptic"))
+    assert evaluator.kinds == ("boxes",)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from detcore.evaluation import Evaluator, ImageDetections
+from detcore.evaluation import Evaluator, GroundTruth, ImageDetections
 from detcore.structures.batch import Batch, Detections
 
 TRUTH = {
@@ -24,6 +24,14 @@ TRUTH = {
         }
     ],
 }
+
+
+BOTH = ("boxes", "masks")
+
+
+def instances_of(evaluator: Evaluator) -> list[ImageDetections]:
+    _, (instances, *_) = evaluator.state()
+    return instances
 
 
 def batch_of(samples: list[int], geometry: list[list[list[float]]], sizes: list[tuple[int, int]]) -> Batch:
@@ -57,7 +65,7 @@ EMPTY = [[0.0] * 3] * 3
 
 
 def test_boxes_return_to_the_raw_image_and_what_vanishes_is_dropped() -> None:
-    evaluator = Evaluator(TRUTH, masks=False)
+    evaluator = Evaluator(GroundTruth(coco=TRUTH))
     batch = batch_of([0, 1, -1], [HALF, FLIPPED, EMPTY], [(100, 200), (60, 80), (0, 0)])
     boxes = [
         [[10.0, 2.5, 40.0, 12.5], [90.0, 0.0, 120.0, 30.0], [110.0, 5.0, 120.0, 10.0]],
@@ -65,7 +73,7 @@ def test_boxes_return_to_the_raw_image_and_what_vanishes_is_dropped() -> None:
         [[0.0, 0.0, 1.0, 1.0]] * 3,
     ]
     evaluator.add(batch, detections_of(boxes, [[True] * 3, [True, False, False], [True] * 3]))
-    wide, flipped = evaluator.state()
+    wide, flipped = instances_of(evaluator)
     assert (wide.image_id, flipped.image_id) == (40, 7)  # the empty row left nothing
     # x * 2, y * 4; the second is clipped at 200 x 100, the third lies right of the image.
     np.testing.assert_allclose(wide.boxes_xyxy, [[20, 10, 80, 50], [180, 0, 200, 100]])
@@ -82,7 +90,7 @@ def test_boxes_return_to_the_raw_image_and_what_vanishes_is_dropped() -> None:
 
 
 def test_masks_are_pasted_on_the_raw_image() -> None:
-    evaluator = Evaluator(TRUTH, masks=True)
+    evaluator = Evaluator(GroundTruth(coco=TRUTH), predicts=BOTH)
     batch = batch_of([0, 1], [HALF, FLIPPED], [(100, 200), (60, 80)])
     boxes = [[[10.0, 2.5, 40.0, 12.5], [0.0, 0.0, 10.0, 10.0]], [[0.0, 0.0, 1.0, 1.0]] * 2]
     evaluator.add(batch, detections_of(boxes, [[True, True], [False, False]], masks=True))
@@ -93,12 +101,12 @@ def test_masks_are_pasted_on_the_raw_image() -> None:
     np.testing.assert_array_equal(first, expected)
     assert result.metrics["mask_ap"] == pytest.approx(100.0)
     assert result.per_class["b"]["mask_ap"] == pytest.approx(100.0)
-    assert result.mask_pr_curve is not None
+    assert set(result.curves) == {"box", "mask"}
 
 
 def outcome(truth: dict[str, Any], parts: list[list[ImageDetections]]) -> Any:
     """Each part on an evaluator of its own, carried over as bytes and merged in the first."""
-    evaluators = [Evaluator(truth, masks=True) for _ in parts]
+    evaluators = [Evaluator(GroundTruth(coco=truth), predicts=BOTH) for _ in parts]
     for evaluator, part in zip(evaluators, parts, strict=True):
         for image in part:
             evaluator.add_image(image)
@@ -129,7 +137,7 @@ def test_order_and_ranks_change_nothing(truth: dict[str, Any], found: list[Image
 
 
 def test_an_image_counts_once(truth: dict[str, Any], found: list[ImageDetections]) -> None:
-    evaluator = Evaluator(truth, masks=True)
+    evaluator = Evaluator(GroundTruth(coco=truth), predicts=BOTH)
     evaluator.add_image(found[0])
     with pytest.raises(ValueError, match="image 10 was evaluated twice"):
         evaluator.add_image(found[0])
@@ -138,7 +146,7 @@ def test_an_image_counts_once(truth: dict[str, Any], found: list[ImageDetections
 
 
 def test_every_image_must_have_been_seen(truth: dict[str, Any], found: list[ImageDetections]) -> None:
-    evaluator = Evaluator(truth, masks=True)
+    evaluator = Evaluator(GroundTruth(coco=truth), predicts=BOTH)
     for image in found[1:]:
         evaluator.add_image(image)
     with pytest.raises(ValueError, match=r"1 of 30 images were not evaluated, the first \[10\]"):
@@ -146,7 +154,7 @@ def test_every_image_must_have_been_seen(truth: dict[str, Any], found: list[Imag
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
-    evaluator = Evaluator(TRUTH, masks=True)
+    evaluator = Evaluator(GroundTruth(coco=TRUTH), predicts=BOTH)
     boxes = [[[0.0, 0.0, 1.0, 1.0]]]
     with pytest.raises(ValueError, match="the model gives none"):
         evaluator.add(batch_of([0], [HALF], [(100, 200)]), detections_of(boxes, [[True]]))

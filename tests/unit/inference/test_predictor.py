@@ -13,7 +13,7 @@ from detcore.config import DataConfig
 from detcore.config.data import ResizeFixed, ResizeShortestEdge, Transform
 from detcore.data import Sample, ShardedSplit, write_split
 from detcore.data.loader import build_loader
-from detcore.evaluation import Evaluator, ImageDetections
+from detcore.evaluation import Evaluator, GroundTruth, ImageDetections
 from detcore.inference import Prediction, Predictor, load_folder
 from detcore.inference.sources import Source, read_rgb
 
@@ -54,7 +54,7 @@ def evaluated(predictor: Predictor, split: ShardedSplit, transform: Transform) -
         test_transforms=(transform,),
         threads=1,
     )
-    evaluator = Evaluator(split.to_coco(), masks=True)
+    evaluator = Evaluator(GroundTruth(coco=split.to_coco()), predicts=("boxes", "masks"))
     with build_loader(
         split,
         config,
@@ -69,7 +69,7 @@ def evaluated(predictor: Predictor, split: ShardedSplit, transform: Transform) -
         for batch in loader:
             with torch.inference_mode():
                 evaluator.add(batch, predictor.model.detect(batch))  # type: ignore[operator]
-    return evaluator.state()
+    return evaluator.state()[1][0]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from detcore.structures.batch import Batch
 
 def build(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(SMALL[name], num_classes=NUM_CLASSES)
+    return build_model(SMALL[name], num_classes=SMALL[name].num_classes or NUM_CLASSES)
 
 
 @pytest.fixture(params=SMALL)

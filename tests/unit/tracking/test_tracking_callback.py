@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from tracking_samples import CATEGORIES, MakeConfig, MakeModel, start_of
 
 from detcore.data import ShardedSplit
-from detcore.evaluation import Evaluation, Evaluator, ImageDetections, save_pr_curve
+from detcore.evaluation import Evaluation, Evaluator, GroundTruth, ImageDetections, save_pr_curve
 from detcore.tracking import TrackingCallback, close_run, open_run, resolve
 from detcore.tracking.client import connect
 from detcore.tracking.pictures import Pictures, prediction_drawing
@@ -23,7 +23,7 @@ from detcore.tracking.pictures import Pictures, prediction_drawing
 def evaluation(shards: Path) -> Evaluation:
     """In the first image the object is found with a score of 0.9, and a wrong one with 0.3; in the others nothing."""
     split = ShardedSplit.open(shards, "val")
-    evaluator = Evaluator(split.to_coco(), masks=True)
+    evaluator = Evaluator(GroundTruth(coco=split.to_coco()), predicts=("boxes", "masks"))
     for index, image_id in enumerate(split.image_ids.tolist()):
         mask = np.zeros((40, 60), np.uint8, order="F")
         mask[10:30, 10:30] = 1
@@ -78,7 +78,7 @@ def test_a_whole_training(
         f"{kind}-step-00000002.{suffix}" for kind in ("box", "mask") for suffix in ("png", "json")
     }
     rows = json.loads(Path(client.download_artifacts(handle.run_id, "pr_curves/box-step-00000002.json")).read_text())
-    assert rows[0] == {"class": "mean", "recall": 0.0, "precision": pytest.approx(evaluation.pr_curve.mean[0])}
+    assert rows[0] == {"class": "mean", "recall": 0.0, "precision": pytest.approx(evaluation.curves["box"].mean[0])}
     # The model, once; it is the run's output and can be had by the run's id.
     folder = resolve(f"runs:/{handle.run_id}", uri=store)
     assert (folder / "weights.safetensors").read_bytes() == (model_dir / "weights.safetensors").read_bytes()

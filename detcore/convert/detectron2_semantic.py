@@ -10,6 +10,7 @@ from detcore.convert.names import Rule
 
 POINT_REND_HEADS = ("PointRendMaskHead", "CoarseMaskHead")
 """ROI_MASK_HEAD.NAME, now and before."""
+_FPN_NORMS = {"GN": "gn", "": "none"}
 _BATCH_NORMS = {"BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
 
 
@@ -71,12 +72,22 @@ _POINT_REND_RULES = [
 
 
 def semantic_fpn_head(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Our section of the head.
+
+    Raises:
+        ValueError: for a setting that has no counterpart here.
+    """
     head = model["SEM_SEG_HEAD"]
+    levels = [stage.replace("res", "p") for stage in model["FPN"]["IN_FEATURES"]]
+    if list(head["IN_FEATURES"]) != levels:
+        raise ValueError(f"SEM_SEG_HEAD.IN_FEATURES is {head['IN_FEATURES']}: here the head takes {levels}")
+    if head["NORM"] not in _FPN_NORMS:
+        raise ValueError(f"SEM_SEG_HEAD.NORM is {head['NORM']!r}: here it is 'GN' or ''")
     if head["IGNORE_VALUE"] != 255:
         raise ValueError(f"SEM_SEG_HEAD.IGNORE_VALUE is {head['IGNORE_VALUE']}: here 255 alone does not count")
     return {
         "channels": head["CONVS_DIM"],
-        "norm": {"GN": "gn", "": "none"}[head["NORM"]],
+        "norm": _FPN_NORMS[head["NORM"]],
         "stride": head["COMMON_STRIDE"],
         "loss_weight": head["LOSS_WEIGHT"],
     }

@@ -1,11 +1,13 @@
 """Panoptic FPN with Detectron2's weights against Detectron2's numbers."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2_reference import Reference, assert_boxes_equal_up_to_ties, read_reference
 
+from detcore.convert import from_ours, model_config, rules, to_ours
 from detcore.ops import panoptic, paste_masks
 
 
@@ -67,3 +69,20 @@ def test_losses(reference: Reference) -> None:
     assert ours.keys() == reference.losses.keys()
     for name, value in reference.losses.items():
         assert ours[name].item() == pytest.approx(value, rel=1e-4), name
+
+
+def test_weights_there_and_back(reference: Reference, shared: Path) -> None:
+    stated = json.loads((shared / "fixtures" / "detectron2" / "panoptic_fpn.json").read_text())
+    names = rules(model_config(stated["model"], name="x"))
+    theirs = {key[2:]: tensor for key, tensor in reference.tensors.items() if key.startswith("w.")}
+    again, unknown = from_ours(to_ours(theirs, names)[0], names)
+    assert not unknown and again.keys() == theirs.keys()
+    assert all(torch.equal(again[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("setting", [{"IN_FEATURES": ["p3", "p4"]}, {"NORM": "BN"}, {"IGNORE_VALUE": 0}])
+def test_settings_without_a_counterpart_are_refused(setting: dict[str, object], shared: Path) -> None:
+    stated = json.loads((shared / "fixtures" / "detectron2" / "panoptic_fpn.json").read_text())["model"]
+    stated["SEM_SEG_HEAD"] |= setting
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        model_config(stated, name="x")

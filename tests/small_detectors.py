@@ -31,7 +31,29 @@ SMALL_RCNN: dict[str, Any] = {
 }
 MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampling_ratio": 2}
 
+VIT: dict[str, Any] = {
+    "type": "vit",
+    "channels": 24,
+    "depth": 4,
+    "num_heads": 2,
+    "window_size": 3,
+    "global_blocks": [1, 3],
+    "residual_blocks": [2],
+    "pretraining_size": 48,
+    "table_size": 64,
+    "square_size": 128,
+}
+
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
     "mask_rcnn": MaskRCNN(**SMALL_RCNN, mask_head=MASK_HEAD),
+    "mask_rcnn_vitdet": MaskRCNN(
+        **{
+            **SMALL_RCNN,
+            "backbone": VIT,
+            "neck": {"type": "simple_pyramid", "channels": 16},
+            "box_head": {"fc_channels": 32, "sampling_ratio": 2, "num_convs": 1, "conv_channels": 16, "norm": "ln"},
+        },
+        mask_head={**MASK_HEAD, "norm": "ln"},
+    ),
 }

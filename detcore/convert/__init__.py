@@ -2,5 +2,6 @@
 
 from detcore.convert.detectron2 import model_config, rules
 from detcore.convert.names import Rule, from_ours, to_ours
+from detcore.convert.vit import from_mae
 
-__all__ = ["Rule", "from_ours", "model_config", "rules", "to_ours"]
+__all__ = ["Rule", "from_mae", "from_ours", "model_config", "rules", "to_ours"]

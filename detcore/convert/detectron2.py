@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detcore.config import model as config_of
 from detcore.convert.names import Rule
+from detcore.convert.vit import vit_rules
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
 
@@ -24,6 +25,8 @@ def _reversed_channels(weight: Tensor) -> Tensor:
 
 def _backbone_rules(config: config_of.RCNN) -> list[Rule]:
     backbone, neck = config.backbone, config.neck
+    if isinstance(backbone, config_of.ViTBackbone):
+        return vit_rules(backbone)
     assert isinstance(backbone, config_of.ResNetBackbone)
     prefix = "backbone." if neck.type == "none" else "backbone.bottom_up."
     stem = "stem.conv1.weight"

@@ -83,6 +83,7 @@ class FasterRCNN(nn.Module):
     def _first_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
         """Of both stages; with the levels that regions are pooled from, and the regions trained on."""
         targets = required_targets(batch)
+        self.backbone.draw(batch)
         features, predictions = self.dense(batch.images)
         losses = self.rpn.losses(predictions, batch, targets)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)

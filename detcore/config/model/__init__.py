@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detcore.config.model.backbone import FPN, Backbone, Neck, NoNeck, Norm, ResNetBackbone, TimmBackbone
+from detcore.config.model.backbone import (
+    FPN,
+    Backbone,
+    Neck,
+    NoNeck,
+    Norm,
+    ResNetBackbone,
+    SimplePyramid,
+    TimmBackbone,
+    ViTBackbone,
+)
 from detcore.config.model.rcnn import (
     RCNN,
     RPN,
@@ -47,5 +57,7 @@ __all__ = [
     "ResNetBackbone",
     "RoISampling",
     "Selection",
+    "SimplePyramid",
     "TimmBackbone",
+    "ViTBackbone",
 ]

@@ -48,7 +48,7 @@ class BoxHead(Section):
     conv_channels: Count = 256
     num_fcs: CountOrZero = 2
     fc_channels: Count = 1024
-    norm: Literal["none", "gn"] = "none"
+    norm: Literal["none", "gn", "ln"] = "none"
     class_agnostic: bool = False
     box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
     smooth_l1_beta: NonNegative = 0.0
@@ -59,7 +59,7 @@ class MaskHead(Section):
     sampling_ratio: CountOrZero = 0
     num_convs: CountOrZero = 4
     conv_channels: Count = 256
-    norm: Literal["none", "gn"] = "none"
+    norm: Literal["none", "gn", "ln"] = "none"
     class_agnostic: bool = False
 
 

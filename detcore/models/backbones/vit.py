@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,8 @@ def resampled(table: Tensor, size: int, *, mode: str) -> Tensor:
         target = (size, 1)
         mode = {"linear": "bilinear"}.get(mode, mode)
         weights = F.interpolate(unit, size=target, mode=mode, align_corners=False)[0, ..., 0]  # (n, size)
-    with torch.autocast(table.device.type, enabled=False):
+    # The meta device knows no autocast.
+    with nullcontext() if table.is_meta else torch.autocast(table.device.type, enabled=False):
         return torch.tensordot(weights, table, dims=([0], [0]))
 
 

@@ -45,6 +45,11 @@ examples:
   detcore models mask_rcnn_r50_fpn --size 640x640
   detcore models --json > recipes.json
   python pipelines/train.py model=mask_rcnn_r50_fpn data=coco data.root=DIR""",
+    "convert": """\
+examples:
+  detcore convert detectron2 model_final_f10217.pkl --out mask-rcnn
+  detcore convert detectron2 output/model_final.pth --config output/config.yaml --labels names.txt --out mine
+  detcore convert mine --to detectron2 --out back.pth""",
     "doctor": """\
 examples:
   detcore doctor
@@ -63,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "predict": _predict,
         "pull": _pull,
         "models": _models,
+        "convert": _convert,
         "doctor": _doctor,
     }
     try:
@@ -110,6 +116,13 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", metavar="NAME", nargs="*", help="only these")
     models.add_argument("--size", default="800x1216", help="height and width that arithmetic is counted at")
     models.add_argument("--json", action="store_true", help="as JSON")
+
+    convert = command("convert", "turn a checkpoint of Detectron2 into a published model, or back")
+    convert.add_argument("source", metavar="[FORMAT] SOURCE", nargs="+", help="detectron2, and model_final.pth or .pkl")
+    convert.add_argument("--out", metavar="PATH", type=Path, required=True, help="a new folder; a .pth file with --to")
+    convert.add_argument("--config", metavar="FILE", type=Path, help="the model's config.yaml (default: beside SOURCE)")
+    convert.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one a line")
+    convert.add_argument("--to", choices=("detectron2",), help="the other way: from a published model")
 
     doctor = command("doctor", "show what is installed, which devices there are, and which operators run natively")
     doctor.add_argument("--json", action="store_true", help="as JSON")
@@ -207,6 +220,29 @@ def _models(options: argparse.Namespace) -> None:
         print(json.dumps([asdict(recipe) for recipe in found], indent=1))
     else:
         Console().print(recipes.table(found, size=size))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from detcore.convert import convert_detectron2, convert_to_detectron2
+
+    *origin, source = options.source
+    if origin != ([] if options.to else ["detectron2"]):
+        raise ValueError("say from where: detcore convert detectron2 SOURCE, or detcore convert SOURCE --to detectron2")
+    if options.to is not None:
+        if options.config is not None or options.labels is not None:
+            raise ValueError("--config and --labels say what a checkpoint does not; they have no use with --to")
+        number = convert_to_detectron2(Path(source), options.out)
+        print(f"{options.out}: {number} tensors under Detectron2's names")
+        return
+    labels = None if options.labels is None else options.labels.read_text().split("\n")
+    if labels is not None:
+        labels = [label.strip() for label in labels if label.strip()]
+    done = convert_detectron2(Path(source), options.out, settings_file=options.config, labels=labels)
+    for note in done.notes:
+        print(f"detcore convert: {note}", file=sys.stderr)
+    print(
+        f"{done.folder}: {done.config.type}, {done.num_parameters / 1e6:.1f} M parameters in {done.num_tensors} tensors"
+    )
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -48,7 +48,8 @@ def as_batch(tensors: dict[str, Tensor], model: nn.Module) -> Batch:
     rgb = tensors["in.image_bgr"].flip(0).float()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.image_mean, model.image_std))
     height, width = rgb.shape[1:]
-    images = torch.zeros(1, 3, -(-height // 32) * 32, -(-width // 32) * 32)
+    divisor = model.size_divisor
+    images = torch.zeros(1, 3, -(-height // divisor) * divisor, -(-width // divisor) * divisor)
     images[0, :, :height, :width] = (rgb - mean) / std
     size = torch.tensor([[height, width]])
     count = len(tensors["gt.boxes"])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig
+from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, ProposalNetwork
 
 NUM_CLASSES = 3
 RESNET: dict[str, Any] = {
@@ -30,6 +30,15 @@ SMALL_RCNN: dict[str, Any] = {
     "selection": {"max_detections": 10},
 }
 MASK_HEAD = {"num_convs": 1, "conv_channels": 16, "pooler_resolution": 7, "sampling_ratio": 2}
+RES4 = {**RESNET, "out_features": ["res4"]}
+C4: dict[str, Any] = {
+    **SMALL_RCNN,
+    "backbone": RES4,
+    "neck": {"type": "none"},
+    "rpn": {**SMALL_RCNN["rpn"], "anchors": {"sizes": [[12.0, 20.0, 32.0, 48.0, 64.0]]}},
+    "box_head": {"type": "res5", "pooler_resolution": 6, "sampling_ratio": 2},
+}
+DC5_DEFORMED = {**RESNET, "out_features": ["res5"], "res5_dilation": 2, "deform_stages": [False, False, True, True]}
 
 VIT: dict[str, Any] = {
     "type": "vit",
@@ -52,8 +61,16 @@ SMALL: dict[str, ModelConfig] = {
             **SMALL_RCNN,
             "backbone": VIT,
             "neck": {"type": "simple_pyramid", "channels": 16},
+            "rpn": {**SMALL_RCNN["rpn"], "conv_channels": [None, None]},
             "box_head": {"fc_channels": 32, "sampling_ratio": 2, "num_convs": 1, "conv_channels": 16, "norm": "ln"},
         },
         mask_head={**MASK_HEAD, "norm": "ln"},
     ),
+    "faster_rcnn_c4": FasterRCNN(**C4),
+    "mask_rcnn_c4": MaskRCNN(**C4, mask_head={"num_convs": 0, "conv_channels": 16}),
+    "mask_rcnn_dc5": MaskRCNN(
+        **{**C4, "backbone": {**DC5_DEFORMED, "deform_modulated": True}, "box_head": SMALL_RCNN["box_head"]},
+        mask_head=MASK_HEAD,
+    ),
+    "rpn": ProposalNetwork(**{key: SMALL_RCNN[key] for key in ("name", "backbone", "neck", "rpn")}),
 }

@@ -14,8 +14,8 @@ NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "n
 
 def rules(config: config_of.ModelConfig) -> list[Rule]:
     """For the tensors of a model; a rule for a part stands before one for the whole."""
-    assert isinstance(config, config_of.RCNN)
-    return [*_backbone_rules(config), *_RPN_RULES, *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
+    assert isinstance(config, config_of.Proposing)
+    return [*_backbone_rules(config), *_rpn_rules(config.rpn), *_BOX_HEAD_RULES, *_MASK_HEAD_RULES]
 
 
 def _reversed_channels(weight: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def _reversed_channels(weight: Tensor) -> Tensor:
     return weight.flip(1)
 
 
-def _backbone_rules(config: config_of.RCNN) -> list[Rule]:
+def _backbone_rules(config: config_of.Proposing) -> list[Rule]:
     backbone, neck = config.backbone, config.neck
     if isinstance(backbone, config_of.ViTBackbone):
         return vit_rules(backbone)
@@ -36,16 +36,29 @@ def _backbone_rules(config: config_of.RCNN) -> list[Rule]:
         Rule("backbone.fpn_lateral{n}.", "neck.lateral.{n}.", -finest),
         Rule("backbone.fpn_output{n}.", "neck.output.{n}.", -finest),
         Rule("backbone.top_block.", "neck."),
+        # Theirs stand beside the deformable convolution, ours in it.
+        *(
+            Rule(f"{prefix}{stage}.{{n}}.conv2_offset.", f"backbone.{stage}.{{n}}.conv2.offset.")
+            for stage in ("res2", "res3", "res4", "res5")
+        ),
         Rule(prefix, "backbone."),
     ]
 
 
-_RPN_RULES = [
-    Rule("proposal_generator.rpn_head.objectness_logits.", "rpn.objectness."),
-    Rule("proposal_generator.rpn_head.anchor_deltas.", "rpn.box_offsets."),
-    Rule("proposal_generator.rpn_head.", "rpn."),
-]
+def _rpn_rules(config: config_of.RPN) -> list[Rule]:
+    # Theirs has no number where there is one convolution.
+    one = len(config.conv_channels) == 1
+    return [
+        Rule("proposal_generator.rpn_head.conv.", "rpn.convs.0.")
+        if one
+        else Rule("proposal_generator.rpn_head.conv.conv{n}.", "rpn.convs.{n}."),
+        Rule("proposal_generator.rpn_head.objectness_logits.", "rpn.objectness."),
+        Rule("proposal_generator.rpn_head.anchor_deltas.", "rpn.box_offsets."),
+    ]
+
+
 _BOX_HEAD_RULES = [
+    Rule("roi_heads.res5.", "box_head.res5."),
     Rule("roi_heads.box_head.conv{n}.", "box_head.convs.{n}.", -1),
     Rule("roi_heads.box_head.fc{n}.", "box_head.fcs.{n}.", -1),
     Rule("roi_heads.box_predictor.cls_score.", "box_head.class_logits."),
@@ -73,19 +86,24 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
         ValueError: for an architecture or a setting that has no counterpart here.
     """
     heads = model["ROI_HEADS"]
-    settings = {
+    proposing = {
         "name": name,
         "num_classes": heads["NUM_CLASSES"],
         "backbone": _backbone(model),
         "neck": _neck(model),
         "rpn": _rpn(model),
+    }
+    if model["META_ARCHITECTURE"] == "ProposalNetwork":
+        return config_of.ProposalNetwork.model_validate(proposing)
+    settings = {
+        **proposing,
         "roi_sampling": {
             "samples_per_image": heads["BATCH_SIZE_PER_IMAGE"],
             "positive_fraction": heads["POSITIVE_FRACTION"],
             "positive_iou": heads["IOU_THRESHOLDS"][0],
             "append_ground_truth": heads["PROPOSAL_APPEND_GT"],
         },
-        "box_head": _box_head(model),
+        "box_head": _res5_head(model) if heads["NAME"] == "Res5ROIHeads" else _box_head(model),
         "selection": {
             "score_threshold": heads["SCORE_THRESH_TEST"],
             "nms_threshold": heads["NMS_THRESH_TEST"],
@@ -99,16 +117,26 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
 
 def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
     resnet = model["RESNETS"]
+    bottleneck = {
+        "groups": resnet["NUM_GROUPS"],
+        "width_per_group": resnet["WIDTH_PER_GROUP"],
+        "stride_in_1x1": resnet["STRIDE_IN_1X1"],
+        "res5_dilation": resnet["RES5_DILATION"],
+        "deform_stages": tuple(resnet["DEFORM_ON_PER_STAGE"]),
+    }
+    if any(resnet["DEFORM_ON_PER_STAGE"]):
+        bottleneck |= {
+            "deform_modulated": resnet["DEFORM_MODULATED"],
+            "deform_groups": resnet["DEFORM_NUM_GROUPS"],
+        }
     return {
         "type": "resnet",
         "weights": "converted",  # the model's own: frozen as they are
         "depth": resnet["DEPTH"],
         "norm": NORMS[resnet["NORM"]],
-        "stride_in_1x1": resnet["STRIDE_IN_1X1"],
         "stem_channels": resnet["STEM_OUT_CHANNELS"],
         "res2_channels": resnet["RES2_OUT_CHANNELS"],
-        "groups": resnet["NUM_GROUPS"],
-        "width_per_group": resnet["WIDTH_PER_GROUP"],
+        **(bottleneck if resnet["DEPTH"] >= 50 else {}),
         "frozen_stages": model["BACKBONE"]["FREEZE_AT"],
         "out_features": tuple(resnet["OUT_FEATURES"]),
         "image_mean": tuple(model["PIXEL_MEAN"][::-1]),
@@ -120,7 +148,7 @@ def _neck(model: Mapping[str, Any]) -> dict[str, Any]:
     fpn = model["FPN"]
     if not fpn["IN_FEATURES"]:
         return {"type": "none"}
-    return {"type": "fpn", "channels": fpn["OUT_CHANNELS"], "norm": NORMS[fpn["NORM"]]}
+    return {"type": "fpn", "channels": fpn["OUT_CHANNELS"], "norm": NORMS[fpn["NORM"]], "fuse": fpn["FUSE_TYPE"]}
 
 
 def _anchors(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +164,8 @@ def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
     rpn = model["RPN"]
     return {
         "anchors": _anchors(model),
+        "conv_channels": tuple(None if width == -1 else width for width in rpn["CONV_DIMS"]),
+        "boundary_threshold": None if rpn["BOUNDARY_THRESH"] < 0 else rpn["BOUNDARY_THRESH"],
         "negative_iou": rpn["IOU_THRESHOLDS"][0],
         "positive_iou": rpn["IOU_THRESHOLDS"][1],
         "samples_per_image": rpn["BATCH_SIZE_PER_IMAGE"],
@@ -167,11 +197,17 @@ def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _res5_head(model: Mapping[str, Any]) -> dict[str, Any]:
+    shared = ("pooler_resolution", "sampling_ratio", "class_agnostic", "box_weights", "smooth_l1_beta")
+    return {"type": "res5", **{key: value for key, value in _box_head(model).items() if key in shared}}
+
+
 def _mask_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_MASK_HEAD"]
+    pooler = {"pooler_resolution": head["POOLER_RESOLUTION"], "sampling_ratio": head["POOLER_SAMPLING_RATIO"]}
     return {
-        "pooler_resolution": head["POOLER_RESOLUTION"],
-        "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
+        # With res5 as the box head nothing is pooled for masks alone.
+        **({} if model["ROI_HEADS"]["NAME"] == "Res5ROIHeads" else pooler),
         "num_convs": head["NUM_CONV"],
         "conv_channels": head["CONV_DIM"],
         "norm": NORMS[head["NORM"]],

@@ -1,14 +1,15 @@
-"""Faster R-CNN with a feature pyramid: arXiv:1506.01497 and arXiv:1612.03144."""
+"""Faster R-CNN, with a feature pyramid or without: arXiv:1506.01497 and arXiv:1612.03144."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detcore.models.backbones.backbone import Backbone, Neck
-from detcore.models.heads.box_head import BoxHead, RegionPredictions
+from detcore.models.heads.box_head import RegionHead, RegionPredictions
 from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
-from detcore.models.proposals.rpn import RPN, AnchorPredictions
+from detcore.models.proposals.rpn import RPN
+from detcore.models.proposals.stage import ProposalStage
 from detcore.ops import nms_padded
 from detcore.structures.batch import Batch, Detections, Targets
 from detcore.structures.boxes import clip, larger_than
@@ -33,7 +34,7 @@ class DetectionLimits:
     max_detections: int
 
 
-class FasterRCNN(nn.Module):
+class FasterRCNN(ProposalStage):
     """Proposals, then a class and a box for each.
 
     Args:
@@ -43,7 +44,6 @@ class FasterRCNN(nn.Module):
         limits: of the detections.
     """
 
-    size_divisor = 32
     predicts: tuple[str, ...] = ("boxes",)
 
     def __init__(
@@ -52,28 +52,14 @@ class FasterRCNN(nn.Module):
         backbone: Backbone,
         neck: Neck,
         rpn: RPN,
-        box_head: BoxHead,
+        box_head: RegionHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
     ) -> None:
-        super().__init__()
-        self.backbone, self.neck, self.rpn, self.box_head = backbone, neck, rpn, box_head
+        super().__init__(backbone=backbone, neck=neck, rpn=rpn)
+        self.box_head = box_head
         self.region_sampler, self.limits = region_sampler, limits
         self.num_classes: int = box_head.num_classes
-        self.image_mean, self.image_std = backbone.image_mean, backbone.image_std
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> the neck's levels."""
-        height, width = images.shape[-2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise ValueError(f"images of {height} x {width} pixels: pad both sides to multiples of {self.size_divisor}")
-        features: list[Tensor] = self.neck(self.backbone(images))
-        return features
-
-    def dense(self, images: Tensor) -> tuple[list[Tensor], AnchorPredictions]:
-        """What works on whole feature maps: the neck's levels, the RPN's predictions. It compiles as one graph."""
-        features = self.features(images)
-        return features, self.rpn(features)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """loss_rpn_cls, loss_rpn_loc and the box head's: 0-dim, divided by counts over all ranks."""
@@ -82,15 +68,18 @@ class FasterRCNN(nn.Module):
 
     def _first_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
         """Of both stages; with the levels that regions are pooled from, and the regions trained on."""
+        losses, features, regions = self._proposal_losses(batch)
+        return losses | self.box_head.losses(features, regions, batch), features, regions
+
+    def _proposal_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
+        """Of the first stage; and what the second one trains on."""
         targets = required_targets(batch)
         self.backbone.draw(batch)
         features, predictions = self.dense(batch.images)
         losses = self.rpn.losses(predictions, batch, targets)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)
         regions = self.region_sampler(proposals, batch, targets)
-        features = features[: self.neck.num_region_levels]
-        losses |= self.box_head.losses(features, regions, batch)
-        return losses, features, regions
+        return losses, features[: self.neck.num_region_levels], regions
 
     def detect(self, batch: Batch) -> Detections:
         """What is seen in each image; the same whatever other images are in the batch."""

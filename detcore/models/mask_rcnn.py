@@ -7,11 +7,11 @@ from torch import Tensor
 
 from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.faster_rcnn import DetectionLimits, FasterRCNN, required_targets
-from detcore.models.heads.box_head import BoxHead
+from detcore.models.heads.box_head import RegionHead
 from detcore.models.heads.mask_head import MaskHead
 from detcore.models.proposals.roi_sampling import RegionSampler
 from detcore.models.proposals.rpn import RPN
-from detcore.structures.batch import Batch, Detections
+from detcore.structures.batch import Batch, Detections, Polygons
 
 
 class MaskRCNN(FasterRCNN):
@@ -25,7 +25,7 @@ class MaskRCNN(FasterRCNN):
         backbone: Backbone,
         neck: Neck,
         rpn: RPN,
-        box_head: BoxHead,
+        box_head: RegionHead,
         mask_head: MaskHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
@@ -37,9 +37,7 @@ class MaskRCNN(FasterRCNN):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Those of Faster R-CNN and loss_mask. Raises ValueError where the targets have no outlines."""
-        polygons = required_targets(batch).polygons
-        if polygons is None:
-            raise ValueError("these targets have no outlines: train faster_rcnn, or use a data set with masks")
+        polygons = required_polygons(batch)
         losses, features, regions = self._first_losses(batch)
         return losses | self.mask_head.losses(features, regions, polygons)
 
@@ -47,5 +45,29 @@ class MaskRCNN(FasterRCNN):
         """What is seen in each image, with masks; the same whatever other images are in the batch."""
         detections, features = self._detect_boxes(batch)
         boxes = detections.boxes_xyxy.to(torch.promote_types(features[0].dtype, torch.float32))
-        logits = self.mask_head(features, boxes, detections.valid, detections.labels)
-        return replace(detections, masks=logits.float().sigmoid() * detections.valid[..., None, None])
+        return replace(detections, masks=self.masks_of(features, boxes, detections.labels, detections.valid))
+
+    def masks_of(self, features: list[Tensor], boxes_xyxy: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """Masks of given boxes.
+
+        Args:
+            features: the levels that regions are pooled from.
+            boxes_xyxy, labels, valid: (B, R, 4), (B, R) classes and (B, R) bool.
+
+        Returns:
+            (B, R, S, S) float32 probabilities inside each box; 0 where not valid.
+        """
+        return probabilities(self.mask_head(features, boxes_xyxy, valid, labels), valid)
+
+
+def probabilities(logits: Tensor, valid: Tensor) -> Tensor:
+    """(B, R, S, S) and (B, R) -> (B, R, S, S) float32."""
+    return logits.float().sigmoid() * valid[..., None, None]
+
+
+def required_polygons(batch: Batch) -> Polygons:
+    """The outlines; ValueError where the batch has none."""
+    polygons = required_targets(batch).polygons
+    if polygons is None:
+        raise ValueError("these targets have no outlines: train faster_rcnn, or use a data set with masks")
+    return polygons

@@ -94,6 +94,7 @@ class ConvNorm(nn.Conv2d):
         out_channels: int,
         kernel_size: int,
         stride: int = 1,
+        dilation: int = 1,
         groups: int = 1,
         norm: str = "none",
         relu: bool = False,
@@ -103,7 +104,8 @@ class ConvNorm(nn.Conv2d):
             out_channels,
             kernel_size,
             stride=stride,
-            padding=kernel_size // 2,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
             groups=groups,
             bias=norm == "none",
         )

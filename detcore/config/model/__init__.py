@@ -23,6 +23,10 @@ from detcore.config.model.rcnn import (
     FasterRCNN,
     MaskHead,
     MaskRCNN,
+    ProposalNetwork,
+    Proposing,
+    RegionHead,
+    Res5Head,
     RoISampling,
     Selection,
 )
@@ -37,7 +41,7 @@ class OwnModel(Section):
     num_classes: Count | None = None
 
 
-ModelConfig = Annotated[FasterRCNN | MaskRCNN | OwnModel, Field(discriminator="type")]
+ModelConfig = Annotated[FasterRCNN | MaskRCNN | ProposalNetwork | OwnModel, Field(discriminator="type")]
 
 __all__ = [
     "FPN",
@@ -54,6 +58,10 @@ __all__ = [
     "NoNeck",
     "Norm",
     "OwnModel",
+    "ProposalNetwork",
+    "Proposing",
+    "RegionHead",
+    "Res5Head",
     "ResNetBackbone",
     "RoISampling",
     "Selection",

@@ -13,13 +13,22 @@ class ResNetBackbone(Section):
     """Detectron2's ResNet."""
 
     type: Literal["resnet"] = "resnet"
-    depth: Literal[50, 101] = 50
+    depth: Literal[18, 34, 50, 101, 152] = 50
+    """18 and 34 have no bottlenecks (published: res2_channels=64); res5_dilation, groups and deform_* are of these."""
     norm: Norm = "frozen_bn"
     stride_in_1x1: bool = True
     stem_channels: Count = 64
     res2_channels: Count = 256
     groups: Count = 1
     width_per_group: Count = 64
+    res5_dilation: Literal[1, 2] = 1
+    """2 leaves res5 at stride 16 and dilates its convolutions: DC5."""
+    deform_stages: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    """Of res2 to res5, those whose 3x3 convolutions are deformable."""
+    deform_modulated: bool = False
+    """Deformable convolutions v2."""
+    deform_groups: Count = 1
+    """Groups of channels with offsets of their own."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
     """Stages that are not trained: 0 none, 1 the stem, 2 the stem and res2, and so on."""
     out_features: tuple[Literal["res2", "res3", "res4", "res5"], ...] = ("res2", "res3", "res4", "res5")
@@ -37,6 +46,28 @@ class ResNetBackbone(Section):
                 f"norm={self.norm} and frozen_stages={self.frozen_stages} would freeze random weights: set "
                 "model.backbone.weights=FILE (safetensors), or norm=gn (or bn) and frozen_stages=0 to start at random"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_setting_is_idle(self) -> Self:
+        plain = self.groups == 1 and self.res5_dilation == 1 and not any(self.deform_stages)
+        if self.depth < 50 and not plain:
+            raise ValueError(
+                f"groups, res5_dilation and deform_stages are of bottlenecks: backbone.depth={self.depth} has none; "
+                "set it to 50, 101 or 152, or leave them out"
+            )
+        first_absent = ("res2", "res3", "res4", "res5").index(self.out_features[-1]) + 1
+        if any(self.deform_stages[first_absent:]) or (self.res5_dilation > 1 and first_absent < 4):
+            raise ValueError(
+                f"backbone.deform_stages or res5_dilation is of a stage that is not built: out_features ends with "
+                f"{self.out_features[-1]}"
+            )
+        if not any(self.deform_stages) and (self.deform_modulated or self.deform_groups > 1):
+            raise ValueError("backbone.deform_modulated and deform_groups need a stage in backbone.deform_stages")
+        if any(self.deform_stages):
+            width = self.groups * self.width_per_group << self.deform_stages.index(True)
+            if width % self.deform_groups:
+                raise ValueError(f"backbone.deform_groups={self.deform_groups} does not divide {width} channels")
         return self
 
 
@@ -111,6 +142,8 @@ class FPN(Section):
     type: Literal["fpn"] = "fpn"
     channels: Count = 256
     norm: Literal["none", "gn"] = "none"
+    fuse: Literal["sum", "avg"] = "sum"
+    """How a level and the coarser one above it are joined."""
     top: Literal["none", "max_pool", "p6p7_from_backbone", "p6p7_from_fpn"] = "max_pool"
     """Levels coarser than the backbone's: none; one, every second pixel of the last; or two, by strided convolutions
     from the backbone's or the pyramid's last level (RetinaNet's and FCOS's)."""

@@ -1,11 +1,11 @@
 """Sections of the two-stage detectors and their parts."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Tag, model_validator
 
-from detcore.config.model.backbone import FPN, Backbone, Neck
-from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+from detcore.config.model.backbone import FPN, Backbone, Neck, ResNetBackbone
+from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section, by_type
 
 
 class Anchors(Section):
@@ -25,8 +25,12 @@ class Anchors(Section):
 
 class RPN(Section):
     anchors: Anchors = Anchors()
+    conv_channels: tuple[Count | None, ...] = (None,)
+    """Widths of the 3x3 convolutions before the predictions; null keeps the width."""
     positive_iou: Fraction = 0.7
     negative_iou: Fraction = 0.3
+    boundary_threshold: NonNegative | None = None
+    """Anchors that reach further than this out of the image, in pixels, are not trained on; null trains on all."""
     samples_per_image: Count = 256
     positive_fraction: Fraction = 0.5
     pre_nms_topk_train: Count = 2000
@@ -42,6 +46,7 @@ class RPN(Section):
 
 
 class BoxHead(Section):
+    type: Literal["standard"] = "standard"
     pooler_resolution: Count = 7
     sampling_ratio: CountOrZero = 0
     num_convs: CountOrZero = 0
@@ -52,6 +57,20 @@ class BoxHead(Section):
     class_agnostic: bool = False
     box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
     smooth_l1_beta: NonNegative = 0.0
+
+
+class Res5Head(Section):
+    """The backbone's missing last stage, on each region; its width, groups, norm and weights are as the backbone's."""
+
+    type: Literal["res5"] = "res5"
+    pooler_resolution: Count = 14
+    sampling_ratio: CountOrZero = 0
+    class_agnostic: bool = False
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    smooth_l1_beta: NonNegative = 0.0
+
+
+RegionHead = Annotated[Annotated[BoxHead, Tag("standard")] | Annotated[Res5Head, Tag("res5")], by_type("standard")]
 
 
 class MaskHead(Section):
@@ -78,8 +97,8 @@ class Selection(Section):
     max_detections: Count = 100
 
 
-class RCNN(Section):
-    """What all two-stage detectors have."""
+class Proposing(Section):
+    """What all detectors with region proposals have."""
 
     name: str
     """The recipe's name; part of the run's."""
@@ -88,9 +107,30 @@ class RCNN(Section):
     backbone: Backbone
     neck: Neck = FPN()
     rpn: RPN = RPN()
+
+
+class ProposalNetwork(Proposing):
+    type: Literal["rpn"] = "rpn"
+
+
+class RCNN(Proposing):
+    """What all two-stage detectors have."""
+
     roi_sampling: RoISampling = RoISampling()
-    box_head: BoxHead = BoxHead()
+    box_head: RegionHead = BoxHead()
     selection: Selection = Selection()
+
+    @model_validator(mode="after")
+    def _res5_follows_res4(self) -> Self:
+        if isinstance(self.box_head, Res5Head):
+            backbone = self.backbone
+            fits = isinstance(backbone, ResNetBackbone) and backbone.depth >= 50 and backbone.out_features == ("res4",)
+            if not fits or self.neck.type != "none":
+                raise ValueError(
+                    "box_head.type=res5 is a bottleneck ResNet's stage after res4: set backbone.type=resnet, "
+                    "backbone.depth=50 or more, backbone.out_features=[res4] and neck.type=none"
+                )
+        return self
 
 
 class FasterRCNN(RCNN):
@@ -100,3 +140,18 @@ class FasterRCNN(RCNN):
 class MaskRCNN(RCNN):
     type: Literal["mask_rcnn"] = "mask_rcnn"
     mask_head: MaskHead = MaskHead()
+
+    @model_validator(mode="after")
+    def _res5_is_pooled_once(self) -> Self:
+        if isinstance(self.box_head, Res5Head) and (
+            self.mask_head.pooler_resolution,
+            self.mask_head.sampling_ratio,
+        ) != (
+            14,
+            0,
+        ):
+            raise ValueError(
+                "mask_head.pooler_resolution and sampling_ratio have no effect with box_head.type=res5, whose features "
+                "it shares: set box_head's"
+            )
+        return self

@@ -12,12 +12,14 @@ class Backbone(nn.Module):
     Attributes:
         channels, strides: of each feature map; strides in pixels of the images.
         image_mean, image_std: what images are normalised with; RGB, on the scale 0..255.
+        size_divisor: heights and widths of the images must be multiples of it.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
+    size_divisor: int = 32
 
     def draw(self, batch: Batch) -> None:
         """Draws what this step of training leaves out at random; a detector's `losses` begins with it."""
@@ -42,11 +44,13 @@ class Neck(nn.Module):
         channels: of every level.
         strides: of each level, in pixels of the images.
         num_region_levels: regions are pooled from the first so many levels.
+        size_divisor: heights and widths of the images must be multiples of it, so that the levels fit each other.
     """
 
     channels: int
     strides: tuple[int, ...]
     num_region_levels: int
+    size_divisor: int = 32
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         raise NotImplementedError
@@ -60,6 +64,7 @@ class NoNeck(Neck):
         if len(channels) != 1:
             raise ValueError(f"model.neck.type=none takes one feature map, the backbone has {len(channels)}")
         self.channels, self.strides, self.num_region_levels = channels[0], strides, 1
+        self.size_divisor = 1
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         return features

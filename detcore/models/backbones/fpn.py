@@ -1,5 +1,7 @@
 """The feature pyramid network: arXiv:1612.03144; RetinaNet's coarser levels: arXiv:1708.02002, section 4."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,15 +17,33 @@ class FPN(Neck):
         in_channels, in_strides: of each input, finest first.
         channels: of every output.
         norm: 'none' or 'gn'.
+        fuse: 'sum' or 'avg', of each lateral map and the coarser level above it.
         top: 'none'; 'max_pool', one level: every second pixel of the last; 'p6p7_from_backbone' or 'p6p7_from_fpn', two
             levels, by strided convolutions from the last input or the last output.
+
+    Raises:
+        ValueError: an input's stride is not twice the one's before it.
     """
 
     def __init__(
-        self, *, in_channels: tuple[int, ...], in_strides: tuple[int, ...], channels: int, norm: str, top: str
+        self,
+        *,
+        in_channels: tuple[int, ...],
+        in_strides: tuple[int, ...],
+        channels: int,
+        norm: str,
+        fuse: str = "sum",
+        top: str,
     ) -> None:
         super().__init__()
+        if any(coarse != 2 * fine for fine, coarse in pairwise(in_strides)):
+            raise ValueError(
+                f"a feature pyramid needs strides that double from one level to the next, the backbone's are "
+                f"{in_strides}: see backbone.out_features and backbone.res5_dilation"
+            )
         self.channels, self.num_region_levels, self.top = channels, len(in_channels), top
+        self.size_divisor = in_strides[-1]
+        self.fuse_factor = {"sum": 1.0, "avg": 0.5}[fuse]
         lateral = [
             ConvNorm(in_channels=width, out_channels=channels, kernel_size=1, norm=norm) for width in in_channels
         ]
@@ -49,7 +69,8 @@ class FPN(Neck):
         laterals = [conv(feature) for conv, feature in zip(self.lateral, features, strict=True)]
         merged = [laterals[-1]]
         for lateral in reversed(laterals[:-1]):
-            merged.append(lateral + F.interpolate(merged[-1], size=lateral.shape[-2:], mode="nearest"))
+            fused = lateral + F.interpolate(merged[-1], size=lateral.shape[-2:], mode="nearest")
+            merged.append(fused if self.fuse_factor == 1.0 else fused * self.fuse_factor)
         outputs = [conv(feature) for conv, feature in zip(self.output, reversed(merged), strict=True)]
         match self.top:
             case "none":

@@ -103,8 +103,8 @@ def load_all_of(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict({name: state[name] for name in wanted})
 
 
-def load_backbone_file(backbone: nn.Module, file: str) -> None:
-    """Loads a backbone's tensors from a safetensors file, all of them.
+def load_backbone_file(backbone: nn.Module, file: str, *, prefix: str = "") -> None:
+    """Loads all tensors of a backbone, or of the part of it called `prefix`, from a safetensors file.
 
     Raises:
         ValueError: the file is absent or broken, or lacks tensors.
@@ -115,4 +115,4 @@ def load_backbone_file(backbone: nn.Module, file: str) -> None:
         state = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"model.backbone.weights: {file} is no readable safetensors file ({error})") from error
-    load_all_of(backbone, state)
+    load_all_of(backbone, {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)})

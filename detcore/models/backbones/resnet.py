@@ -1,55 +1,20 @@
 """ResNet (arXiv:1512.03385) as published detectors have it: frozen affine norm, stride in the 1x1 or the 3x3."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.models.backbones.backbone import Backbone
+from detcore.models.backbones.resnet_blocks import BasicBlock, Bottleneck, stage
 from detcore.models.norm import ConvNorm, freeze
 
-NUM_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BASIC_DEPTHS = (18, 34)
+"""Their blocks have no bottleneck."""
 STAGES = ("res2", "res3", "res4", "res5")
 """After the stem."""
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut; more than one group makes it ResNeXt's (arXiv:1611.05431)."""
-
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        out_channels: int,
-        inner_channels: int,
-        stride: int,
-        stride_in_1x1: bool,
-        groups: int,
-        norm: str,
-    ) -> None:
-        super().__init__()
-        stride1, stride2 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.shortcut: ConvNorm | None = None
-        if in_channels != out_channels or stride != 1:
-            self.shortcut = ConvNorm(
-                in_channels=in_channels, out_channels=out_channels, kernel_size=1, stride=stride, norm=norm
-            )
-        self.conv1 = ConvNorm(
-            in_channels=in_channels, out_channels=inner_channels, kernel_size=1, stride=stride1, norm=norm, relu=True
-        )
-        self.conv2 = ConvNorm(
-            in_channels=inner_channels,
-            out_channels=inner_channels,
-            kernel_size=3,
-            stride=stride2,
-            groups=groups,
-            norm=norm,
-            relu=True,
-        )
-        self.conv3 = ConvNorm(in_channels=inner_channels, out_channels=out_channels, kernel_size=1, norm=norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.conv3(self.conv2(self.conv1(x)))
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(out + shortcut, inplace=True)
 
 
 class Stem(nn.Module):
@@ -64,14 +29,17 @@ class Stem(nn.Module):
 
 
 class ResNet(Backbone):
-    """Images (B, 3, H, W) -> features of stages res2 to res5, at strides 4, 8, 16 and 32.
+    """Images (B, 3, H, W) -> features of stages res2 to res5, at strides 4, 8, 16 and 32. A side may be of any length.
 
     Args:
-        depth: 50 or 101.
+        depth: 18, 34, 50, 101 or 152.
         norm: 'frozen_bn', 'bn' or 'gn'.
-        stride_in_1x1: where a stage's first block halves the size: the first 1x1 or the 3x3 convolution.
+        stride_in_1x1: where a bottleneck stage's first block halves the size: the first 1x1 or the 3x3 convolution.
         stem_channels, res2_channels: widths; res3 to res5 double res2's each.
-        groups, width_per_group: of the 3x3 convolutions of res2.
+        groups, width_per_group: of the 3x3 convolutions of res2; bottlenecks only.
+        res5_dilation: 2 keeps res5 at stride 16 and dilates its 3x3 convolutions instead; bottlenecks only.
+        deform_stages: for res2 to res5, whether their 3x3 convolutions are deformable; bottlenecks only.
+        deform_modulated, deform_groups: v2 of these, and their offset groups; see `DeformConvNorm`.
         frozen_stages: how many are not trained: 0 none, 1 the stem, 2 the stem and res2, up to 5. Batch norms in them
             become frozen ones.
         out_features: names of the stages whose features are given, finest first; later stages are left out.
@@ -88,44 +56,60 @@ class ResNet(Backbone):
         res2_channels: int,
         groups: int,
         width_per_group: int,
+        res5_dilation: int = 1,
+        deform_stages: tuple[bool, bool, bool, bool] = (False, False, False, False),
+        deform_modulated: bool = False,
+        deform_groups: int = 1,
         frozen_stages: int,
         out_features: tuple[str, ...] = STAGES,
         image_mean: tuple[float, float, float],
         image_std: tuple[float, float, float],
     ) -> None:
         super().__init__()
-        self.image_mean, self.image_std = image_mean, image_std
+        self.image_mean, self.image_std, self.size_divisor = image_mean, image_std, 1
         self.out_features = out_features
-        stages = STAGES[: STAGES.index(out_features[-1]) + 1]
-        widths = {stage: res2_channels << index for index, stage in enumerate(stages)}
-        self.channels = tuple(widths[stage] for stage in out_features)
-        self.strides = tuple(4 << STAGES.index(stage) for stage in out_features)
         self.stem = Stem(channels=stem_channels, norm=norm)
         in_channels = stem_channels
-        for index, stage in enumerate(stages):
-            blocks = []
-            for block in range(NUM_BLOCKS[depth][index]):
-                blocks.append(
-                    Bottleneck(
-                        in_channels=in_channels,
-                        out_channels=widths[stage],
-                        inner_channels=groups * width_per_group << index,
-                        stride=2 if block == 0 and index > 0 else 1,
-                        stride_in_1x1=stride_in_1x1,
-                        groups=groups,
-                        norm=norm,
-                    )
+        channels: dict[str, int] = {}
+        strides: dict[str, int] = {}
+        stages = STAGES[: STAGES.index(out_features[-1]) + 1]
+        for index, name in enumerate(stages):
+            dilation = res5_dilation if name == "res5" else 1
+            stride = 1 if name == "res2" or dilation > 1 else 2
+            if depth in BASIC_DEPTHS:
+                block: Callable[..., nn.Module] = partial(BasicBlock, norm=norm)
+            else:
+                block = partial(
+                    Bottleneck,
+                    inner_channels=groups * width_per_group << index,
+                    stride_in_1x1=stride_in_1x1,
+                    groups=groups,
+                    norm=norm,
+                    dilation=dilation,
+                    deform_groups=deform_groups if deform_stages[index] else 0,
+                    deform_modulated=deform_modulated,
                 )
-                in_channels = widths[stage]
-            setattr(self, stage, nn.Sequential(*blocks))
-        for stage in ("stem", *stages)[:frozen_stages]:
-            freeze(getattr(self, stage))
+            channels[name] = res2_channels << index
+            strides[name] = stride * strides[stages[index - 1]] if index else 4
+            layers = stage(
+                block,
+                num_blocks=NUM_BLOCKS[depth][index],
+                in_channels=in_channels,
+                out_channels=channels[name],
+                stride=stride,
+            )
+            setattr(self, name, layers)
+            in_channels = channels[name]
+        self.channels = tuple(channels[name] for name in out_features)
+        self.strides = tuple(strides[name] for name in out_features)
+        for name in ("stem", *stages)[:frozen_stages]:
+            freeze(getattr(self, name))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.stem(images)
         features = []
-        for stage in STAGES[: STAGES.index(self.out_features[-1]) + 1]:
-            x = getattr(self, stage)(x)
-            if stage in self.out_features:
+        for name in STAGES[: STAGES.index(self.out_features[-1]) + 1]:
+            x = getattr(self, name)(x)
+            if name in self.out_features:
                 features.append(x)
         return features

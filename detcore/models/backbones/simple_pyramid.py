@@ -27,6 +27,7 @@ class SimplePyramid(Neck):
         (width,), (stride,) = in_channels, in_strides
         self.channels, self.num_region_levels = channels, 4
         self.strides = (stride // 4, stride // 2, stride, 2 * stride, 4 * stride)
+        self.size_divisor = 2 * stride
         half, quarter = width // 2, width // 4
         between = make_norm(norm, half)
         finest = [

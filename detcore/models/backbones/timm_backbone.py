@@ -41,7 +41,7 @@ class TimmBackbone(Backbone):
         out_strides: tuple[int, ...] = (4, 8, 16, 32),
     ) -> None:
         super().__init__()
-        self.strides = out_strides
+        self.strides, self.size_divisor = out_strides, max(out_strides)
         self.name = name
         arguments: dict[str, Any] = {"features_only": True}
         for start, more in ANY_SIZE.items():

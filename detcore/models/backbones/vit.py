@@ -211,6 +211,7 @@ class ViT(Backbone):
     ) -> None:
         super().__init__()
         self.channels, self.strides, self.patch_size = (channels,), (patch_size,), patch_size
+        self.size_divisor = patch_size
         self.square_size, self.checkpointing = square_size, checkpointing
         self.image_mean, self.image_std = image_mean, image_std
         self.patch_embed = nn.Conv2d(3, channels, kernel_size=patch_size, stride=patch_size)

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from detcore.config import model as config_of
-from detcore.models.build.rcnn import build_mask_head, rcnn_parts
+from detcore.models.build.rcnn import build_mask_rcnn, proposing_parts, rcnn_parts
 from detcore.models.faster_rcnn import FasterRCNN
-from detcore.models.mask_rcnn import MaskRCNN
+from detcore.models.proposal_network import ProposalNetwork
 
 
 def build_model(config: config_of.ModelConfig, *, num_classes: int, load_weights: bool = True) -> nn.Module:
@@ -26,8 +26,9 @@ def build_model(config: config_of.ModelConfig, *, num_classes: int, load_weights
         case config_of.FasterRCNN():
             model: nn.Module = FasterRCNN(**rcnn_parts(config, num_classes, load_weights))
         case config_of.MaskRCNN():
-            parts = rcnn_parts(config, num_classes, load_weights)
-            model = MaskRCNN(mask_head=build_mask_head(config.mask_head, parts["neck"], num_classes), **parts)
+            model = build_mask_rcnn(config, num_classes, load_weights)
+        case config_of.ProposalNetwork():
+            model = ProposalNetwork(num_classes=num_classes, **proposing_parts(config, load_weights))
         case config_of.OwnModel():
             raise ValueError("model.type is 'own': hand the module itself over, as detcore.fit(model=...)")
     return model.to(memory_format=torch.channels_last)

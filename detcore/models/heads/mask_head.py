@@ -14,17 +14,14 @@ from detcore.ops import multilevel_roi_align, polygon_roi_masks
 from detcore.structures.batch import Polygons
 
 
-class MaskHead(nn.Module):
-    """Pools each region from the pyramid, then 3x3 convolutions, a 2x upsampling one, and one mask for each class.
+class MaskLayers(nn.Module):
+    """3x3 convolutions, a 2x upsampling one, and one mask for each class, on the pooled features of each region.
 
     Only the mask of the class that is asked for is computed.
 
     Args:
-        in_channels: of the pyramid.
-        strides: of its levels, in pixels.
+        in_channels: of the pooled features.
         num_classes: without the background.
-        pooler_resolution: height and width of a pooled region; a mask has twice that.
-        sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
         num_convs, conv_channels, norm: the 3x3 convolutions, their width, 'none' or 'gn'.
         class_agnostic: one mask for all classes instead of one for each.
     """
@@ -33,18 +30,14 @@ class MaskHead(nn.Module):
         self,
         *,
         in_channels: int,
-        strides: Sequence[int],
         num_classes: int,
-        pooler_resolution: int,
-        sampling_ratio: int,
         num_convs: int,
         conv_channels: int,
         norm: str,
         class_agnostic: bool,
     ) -> None:
         super().__init__()
-        self.strides, self.class_agnostic = tuple(strides), class_agnostic
-        self.pooler_resolution, self.sampling_ratio = pooler_resolution, sampling_ratio
+        self.class_agnostic = class_agnostic
         widths = [in_channels] + [conv_channels] * num_convs
         self.convs = conv_stack(widths, norm=norm)
         self.upsample = nn.ConvTranspose2d(widths[-1], conv_channels, kernel_size=2, stride=2)
@@ -52,13 +45,9 @@ class MaskHead(nn.Module):
         start([self.upsample], for_relu)
         start([self.predictor], normal(0.001))
 
-    def forward(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
-        """P2.., (B, R, 4) boxes, (B, R) valid and (B, R) classes -> (B, R, S, S) logits of each region's class."""
-        pooled = multilevel_roi_align(
-            features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
-        )
-        logits = self._mask_of_class(self.convs(pooled), labels.flatten())
-        return logits.unflatten(0, boxes_xyxy.shape[:2])
+    def masks_of(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """(B * R, C, S/2, S/2) pooled features and (B, R) classes -> (B, R, S, S) logits of each region's class."""
+        return self._mask_of_class(self.convs(pooled), labels.flatten()).unflatten(0, labels.shape)
 
     def _mask_of_class(self, x: Tensor, labels: Tensor) -> Tensor:
         """(K, C, S/2, S/2) and (K,) -> (K, S, S).
@@ -78,12 +67,61 @@ class MaskHead(nn.Module):
         finer = logits.view(count, height, width, 2, 2).permute(0, 1, 3, 2, 4)
         return finer.reshape(count, 2 * height, 2 * width)
 
-    def losses(self, features: Sequence[Tensor], regions: TrainingRegions, polygons: Polygons) -> dict[str, Tensor]:
-        """loss_mask, computed on the slots alone that may be positive; see `mask_loss`."""
-        boxes = regions.boxes_xyxy[:, : regions.positive.shape[1]]
-        labels = regions.labels[:, : regions.positive.shape[1]]
-        targets = polygon_roi_masks(polygons, boxes, regions.objects, 2 * self.pooler_resolution)
-        logits = self(features, boxes, regions.positive, labels)
+    def losses_of(self, pooled: Tensor, regions: TrainingRegions, polygons: Polygons) -> dict[str, Tensor]:
+        """loss_mask from pooled features (B * P, C, S/2, S/2) of the slots that may be positive; see `mask_loss`."""
+        slots = regions.positive.shape[1]
+        logits = self.masks_of(pooled, regions.labels[:, :slots])
+        targets = polygon_roi_masks(polygons, regions.boxes_xyxy[:, :slots], regions.objects, logits.shape[-1])
         return mask_loss(
             logits=logits.flatten(0, 1), targets=targets.flatten(0, 1), positive=regions.positive.flatten()
         )
+
+
+class MaskHead(MaskLayers):
+    """Pools each region from the pyramid for `MaskLayers`.
+
+    Args:
+        in_channels: of the pyramid.
+        strides: of its levels, in pixels.
+        num_classes, num_convs, conv_channels, norm, class_agnostic: see `MaskLayers`.
+        pooler_resolution: height and width of a pooled region; a mask has twice that.
+        sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        strides: Sequence[int],
+        num_classes: int,
+        pooler_resolution: int,
+        sampling_ratio: int,
+        num_convs: int,
+        conv_channels: int,
+        norm: str,
+        class_agnostic: bool,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            num_convs=num_convs,
+            conv_channels=conv_channels,
+            norm=norm,
+            class_agnostic=class_agnostic,
+        )
+        self.strides, self.pooler_resolution, self.sampling_ratio = tuple(strides), pooler_resolution, sampling_ratio
+
+    def pool(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
+        """P2.. and (B, R, 4) boxes with (B, R) valid -> (B * R, C, S/2, S/2)."""
+        return multilevel_roi_align(
+            features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
+        )
+
+    def forward(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
+        """P2.., (B, R, 4) boxes, (B, R) valid and (B, R) classes -> (B, R, S, S) logits of each region's class."""
+        return self.masks_of(self.pool(features, boxes_xyxy, valid), labels)
+
+    def losses(self, features: Sequence[Tensor], regions: TrainingRegions, polygons: Polygons) -> dict[str, Tensor]:
+        """loss_mask, computed on the slots alone that may be positive."""
+        boxes = regions.boxes_xyxy[:, : regions.positive.shape[1]]
+        return self.losses_of(self.pool(features, boxes, regions.positive), regions, polygons)

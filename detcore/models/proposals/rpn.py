@@ -1,13 +1,14 @@
 """The region proposal network: arXiv:1506.01497, section 3; over a pyramid as in arXiv:1612.03144, section 4.1."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.losses.rpn import rpn_losses
 from detcore.models.initialization import normal, start
+from detcore.models.norm import conv_stack
 from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform, match_anchors, nms_padded
@@ -65,9 +66,12 @@ class RPN(nn.Module):
 
     Args:
         channels: of every level.
+        conv_channels: widths of the 3x3 convolutions before the predictions; None keeps the width.
         anchors: their generator.
         positive_iou, negative_iou: an anchor is positive at or above the one, negative below the other; each object's
             best anchors are positive in any case.
+        boundary_threshold: anchors that reach further than this out of the image's content are not trained on; pixels.
+            None trains on all.
         samples_per_image, positive_fraction: see `sample_balanced`.
         train_limits, test_limits: of the proposals.
         nms_threshold: proposals of a level that overlap a better one by more than this IoU are dropped.
@@ -80,9 +84,11 @@ class RPN(nn.Module):
         self,
         *,
         channels: int,
+        conv_channels: Sequence[int | None] = (None,),
         anchors: AnchorGenerator,
         positive_iou: float,
         negative_iou: float,
+        boundary_threshold: float | None = None,
         samples_per_image: int,
         positive_fraction: float,
         train_limits: ProposalLimits,
@@ -94,22 +100,25 @@ class RPN(nn.Module):
     ) -> None:
         super().__init__()
         self.anchors = anchors
-        self.iou_thresholds = (negative_iou, positive_iou)
+        self.iou_thresholds, self.boundary_threshold = (negative_iou, positive_iou), boundary_threshold
         self.samples_per_image, self.positive_fraction = samples_per_image, positive_fraction
         self.train_limits, self.test_limits = train_limits, test_limits
         self.nms_threshold, self.min_box_size = nms_threshold, min_box_size
         self.smooth_l1_beta, self.loss_weight = smooth_l1_beta, loss_weight
         self.box_coder = BoxCoder()
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.objectness = nn.Conv2d(channels, anchors.num_per_place, kernel_size=1)
-        self.box_offsets = nn.Conv2d(channels, 4 * anchors.num_per_place, kernel_size=1)
-        start((self.conv, self.objectness, self.box_offsets), normal(0.01))
+        widths = [channels]
+        for width in conv_channels:
+            widths.append(width or widths[-1])
+        self.convs = conv_stack(widths, norm="none")
+        self.objectness = nn.Conv2d(widths[-1], anchors.num_per_place, kernel_size=1)
+        self.box_offsets = nn.Conv2d(widths[-1], 4 * anchors.num_per_place, kernel_size=1)
+        start((*self.convs, self.objectness, self.box_offsets), normal(0.01))
 
     def forward(self, features: list[Tensor]) -> AnchorPredictions:
         """P2..P6, each (B, C, h, w)."""
         logits, offsets = [], []
         for feature in features:
-            hidden = F.relu(self.conv(feature), inplace=True)
+            hidden = self.convs(feature)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
             offsets.append(self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
         shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
@@ -151,7 +160,7 @@ class RPN(nn.Module):
         anchors = predictions.anchors
         boxes = targets.boxes_xyxy.to(anchors.dtype)
         matched, status = match_anchors(anchors, boxes, targets.valid, self.iou_thresholds, allow_low_quality=True)
-        status = torch.where(batch.real[:, None], status, -1)
+        status = torch.where(batch.real[:, None] & self._near_content(anchors, batch.image_sizes), status, -1)
         seed, step = batch.rng_key.unbind()
         candidates = torch.arange(len(anchors), device=anchors.device)
         keys = keyed_uniform(seed, step, batch.sample_ids, RANDOM_SITE, candidates)
@@ -173,3 +182,11 @@ class RPN(nn.Module):
             beta=self.smooth_l1_beta,
         )
         return {name: loss * self.loss_weight for name, loss in losses.items()}
+
+    def _near_content(self, anchors: Tensor, image_sizes: Tensor) -> Tensor:
+        """(N, 4) and (B, 2) -> (B, N) or (1, 1) bool: within `boundary_threshold` of each image's content."""
+        if self.boundary_threshold is None:
+            return torch.ones(1, 1, dtype=torch.bool, device=anchors.device)
+        height, width = (image_sizes.to(anchors.dtype) + self.boundary_threshold)[..., None].unbind(1)
+        x1, y1, x2, y2 = anchors.unbind(-1)
+        return (torch.minimum(x1, y1) >= -self.boundary_threshold) & (x2 < width) & (y2 < height)

@@ -81,9 +81,9 @@ def test_predictions_line_up_with_anchors(rpn: RPN) -> None:
     """The one place whose feature shouts is the one whose anchor scores."""
     features = [torch.zeros(1, 4, 3, 5), torch.zeros(1, 4, 2, 3)]
     features[0][0, :, 2, 3] = 1.0
-    for layer in (rpn.conv, rpn.objectness, rpn.box_offsets):
+    for layer in (*rpn.convs, rpn.objectness, rpn.box_offsets):
         torch.nn.init.zeros_(layer.weight)
-    rpn.conv.weight.data[:, :, 1, 1] = torch.eye(4)
+    rpn.convs[0].weight.data[:, :, 1, 1] = torch.eye(4)
     rpn.objectness.weight.data.fill_(1.0)
     rpn.box_offsets.weight.data[2] = 1.0  # the width's offset
     predictions = rpn(features)

@@ -56,11 +56,14 @@ def test_building_without_memory_keeps_what_constructors_compute_with() -> None:
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("# A detector.\n# make demo, 11 minutes: digits test box AP 61.6, mask AP 51.5.\n", ("digits test box AP 61.6, mask AP 51.5", "make demo, 11 minutes")),
+        (
+            "# A detector.\n# make demo, 11 minutes: digits test box AP 61.6, mask AP 51.5.\n",
+            ("digits test box AP 61.6, mask AP 51.5", "make demo, 11 minutes"),
+        ),
         ("# A detector. BCCD test AP50 91.6.\n", ("BCCD test AP50 91.6", None)),
         ("# A detector (arXiv:1.2). Not run here on COCO.\ntype: x\n# later: AP 99.0\n", (None, None)),
     ],
-)  # fmt: skip
+)
 def test_a_metric_is_read_from_the_header(tmp_path: Path, header: str, expected: tuple[str | None, str | None]) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(header)

@@ -1,0 +1,170 @@
+"""Checkpoints of Detectron2 into published folders of ours, and back."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from detcore.config.data import ResizeShortestEdge
+from detcore.config.model import ModelConfig
+from detcore.convert.coco_classes import COCO_CLASSES
+from detcore.convert.detectron2 import model_config, rules
+from detcore.convert.detectron2_guess import guess_settings
+from detcore.convert.detectron2_settings import Settings, read_settings
+from detcore.convert.names import from_ours, load, to_ours
+from detcore.convert.reading import read_checkpoint
+from detcore.engine.atomic import write_folder
+from detcore.inference.folder import DESCRIPTION, FORMAT_VERSION, WEIGHTS, read_description, read_weights
+from detcore.models import build_model
+
+_NO_WEIGHTS = re.compile(r"(pixel_(mean|std)|.*anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked)$")
+"""Tensors that are no weights: what they say is said by the configuration."""
+_STEM = re.compile(r"backbone\.(bottom_up\.)?stem\.conv1(_1)?\.weight$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What was written, and what the user should know of it.
+
+    Attributes:
+        folder: the published model.
+        config: its architecture.
+        num_tensors, num_parameters: of the weights.
+        notes: assumptions that were made.
+    """
+
+    folder: Path
+    config: ModelConfig
+    num_tensors: int
+    num_parameters: int
+    notes: tuple[str, ...]
+
+
+def convert_detectron2(
+    file: Path, folder: Path, *, settings_file: Path | None = None, labels: Sequence[str] | None = None
+) -> Converted:
+    """Writes a published model with a Detectron2 checkpoint's weights and architecture.
+
+    Args:
+        file: `model_final.pth` or one of the model zoo's `.pkl`.
+        folder: a new or empty one.
+        settings_file: the model's `config.yaml`; None takes the one beside `file`, else what the tensors tell.
+        labels: names of the classes; None takes COCO's where there are 80 (or 1, person, with keypoints), else numbers.
+
+    Raises:
+        ValueError: the files cannot be read, or their architecture has no counterpart here, or tensors do not fit,
+            naming them.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder")
+    state = read_checkpoint(file)
+    notes = []
+    beside = file.with_name("config.yaml")
+    if settings_file is None and beside.is_file():
+        settings_file = beside
+    if settings_file is not None:
+        settings = read_settings(settings_file)
+    else:
+        settings = guess_settings(state)
+        notes.append("no configuration was given: what tensors do not tell is taken to be as in the published models")
+    dropped = [name for name in state if _NO_WEIGHTS.match(name)]
+    state = {name: tensor for name, tensor in state.items() if name not in dropped}
+    if settings["INPUT"]["FORMAT"] == "RGB":
+        state, settings = _as_if_blue_came_first(state, settings)
+    config = model_config({**settings["MODEL"], "TEST": settings["TEST"]}, name=_name_of(file))
+    num_classes = config.num_classes
+    assert num_classes is not None
+    names = _labels(labels, num_classes, keypoints=bool(settings["MODEL"]["KEYPOINT_ON"]), notes=notes)
+    model = build_model(config, num_classes=num_classes, load_weights=False)
+    ours, unknown = to_ours(state, rules(config))
+    if unknown:
+        raise ValueError(f"{file}: {len(unknown)} tensors have no counterpart here: {', '.join(unknown[:8])}")
+    load(model, _with_counters(ours, model), source=str(file))
+    _write(folder, model, config=config, labels=names, settings=settings)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Converted(folder=folder, config=config, num_tensors=len(ours), num_parameters=parameters, notes=tuple(notes))
+
+
+def convert_to_detectron2(folder: Path, file: Path) -> int:
+    """Writes a published model's weights as a checkpoint that Detectron2 loads into the model it was converted from.
+
+    Returns:
+        The number of tensors.
+
+    Raises:
+        ValueError: the folder is no published model, or its architecture has no counterpart there.
+    """
+    description = read_description(folder)
+    if file.suffix != ".pth":
+        raise ValueError(f"{file}: Detectron2 wants a file name that ends in .pth")
+    weights = read_weights(folder, description)
+    weights = {name: tensor for name, tensor in weights.items() if not _NO_WEIGHTS.match(name)}
+    theirs, unknown = from_ours(weights, rules(description.model))
+    if unknown:
+        raise ValueError(f"{folder}: {len(unknown)} tensors have no counterpart there: {', '.join(unknown[:8])}")
+    temporary = file.with_name(f".{file.name}.part")
+    torch.save({"model": theirs, "__author__": "detcore"}, temporary)
+    temporary.replace(file)
+    return len(theirs)
+
+
+def _as_if_blue_came_first(state: dict[str, Tensor], settings: Settings) -> tuple[dict[str, Tensor], Settings]:
+    """A model that reads red first as the one that reads blue first and sees the same."""
+    turned = {name: tensor.flip(1) if _STEM.match(name) else tensor for name, tensor in state.items()}
+    model = settings["MODEL"]
+    statistics = {key: list(reversed(model[key])) for key in ("PIXEL_MEAN", "PIXEL_STD")}
+    return turned, {**settings, "MODEL": {**model, **statistics}}
+
+
+def _with_counters(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """With the batch norms' counters, which nothing depends on, as they start."""
+    counters = {name: value for name, value in model.state_dict().items() if name.endswith(".num_batches_tracked")}
+    return {**counters, **state}
+
+
+def _name_of(file: Path) -> str:
+    stem = re.sub(r"\W+", "-", file.stem).strip("-")
+    parent = re.sub(r"\W+", "-", file.absolute().parent.name).strip("-")
+    return f"{parent}-{stem}" if stem.startswith("model") and parent else stem or "converted"
+
+
+def _labels(stated: Sequence[str] | None, num_classes: int, *, keypoints: bool, notes: list[str]) -> tuple[str, ...]:
+    if stated is not None:
+        if len(stated) != num_classes:
+            raise ValueError(f"{len(stated)} labels for a model of {num_classes} classes")
+        return tuple(stated)
+    if num_classes == len(COCO_CLASSES) or (keypoints and num_classes == 1):
+        notes.append("the classes are taken to be COCO's, in its order; --labels FILE names others")
+        return COCO_CLASSES[:num_classes]
+    notes.append("the classes have numbers for names; --labels FILE names them, one a line")
+    return tuple(str(index) for index in range(num_classes))
+
+
+def _write(folder: Path, model: nn.Module, *, config: ModelConfig, labels: Sequence[str], settings: Settings) -> None:
+    data = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    resize = ResizeShortestEdge(
+        sizes=(settings["INPUT"]["MIN_SIZE_TEST"],), max_size=settings["INPUT"]["MAX_SIZE_TEST"]
+    )
+    description: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "model": config.model_dump(mode="json"),
+        "num_classes": len(labels),
+        "labels": list(labels),
+        "preprocessing": {
+            "image_mean": model.image_mean,
+            "image_std": model.image_std,
+            "transform": resize.model_dump(mode="json"),
+            "size_divisor": model.size_divisor,
+        },
+        "metrics": {},
+        "data": {"name": "converted", "content_hash": ""},
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    write_folder(folder, iter([(WEIGHTS, data), (DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())]))

@@ -1,0 +1,94 @@
+"""Reads others' checkpoints without running their code."""
+
+import importlib
+import pickle
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+_ZIP = b"PK"
+_CONTAINERS = ("model", "state_dict", "model_state")
+"""Where checkpoints keep their tensors, if not at the top."""
+_ARRAYS = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "Counter"): Counter,
+}
+_ARRAY_FUNCTIONS = ("_reconstruct", "scalar")
+"""Of numpy's multiarray module, whose name differs between its versions."""
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds containers, numbers, text and numpy arrays; anything else in the file is an error, and is not called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ARRAYS:
+            return _ARRAYS[module, name]
+        if re.fullmatch(r"numpy\.(_)?core\.multiarray", module) and name in _ARRAY_FUNCTIONS:
+            return getattr(importlib.import_module("numpy._core.multiarray"), name)
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 wrote bytes for Python 2
+            return _encode_latin1
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def read_checkpoint(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name.
+
+    Args:
+        file: `.pkl` (arrays in a pickle, as Detectron2's model zoo has them), `.pth` or `.pt` (torch's), or
+            `.safetensors`.
+
+    Raises:
+        ValueError: the file is absent or damaged, or would run code, or holds no tensors.
+    """
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    try:
+        content = _read(file)
+    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is no readable checkpoint: {' '.join(str(error).split())[:200]}") from error
+    for name in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not tensors by name")
+    tensors = {str(name).removeprefix("module."): _tensor(value) for name, value in content.items()}
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    if not kept:
+        raise ValueError(f"{file} holds no tensors; its keys begin {list(content)[:5]}")
+    return kept
+
+
+def _read(file: Path) -> Any:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    with file.open("rb") as opened:
+        is_zip = opened.read(2) == _ZIP
+    if is_zip or file.suffix in (".pth", ".pt"):
+        return torch.load(file, map_location="cpu", weights_only=True)
+    with file.open("rb") as opened:
+        return _ArrayUnpickler(opened, encoding="latin1").load()
+
+
+def _tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(np.ascontiguousarray(value))
+    return None

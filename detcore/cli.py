@@ -44,6 +44,8 @@ examples:
     "models": """\
 examples:
   detcore models
+  detcore models mask_rcnn_r50_fpn --size 640x640
+  detcore models --json > recipes.json
   python pipelines/train.py model=mask_rcnn_r50_fpn data=coco data.root=DIR""",
     "convert": """\
 examples:
@@ -120,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("model", metavar="NAME", help="a registered name, or a published folder")
     pull.add_argument("folder", metavar="DIR", type=Path, help="a new or empty folder")
 
-    command("models", "list the recipes of conf/model with their size")
+    models = command("models", "list the recipes of conf/model: their size, their arithmetic, what they reached")
+    models.add_argument("names", metavar="NAME", nargs="*", help="only these")
+    models.add_argument("--size", default="800x1216", help="height and width that arithmetic is counted at")
+    models.add_argument("--json", action="store_true", help="as JSON")
 
     convert = command("convert", "turn a checkpoint of Detectron2 into a published model, or back")
     convert.add_argument("source", metavar="[FORMAT] SOURCE", nargs="+", help="detectron2, and model_final.pth or .pkl")
@@ -226,25 +231,21 @@ def _pull(options: argparse.Namespace) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    import torch
-    from pydantic import TypeAdapter
+    from dataclasses import asdict
 
-    from detcore.config import ModelConfig, compose_params, config_directory
-    from detcore.models import build_model
+    from rich.console import Console
+    from rich.progress import track
 
-    adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-    recipes = sorted((config_directory() / "model").glob("*.yaml"))
-    width = max((len(path.stem) for path in recipes), default=0)
-    for path in recipes:
-        recipe = adapter.validate_python(compose_params([f"model={path.stem}"])["model"])
-        with torch.device("meta"):  # shapes without memory
-            model = build_model(recipe, num_classes=recipe.num_classes or 80, load_weights=False)
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
-        headline = path.read_text().partition("\n")[0].lstrip("# ")
-        print(f"{path.stem:<{width}}  {millions:6.1f} M  {headline}")
-    print(
-        "\nParameters with 80 classes unless the recipe states its own. To train: python pipelines/train.py model=NAME"
-    )
+    from detcore import recipes
+
+    size = recipes.parsed_size(options.size)
+    progress = Console(stderr=True)
+    files = track(recipes.files(options.names), "counting", console=progress, transient=True)
+    found = [recipes.read(path, size=size) for path in files]
+    if options.json:
+        print(json.dumps([asdict(recipe) for recipe in found], indent=1))
+    else:
+        Console().print(recipes.table(found, size=size))
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -62,9 +62,32 @@ SMALL_DENSE: dict[str, Any] = {
     "selection": {"max_detections": 10, "score_threshold": 0.0, "candidates_per_level": 60},
 }
 
+VIT: dict[str, Any] = {
+    "type": "vit",
+    "channels": 24,
+    "depth": 4,
+    "num_heads": 2,
+    "window_size": 3,
+    "global_blocks": [1, 3],
+    "residual_blocks": [2],
+    "pretraining_size": 48,
+    "table_size": 64,
+    "square_size": 128,
+}
+
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
     "mask_rcnn": MaskRCNN(**SMALL_RCNN, mask_head=MASK_HEAD),
+    "mask_rcnn_vitdet": MaskRCNN(
+        **{
+            **SMALL_RCNN,
+            "backbone": VIT,
+            "neck": {"type": "simple_pyramid", "channels": 16},
+            "rpn": {**SMALL_RCNN["rpn"], "conv_channels": [None, None]},
+            "box_head": {"fc_channels": 32, "sampling_ratio": 2, "num_convs": 1, "conv_channels": 16, "norm": "ln"},
+        },
+        mask_head={**MASK_HEAD, "norm": "ln"},
+    ),
     "faster_rcnn_c4": FasterRCNN(**C4),
     "mask_rcnn_c4": MaskRCNN(**C4, mask_head={"num_convs": 0, "conv_channels": 16}),
     "mask_rcnn_dc5": MaskRCNN(

@@ -25,11 +25,16 @@ class OptimConfig(Section):
     type: Literal["sgd", "adamw"] = "sgd"
     lr: Positive
     weight_decay: NonNegative = 1e-4
-    """Not applied to norms and biases."""
+    """Of weights; other parameters of one dimension, and absolute positions, are never decayed."""
+    weight_decay_norm: NonNegative = 0.0
+    weight_decay_bias: NonNegative = 0.0
     momentum: Fraction = 0.9
     nesterov: bool = False
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     backbone_lr_factor: Positive = 1.0
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The learning rate of each of the backbone's layers over that of the layer above it; 1 for those that do not tell
+    their layers apart."""
     clip_norm: Positive | None = None
     """Global gradient norm."""
     warmup_steps: CountOrZero = 0

@@ -17,6 +17,7 @@ from detcore.convert.detectron2_semantic import (
     semantic_head_rules,
 )
 from detcore.convert.names import Rule
+from detcore.convert.vit import vit_rules
 
 NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "": "none"}
 
@@ -44,6 +45,8 @@ def _backbone_rules(
     config: config_of.Proposing | config_of.Dense | config_of.SemanticFPN | config_of.DeepLab,
 ) -> list[Rule]:
     backbone = config.backbone
+    if isinstance(backbone, config_of.ViTBackbone):
+        return vit_rules(backbone)
     assert isinstance(backbone, config_of.ResNetBackbone)
     bare = isinstance(config, config_of.DeepLab) or config.neck.type == "none"
     prefix = "backbone." if bare else "backbone.bottom_up."

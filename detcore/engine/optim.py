@@ -16,11 +16,13 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 def parameter_groups(model: nn.Module, *, optim: OptimConfig) -> list[dict[str, Any]]:
     """The trained parameters by what they have in common: weight decay and learning rate.
 
-    Norms, biases and other parameters of at most one dimension are not decayed. Those below `backbone.` have their
-    learning rate times `backbone_lr_factor`. `base_lr` is what the schedule multiplies.
+    Norms and biases have weight decays of their own; other parameters of at most one dimension, and those that a module
+    names in `undecayed`, have none. Those below `backbone.` have their learning rate times `backbone_lr_factor`, and
+    times `layer_decay` for each layer above them (arXiv:2106.08254, section 3.2), which the backbone's `layers_above`
+    counts. `base_lr` is what the schedule multiplies.
 
     Raises:
-        ValueError: if the model has no parameter to train.
+        ValueError: if the model has no parameter to train, or a backbone that does not count its layers.
     """
     grouped: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     seen: set[nn.Parameter] = set()
@@ -29,16 +31,38 @@ def parameter_groups(model: nn.Module, *, optim: OptimConfig) -> list[dict[str, 
             if parameter in seen or not parameter.requires_grad:
                 continue
             seen.add(parameter)
-            decayed = parameter.ndim > 1 and not isinstance(module, _NORMS)
-            in_backbone = f"{prefix}.{name}".startswith("backbone.")
-            lr = optim.lr * (optim.backbone_lr_factor if in_backbone else 1.0)
-            grouped[lr, optim.weight_decay if decayed else 0.0].append(parameter)
+            lr = optim.lr * _lr_factor(model, f"{prefix}.{name}", optim)
+            grouped[lr, _weight_decay(module, name, parameter, optim)].append(parameter)
     if not grouped:
         raise ValueError(f"{type(model).__name__} has no parameter to train: all are frozen, or there is none")
     return [
         {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
         for (lr, decay), parameters in grouped.items()
     ]
+
+
+def _lr_factor(model: nn.Module, name: str, optim: OptimConfig) -> float:
+    """Of the parameter called `name` in the model."""
+    if not name.startswith("backbone."):
+        return 1.0
+    if optim.layer_decay == 1.0:
+        return optim.backbone_lr_factor
+    backbone: Any = model.backbone
+    if not hasattr(backbone, "layers_above"):
+        raise ValueError(f"optim.layer_decay: {type(backbone).__name__} has no layers_above(name); leave it out")
+    factor: float = optim.layer_decay ** backbone.layers_above(name.removeprefix("backbone."))
+    return optim.backbone_lr_factor * factor
+
+
+def _weight_decay(module: nn.Module, name: str, parameter: nn.Parameter, optim: OptimConfig) -> float:
+    """Of the parameter that `module` calls `name`."""
+    if isinstance(module, _NORMS):
+        return optim.weight_decay_norm
+    if name in getattr(module, "undecayed", ()):
+        return 0.0
+    if name == "bias":
+        return optim.weight_decay_bias
+    return optim.weight_decay if parameter.ndim > 1 else 0.0
 
 
 def build_optimizer(model: nn.Module, *, optim: OptimConfig) -> torch.optim.Optimizer:

@@ -68,6 +68,8 @@ class FasterRCNN(ProposalStage):
     ) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
         """Of the first stage; and what the second one trains on."""
         targets = required_targets(batch)
+        if dense is None:
+            self.backbone.draw(batch)
         features, predictions = dense or self.dense(batch.images)
         losses = self.rpn.losses(predictions, batch, targets)
         proposals = self.rpn.propose(predictions, batch.image_sizes, self.rpn.train_limits)

@@ -51,6 +51,7 @@ class FCOS(DenseDetector):
             ValueError: the batch has no targets.
         """
         targets = required_targets(batch)
+        self.backbone.draw(batch)
         predictions = self.dense(batch.images)
         assert predictions.centreness is not None
         anchors = predictions.anchors

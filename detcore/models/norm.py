@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detcore.models.initialization import for_relu, start
 
-NORMS = ("none", "frozen_bn", "bn", "gn")
+NORMS = ("none", "frozen_bn", "bn", "gn", "ln")
 
 
 class FrozenBatchNorm(nn.Module):
@@ -50,6 +50,16 @@ class FrozenBatchNorm(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of every place of a map (B, C, H, W), as ConvNeXt's (arXiv:2201.03545)."""
+
+    def __init__(self, *, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__(num_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def group_norm(num_channels: int) -> nn.GroupNorm:
     """32 groups (arXiv:1803.08494), or the most that divide both 32 and the channels."""
     return nn.GroupNorm(math.gcd(32, num_channels), num_channels)
@@ -66,6 +76,8 @@ def make_norm(kind: str, num_channels: int) -> nn.Module | None:
             return nn.BatchNorm2d(num_channels)
         case "gn":
             return group_norm(num_channels)
+        case "ln":
+            return ChannelLayerNorm(num_channels=num_channels)
     raise ValueError(f"unknown norm {kind!r}; there are {', '.join(NORMS)}")
 
 

@@ -43,6 +43,7 @@ class PanopticFPN(MaskRCNN):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Those of Mask R-CNN and loss_sem_seg. Raises ValueError where targets lack outlines or pixels' classes."""
+        self.backbone.draw(batch)
         features, predictions, logits = self.dense(batch.images)
         losses = self._instance_losses(batch, (features, predictions))
         weights = {name: 1.0 if name.startswith("loss_rpn") else self.instance_loss_weight for name in losses}

@@ -26,6 +26,7 @@ class ProposalNetwork(ProposalStage):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """loss_rpn_cls and loss_rpn_loc: 0-dim, divided by counts over all ranks."""
         targets = required_targets(batch)
+        self.backbone.draw(batch)
         return self.rpn.losses(self.dense(batch.images)[1], batch, targets)
 
     def detect(self, batch: Batch) -> Detections:

@@ -59,6 +59,7 @@ class RetinaNet(DenseDetector):
             ValueError: the batch has no targets.
         """
         targets = required_targets(batch)
+        self.backbone.draw(batch)
         predictions, geometry = self.dense(batch.images), self.anchors.geometry
         boxes = geometry.ground_truth(targets).to(predictions.anchors.dtype)
         matched, status = geometry.match(

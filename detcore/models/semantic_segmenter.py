@@ -44,6 +44,7 @@ class SemanticSegmenter(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """loss_sem_seg: 0-dim, divided by the pixels over all ranks. ValueError without semantic targets."""
+        self.backbone.draw(batch)
         return self.semantic_head.losses(self.dense(batch.images), batch)
 
     def detect(self, batch: Batch) -> Detections:

@@ -88,10 +88,14 @@ class State:
 def serves(device_type: str) -> bool:
     """Whether the native operators of a kind of device are loaded; the first call builds and loads them.
 
+    On the meta device they are there without a library: they give shapes.
+
     Raises:
         NativeBuildError: if DETCORE_NATIVE=require and they cannot be built or loaded.
         ValueError: if DETCORE_NATIVE is none of auto, require, off.
     """
+    if device_type == "meta":
+        return True
     state = _STATES.get(device_type)
     if state is None:
         if device_type not in ("cpu", "cuda"):

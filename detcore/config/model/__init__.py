@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detcore.config.model.backbone import FPN, Backbone, Neck, NoNeck, Norm, ResNetBackbone, TimmBackbone
+from detcore.config.model.backbone import (
+    FPN,
+    Backbone,
+    Neck,
+    NoNeck,
+    Norm,
+    ResNetBackbone,
+    SimplePyramid,
+    TimmBackbone,
+    ViTBackbone,
+)
 from detcore.config.model.dense import FCOS, Dense, DenseHead, DenseSelection, FCOSHead, FCOSSelection, RetinaNet
 from detcore.config.model.keypoint import KeypointHead, KeypointRCNN
 from detcore.config.model.rcnn import (
@@ -121,5 +131,7 @@ __all__ = [
     "Selection",
     "SemanticFPN",
     "SemanticFPNHead",
+    "SimplePyramid",
     "TimmBackbone",
+    "ViTBackbone",
 ]

@@ -81,11 +81,61 @@ class TimmBackbone(Section):
     """Feature stages, from the input on, that are not trained; 1 is everything up to the first FPN level."""
     out_strides: tuple[Count, ...] = (4, 8, 16, 32)
     """Of the features that go on, finest first."""
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Stochastic depth of the last block, for models that have it; None is timm's default."""
     weights: Literal["none", "pretrained"] = "pretrained"
     """'pretrained': from an installed package where there is one, else timm's own by name. 'none': random."""
 
 
-Backbone = Annotated[ResNetBackbone | TimmBackbone, Field(discriminator="type")]
+class ViTBackbone(Section):
+    """The plain vision transformer of ViTDet; `simple_pyramid` is its neck."""
+
+    type: Literal["vit"] = "vit"
+    channels: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    mlp_ratio: Positive = 4.0
+    patch_size: Count = 16
+    window_size: CountOrZero = 14
+    """Patches along the side of the windows that attention stays in; 0 makes all attention global."""
+    global_blocks: tuple[CountOrZero, ...] = (2, 5, 8, 11)
+    """Blocks, counted from 0, whose attention is over the whole image all the same."""
+    residual_blocks: tuple[CountOrZero, ...] = ()
+    """Blocks that convolutions follow: the other way to carry what is seen from window to window."""
+    absolute_positions: bool = True
+    relative_positions: bool = True
+    class_token: bool = True
+    """The table of absolute positions has a first row for it, which is not used."""
+    pretraining_size: Count = 224
+    """Pixels of the square images that the table of absolute positions is for."""
+    table_size: Count = 1024
+    """Pixels of the square images that the global blocks' tables of relative positions are for."""
+    square_size: Count | None = 1024
+    """Positions mean what they mean on a square of so many pixels, whatever an image's shape; None stretches the
+    tables to each image."""
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    checkpointing: bool = False
+    """Computes each block again in the backward pass: less memory, more time."""
+    weights: str | None = None
+    """A safetensors file with the backbone's tensors; None starts at random."""
+    image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """RGB, on the scale 0..255."""
+    image_std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.channels % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide channels {self.channels}")
+        beyond = [index for index in (*self.global_blocks, *self.residual_blocks) if index >= self.depth]
+        if beyond:
+            raise ValueError(f"global_blocks and residual_blocks: there is no block {beyond[0]}, depth is {self.depth}")
+        for name in ("pretraining_size", "table_size"):
+            if getattr(self, name) < self.patch_size:
+                raise ValueError(f"{name} {getattr(self, name)} is less than one patch of {self.patch_size} pixels")
+        return self
+
+
+Backbone = Annotated[ResNetBackbone | TimmBackbone | ViTBackbone, Field(discriminator="type")]
 
 
 class FPN(Section):
@@ -99,9 +149,20 @@ class FPN(Section):
     from the backbone's or the pyramid's last level (RetinaNet's and FCOS's)."""
 
 
+class SimplePyramid(Section):
+    """Levels made each from a plain backbone's one feature map, and a coarser one by pooling."""
+
+    type: Literal["simple_pyramid"] = "simple_pyramid"
+    channels: Count = 256
+    norm: Literal["none", "gn", "ln"] = "ln"
+
+
 class NoNeck(Section):
     type: Literal["none"] = "none"
     """The backbone's features as they are: C4 and DC5 detectors."""
 
 
-Neck = Annotated[Annotated[FPN, Tag("fpn")] | Annotated[NoNeck, Tag("none")], by_type("fpn")]
+Neck = Annotated[
+    Annotated[FPN, Tag("fpn")] | Annotated[SimplePyramid, Tag("simple_pyramid")] | Annotated[NoNeck, Tag("none")],
+    by_type("fpn"),
+]

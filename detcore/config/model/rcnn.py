@@ -88,7 +88,7 @@ class LayeredHead(RegionHead):
     conv_channels: Count = 256
     num_fcs: CountOrZero = 2
     fc_channels: Count = 1024
-    norm: Literal["none", "gn"] = "none"
+    norm: Literal["none", "gn", "ln"] = "none"
 
 
 class BoxHead(LayeredHead):
@@ -134,7 +134,7 @@ class MaskHead(Section):
     sampling_ratio: CountOrZero = 0
     num_convs: CountOrZero = 4
     conv_channels: Count = 256
-    norm: Literal["none", "gn"] = "none"
+    norm: Literal["none", "gn", "ln"] = "none"
     class_agnostic: bool = False
 
 

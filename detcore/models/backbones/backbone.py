@@ -2,6 +2,9 @@
 
 from torch import Tensor, nn
 
+from detcore.models.stochastic_depth import draw_paths
+from detcore.structures.batch import Batch
+
 
 class Backbone(nn.Module):
     """Images (B, 3, H, W) -> feature maps, finest first.
@@ -17,6 +20,18 @@ class Backbone(nn.Module):
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
     size_divisor: int = 32
+
+    def draw(self, batch: Batch) -> None:
+        """Draws what this step of training leaves out at random; a detector's `losses` begins with it."""
+        draw_paths(self.modules(), batch)
+
+    def layers_above(self, name: str) -> int:
+        """How many layers a parameter of this module lies below the output; what `optim.layer_decay` counts.
+
+        Raises:
+            ValueError: for a backbone that does not tell.
+        """
+        raise ValueError(f"optim.layer_decay: a {type(self).__name__} does not tell its layers apart; leave it out")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         raise NotImplementedError

@@ -7,6 +7,11 @@ from torch import Tensor, nn
 from detcore.models.backbones.backbone import Backbone
 from detcore.models.backbones.pretrained import create_timm_model
 from detcore.models.norm import FrozenBatchNorm, freeze, group_norm, replace_batch_norm
+from detcore.models.stochastic_depth import replace_drop_path
+
+ANY_SIZE = {"swin_": {"strict_img_size": False, "always_partition": True}}
+ANY_SIZE["swinv2_"] = ANY_SIZE["swin_"]
+"""What lets models whose names begin so take images of any size, and shift windows at every one of them."""
 
 
 class TimmBackbone(Backbone):
@@ -18,6 +23,7 @@ class TimmBackbone(Backbone):
             group norm in place of each. Other norms stay.
         frozen_stages: feature stages that are not trained: 1 is all up to the features at stride 4.
         out_strides: of the features that are given, finest first.
+        drop_path: stochastic depth of the last block; None is timm's default for the model.
         pretrained: with weights; see `create_timm_model`.
 
     Raises:
@@ -31,12 +37,22 @@ class TimmBackbone(Backbone):
         norm: str,
         frozen_stages: int,
         pretrained: bool,
+        drop_path: float | None = None,
         out_strides: tuple[int, ...] = (4, 8, 16, 32),
     ) -> None:
         super().__init__()
         self.strides, self.size_divisor = out_strides, max(out_strides)
         self.name = name
-        self.body = create_timm_model(name, pretrained=pretrained, features_only=True)
+        arguments: dict[str, Any] = {"features_only": True}
+        for start, more in ANY_SIZE.items():
+            if name.startswith(start) and not name.startswith("swinv2_cr_"):
+                arguments |= more
+        if drop_path is not None:
+            arguments["drop_path_rate"] = drop_path
+        self.body = create_timm_model(name, pretrained=pretrained, **arguments)
+        # Some of timm's models work on (B, h, w, C).
+        self.channels_come_last = getattr(self.body, "output_fmt", None) == "NHWC"
+        replace_drop_path(self.body)
         info: Any = self.body.feature_info
         reductions = list(info.reduction())
         absent = [stride for stride in out_strides if stride not in reductions]
@@ -73,9 +89,9 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> list[Tensor]:
         features = self.body(images)
         taken = []
-        for index, width, stride in zip(self.taken, self.channels, self.strides, strict=True):
+        for index, stride in zip(self.taken, self.strides, strict=True):
             feature = features[index]
-            if feature.shape[1] != width:  # some of timm's models work on (B, h, w, C)
+            if self.channels_come_last:
                 feature = feature.permute(0, 3, 1, 2)
             size, expected = feature.shape[-2:], (images.shape[-2] // stride, images.shape[-1] // stride)
             if size != expected:

@@ -29,6 +29,58 @@ def test_groups() -> None:
     }
 
 
+def test_norms_and_biases_have_decays_of_their_own() -> None:
+    model = Model()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optim = OptimConfig(lr=0.1, weight_decay=0.01, weight_decay_norm=0.02, weight_decay_bias=0.03)
+    found = {
+        group["weight_decay"]: {names[id(p)] for p in group["params"]} for group in parameter_groups(model, optim=optim)
+    }
+    assert found == {
+        0.01: {"backbone.0.weight", "head.weight"},
+        0.02: {"backbone.1.weight", "backbone.1.bias", "norm.weight", "norm.bias"},
+        0.03: {"backbone.0.bias", "head.bias"},
+        0.0: {"scale"},
+    }
+
+
+class Layered(nn.Module):
+    """Tells its layers, and a table that is never decayed."""
+
+    undecayed = ("positions",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(2, 2))
+        self.blocks = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+    def layers_above(self, name: str) -> int:
+        return 2 - int(name.split(".")[1]) if name.startswith("blocks.") else 3
+
+
+def test_layer_decay() -> None:
+    """Detectron2's rule for ViTDet: the rate times decay^(depth + 1) at the positions, decay^(depth - i) in block i."""
+    model = nn.Module()
+    model.backbone, model.head = Layered(), nn.Linear(2, 2)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optim = OptimConfig(lr=1.0, weight_decay=0.1, weight_decay_bias=0.1, layer_decay=0.5, backbone_lr_factor=0.8)
+    found = {
+        (group["base_lr"], group["weight_decay"]): {names[id(p)] for p in group["params"]}
+        for group in parameter_groups(model, optim=optim)
+    }
+    assert found == {
+        (0.1, 0.0): {"backbone.positions"},
+        (0.2, 0.1): {"backbone.blocks.0.weight", "backbone.blocks.0.bias"},
+        (0.4, 0.1): {"backbone.blocks.1.weight", "backbone.blocks.1.bias"},
+        (1.0, 0.1): {"head.weight", "head.bias"},
+    }
+
+
+def test_layer_decay_needs_a_backbone_that_tells_its_layers() -> None:
+    with pytest.raises(ValueError, match=r"optim.layer_decay: Sequential has no layers_above\(name\)"):
+        parameter_groups(Model(), optim=OptimConfig(lr=0.1, layer_decay=0.5))
+
+
 def test_a_tied_parameter_is_in_one_group() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     model[1].weight = model[0].weight

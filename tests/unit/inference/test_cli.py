@@ -86,6 +86,8 @@ def test_an_unreadable_image_costs_only_itself(published: Path, scenes: Path, tm
         (["predict", "MODEL", "SCENES", "--json", "no/x.json"], "detcore predict: --json no/x.json: no file can be"),
         (["predict", "MODEL", "SCENES", "--json", "SCENES"], "detcore predict: --json SCENES: no file can be written"),
         (["predict", "MODEL", "SCENES", "--out", "SCENES/a.jpg"], "detcore predict: [Errno 17] File exists"),
+        (["models", "rcnn"], "detcore models: no recipe 'rcnn' in "),
+        (["models", "--size", "800"], "detcore models: --size 800: give HEIGHTxWIDTH"),
         (["pull", "MODEL", "SCENES"], "detcore pull: SCENES exists and is not an empty folder"),
     ],
 )
@@ -134,14 +136,18 @@ def test_pull_leaves_a_damaged_model_where_it_is(published: Path, tmp_path: Path
 
 def test_models_lists_the_recipes(repository: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETCORE_CONF", str(repository / "conf"))
-    assert main(["models"]) == 0
-    shown = capsys.readouterr().out
-    for path in (repository / "conf" / "model").glob("*.yaml"):
-        (line,) = [line for line in shown.splitlines() if line.startswith(f"{path.stem} ")]
-        assert path.read_text().splitlines()[0].lstrip("# ") in line
+    monkeypatch.setenv("COLUMNS", "200")
+    names = ["digits_mask_rcnn", "mask_rcnn_r50_fpn"]
+    assert main(["models", *names, "--json"]) == 0
+    digits, mask_rcnn = json.loads(capsys.readouterr().out)
+    assert (digits["name"], digits["metric"]) == (names[0], "digits test box AP 61.6, mask AP 51.5")
     # 44.4 M: Mask R-CNN R50-FPN with 80 classes, as Detectron2's model zoo and torchvision count it.
-    (line,) = [line for line in shown.splitlines() if line.startswith("mask_rcnn_r50_fpn ")]
-    assert 43.5 <= float(line.split()[1]) <= 45.0
+    assert 44.3e6 <= mask_rcnn["parameters"] <= 44.5e6 and mask_rcnn["metric"] is None
+    assert main(["models", *names]) == 0
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if line.startswith(f"{names[1]} ")]
+    assert line.split() == [names[1], "mask_rcnn", "44.4", "M", f"{mask_rcnn['gflops']:.0f}"]
+    assert "800 × 1216 pixels, a multiply-add as 2" in shown
 
 
 def test_doctor_knows_the_machine(capsys: Output) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from detcore.models.backbones.timm_backbone import TimmBackbone
 from detcore.models.norm import FrozenBatchNorm
+from detcore.models.stochastic_depth import DropPath
 
 LITE0 = "tf_efficientnet_lite0"
 
@@ -98,6 +99,40 @@ def test_no_more_stages_freeze_than_there_are() -> None:
     assert not any(parameter.requires_grad for parameter in backbone(frozen_stages=4).parameters())
     with pytest.raises(ValueError, match="frozen_stages is 5"):
         backbone(frozen_stages=5)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "regnetx_002"])
+@pytest.mark.parametrize("size", [(64, 96), (384, 384)])
+def test_images_may_have_any_size(name: str, size: tuple[int, int]) -> None:
+    """At 384 pixels Swin's first map, (B, h, w, C), is as high and wide as it has channels: 96."""
+    model = backbone(name, norm="bn").eval()
+    with torch.inference_mode():
+        features = model(torch.randn(1, 3, *size))
+    assert [tuple(feature.shape[1:]) for feature in features] == [
+        (width, size[0] // stride, size[1] // stride)
+        for width, stride in zip(model.channels, (4, 8, 16, 32), strict=True)
+    ]
+
+
+def test_swin_shifts_windows_at_every_size() -> None:
+    """timm leaves the shift out where the image it was built for has one window; detectors' images are larger."""
+    blocks = backbone("swin_tiny_patch4_window7_224").body.layers_3.blocks
+    assert [block.shift_size for block in blocks] == [(0, 0), (3, 3)]
+
+
+def test_swin_maps_have_their_channels_in_the_second_dimension() -> None:
+    model = backbone("swin_tiny_patch4_window7_224").eval()
+    images = torch.randn(1, 3, 384, 384)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images)[0], model.body(images)[0].permute(0, 3, 1, 2))
+
+
+def test_stochastic_depth_is_keyed_by_sample() -> None:
+    """timm's own draws from torch's generator, so that two ranks would train on other networks than one."""
+    model = TimmBackbone(name="convnext_atto", norm="bn", frozen_stages=0, pretrained=False, drop_path=0.5)
+    rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
+    assert rates and max(rates) == pytest.approx(0.5)
+    assert not any(type(module).__module__.startswith("timm.layers.drop") for module in model.modules())
 
 
 def test_a_model_without_a_pyramid_is_refused() -> None:

@@ -1,0 +1,70 @@
+"""What `detcore models` counts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_detectors import NUM_CLASSES, SMALL
+from torch import Tensor, nn
+
+from detcore import recipes
+from detcore.models import build_model
+from detcore.ops import deform_conv2d
+
+
+def build(name: str) -> nn.Module:
+    return build_model(SMALL[name], num_classes=NUM_CLASSES).eval()
+
+
+def test_arithmetic_is_that_of_the_layers() -> None:
+    """2 multiply-adds for every weight and place, of all convolutions and linear layers as they really run."""
+    model, counted = build("faster_rcnn"), []
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        counted.append(2 * layer.weight[0].numel() * output.numel())
+
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        model.detect(recipes._batch((64, 96), 32))
+    assert recipes._flops(build("faster_rcnn").to("meta"), (64, 96)) == sum(counted)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_is_counted(name: str) -> None:
+    small, large = (recipes._flops(build(name).to("meta"), size) for size in ((64, 64), (128, 128)))
+    assert 0 < small < large
+
+
+def test_deformable_convolutions_count() -> None:
+    offset, weight = torch.zeros(2, 18, 10, 12, device="meta"), torch.zeros(16, 8, 3, 3, device="meta")
+    counter = torch.utils.flop_counter.FlopCounterMode(display=False, custom_mapping=recipes._own_operators())
+    with counter:
+        deform_conv2d(torch.zeros(2, 8, 10, 12, device="meta"), offset, weight, padding=1)
+    assert counter.get_total_flops() == 2 * (2 * 16 * 10 * 12) * (8 * 3 * 3)
+
+
+def test_building_without_memory_keeps_what_constructors_compute_with() -> None:
+    """A RegNet's widths come from values of tensors; a frozen norm copies another's."""
+    with recipes._without_memory():
+        assert torch.empty(2, 3).device.type == "cpu"
+        assert torch.empty(1000, 1000).is_meta and torch.zeros(1000, 1000).device.type == "cpu"
+    assert torch.empty(1000, 1000).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (
+            "# A detector.\n# make demo, 11 minutes: digits test box AP 61.6, mask AP 51.5.\n",
+            ("digits test box AP 61.6, mask AP 51.5", "make demo, 11 minutes"),
+        ),
+        ("# A detector. BCCD test AP50 91.6.\n", ("BCCD test AP50 91.6", None)),
+        ("# A detector (arXiv:1.2). Not run here on COCO.\ntype: x\n# later: AP 99.0\n", (None, None)),
+    ],
+)
+def test_a_metric_is_read_from_the_header(tmp_path: Path, header: str, expected: tuple[str | None, str | None]) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(header)
+    assert recipes._metric(recipes._header(file)) == expected

@@ -160,14 +160,14 @@ def test_what_does_not_fit_is_said_before_training(tmp_path: Path) -> None:
     shards = shards_of(tmp_path / "shards", "semantic")
     with pytest.raises(ValueError, match=r"nothing to compare .*boxes: it has no object"):
         train(TinyDetector(num_classes=0), tiny_config(tmp_path / "a", shards))
-    with pytest.raises(ValueError, match="engine.monitor = pq is for panoptic, which Painter does not predict"):
+    with pytest.raises(ValueError, match=r"engine\.monitor = pq is for panoptic, which Painter does not predict"):
         train(Painter(), tiny_config(tmp_path / "b", shards, engine__monitor="pq"))
     corners = shards_of(tmp_path / "corners", "keypoints")
     with pytest.raises(ValueError, match=r"sigmas are for 17 keypoints, the objects have 2"):
         train(Cornered(), tiny_config(tmp_path / "c", corners))
     with pytest.raises(
-        ValueError, match="engine.monitor = rotated_ap is for rotated; the data 'squares': 1 of 1|3 of 3"
+        ValueError, match=r"engine\.monitor = rotated_ap is for rotated; the data 'squares': 1 of 1|3 of 3"
     ):
         train(Turned(), tiny_config(tmp_path / "d", corners, engine__monitor="rotated_ap"))
-    with pytest.raises(ValueError, match="monitor = boundary_iou needs evaluation.boundary_iou = true"):
+    with pytest.raises(ValueError, match=r"monitor = boundary_iou needs evaluation\.boundary_iou = true"):
         tiny_config(tmp_path / "e", shards, engine__monitor="boundary_iou")

@@ -122,7 +122,7 @@ class Cornered(TinyDetector):
 def test_from_training_to_figures(
     tmp_path: Path, kind: str, model: Callable[[], nn.Module], metric: str, changes: dict
 ) -> None:
-    changes = {"engine__steps": 20, "optim__lr": 0.3, **changes} if kind == "semantic" else changes
+    changes = {"engine__steps": 60, "optim__lr": 0.3, **changes} if kind == "semantic" else changes
     shards = shards_of(tmp_path / "shards", kind)
     config = tiny_config(tmp_path / "run", shards, tracking__enabled=False, **changes)
     result = train(model(), config)

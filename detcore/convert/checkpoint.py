@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from detcore.config.data import ResizeShortestEdge
 from detcore.config.model import ModelConfig
 from detcore.convert.coco_classes import COCO_CLASSES
-from detcore.convert.detectron2 import model_config, rules
+from detcore.convert.detectron2 import model_config
 from detcore.convert.detectron2_guess import guess_settings
+from detcore.convert.detectron2_rules import rules
 from detcore.convert.detectron2_settings import Settings, read_settings
 from detcore.convert.names import from_ours, load, to_ours
 from detcore.convert.reading import read_checkpoint

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from math import isqrt
 
 from torch import Tensor
 
@@ -25,6 +26,8 @@ def guess_settings(state: Mapping[str, Tensor]) -> Settings:
     """
     if not any(name.startswith("backbone.") for name in state):
         raise ValueError(f"no tensor is called backbone.…, so this is no detector of Detectron2's: {sorted(state)[:3]}")
+    if "backbone.net.pos_embed" in state:
+        return merged(DEFAULTS, _vitdet(state))
     settings = merged(_resnet(state), _neck(state))
     if "head.cls_score.weight" in state:
         family = _retinanet(state)
@@ -114,7 +117,7 @@ def _neck(state: Mapping[str, Tensor]) -> Settings:
 
 
 def _rcnn(state: Mapping[str, Tensor]) -> Settings:
-    fpn = any(name.startswith("backbone.fpn_") for name in state)
+    fpn = any(name.startswith(("backbone.fpn_", "backbone.simfp_")) for name in state)
     per_place = state["proposal_generator.rpn_head.objectness_logits.weight"].shape[0]
     if state["proposal_generator.rpn_head.anchor_deltas.weight"].shape[0] != 4 * per_place:
         raise ValueError("rotated boxes: their anchors' angles are not to be seen from tensors; give --config")
@@ -133,6 +136,9 @@ def _rcnn(state: Mapping[str, Tensor]) -> Settings:
             },
             "ROI_HEADS": {"IN_FEATURES": _LEVELS[:4]},
         }
+    convs = _count(state, r"proposal_generator\.rpn_head\.conv\.conv(\d+)\.weight")
+    if convs:
+        settings = merged(settings, {"RPN": {"CONV_DIMS": [-1] * convs}})
     if not any(name.startswith("roi_heads.") for name in state):
         return merged(settings, {"META_ARCHITECTURE": "ProposalNetwork", "RPN": {"POST_NMS_TOPK_TEST": 2000}})
     settings = merged(settings, _box_head(state))
@@ -233,4 +239,44 @@ def _retinanet(state: Mapping[str, Tensor]) -> Settings:
             "NUM_CONVS": _count(state, r"head\.cls_subnet\.(\d+)\.weight"),
             "SMOOTH_L1_LOSS_BETA": 0.0,
         },
+    }
+
+
+def _vitdet(state: Mapping[str, Tensor]) -> Settings:
+    """All of the settings: published ViTDets have no such configuration file."""
+    blocks = "backbone.net.blocks"
+    depth = _count(state, rf"{re.escape(blocks)}\.(\d+)\.")
+    relative = [state.get(f"{blocks}.{n}.attn.rel_pos_h") for n in range(depth)]
+    if any(table is None for table in relative):
+        raise ValueError("its ViT has no relative positions in some block, so their number of heads cannot be seen")
+    lengths = [len(table) for table in relative if table is not None]
+    positions, patches = state["backbone.net.pos_embed"], state["backbone.net.patch_embed.proj.weight"]
+    channels, patch = patches.shape[0], patches.shape[-1]
+    side = isqrt(positions.shape[1])
+    window, whole = (min(lengths) + 1) // 2, (max(lengths) + 1) // 2
+    square = patch * whole
+    heads = merged(
+        _rcnn(state), {"ROI_BOX_HEAD": {"NORM": "LN"}, "ROI_MASK_HEAD": {"NORM": "LN"}}
+    )  # a layer norm's tensors are a group norm's
+    backbone = {
+        "type": "vit",
+        "channels": channels,
+        "depth": depth,
+        "num_heads": channels // next(table.shape[1] for table in relative if table is not None),
+        "mlp_ratio": state["backbone.net.blocks.0.mlp.fc1.weight"].shape[0] / channels,
+        "patch_size": patch,
+        "window_size": window if window < whole else 0,
+        "global_blocks": [n for n, length in enumerate(lengths) if window < whole and length == max(lengths)],
+        "residual_blocks": [
+            n for n in range(len(lengths)) if f"backbone.net.blocks.{n}.residual.conv1.weight" in state
+        ],
+        "class_token": side * side != positions.shape[1],
+        "pretraining_size": patch * side,
+        "table_size": square,
+        "square_size": square,
+    }
+    neck = {"type": "simple_pyramid", "channels": state["backbone.simfp_4.0.weight"].shape[0]}
+    return {
+        "MODEL": merged(heads, {"BACKBONE": {"NAME": "vit", "SECTION": backbone, "NECK": neck}}),
+        "INPUT": {"MIN_SIZE_TEST": square, "MAX_SIZE_TEST": square},
     }

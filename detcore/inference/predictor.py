@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detcore.config.training import TTAConfig
+from detcore.data.keypoints import KeypointLayout
 from detcore.inference.prediction import Prediction
 from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.sources import ImageSource, Source, expand, read_rgb
@@ -60,22 +61,27 @@ class Predictor:
         self.preprocessing = preprocessing
         self.device = device
 
-    def augmented(self, tta: TTAConfig, *, mirrored_keypoints: Sequence[int] | None = None) -> Self:
+    def augmented(self, tta: TTAConfig) -> Self:
         """The same detector with test-time augmentation: slower, and usually more accurate.
+
+        In a mirror left and right change places: which keypoints these are is told by their names.
 
         Args:
             tta: the views that are looked at.
-            mirrored_keypoints: for each keypoint which one it becomes in a mirror, where the model predicts any.
 
         Raises:
             ValueError: the model predicts something that views cannot be merged of.
         """
         assert isinstance(self.preprocessing, Preprocessing), "this predictor is augmented already"
+        mirrored = KeypointLayout.of(self.keypoint_names).flip or None
         return type(self)(
-            model=AugmentedDetector(self.model, mirrored_keypoints=mirrored_keypoints),
+            model=AugmentedDetector(self.model, mirrored_keypoints=mirrored),
             labels=self.labels,
             preprocessing=AugmentedPreprocessing(own=self.preprocessing, tta=tta),
             device=self.device,
+            semantic_labels=self.semantic_labels,
+            keypoint_names=self.keypoint_names,
+            skeleton=self.skeleton,
         )
 
     def predict(

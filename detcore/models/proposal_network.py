@@ -17,7 +17,7 @@ class ProposalNetwork(ProposalStage):
         num_classes: of the data that it is trained on; none of them is told apart.
     """
 
-    predicts: tuple[str, ...] = ("boxes",)
+    predicts: tuple[str, ...] = ("proposals",)
 
     def __init__(self, *, backbone: Backbone, neck: Neck, rpn: RPN, num_classes: int) -> None:
         super().__init__(backbone=backbone, neck=neck, rpn=rpn)

@@ -1,7 +1,6 @@
 """Back from the network's input to the raw image."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from detcore.structures.batch import Batch
@@ -72,35 +71,6 @@ def rotated_to_original(boxes_xywha: Tensor, batch: Batch) -> Tensor:
     angle = torch.rad2deg(torch.atan2(normal[..., 0], normal[..., 1]))
     centre = points_to_original(boxes[..., :2], batch)
     return torch.cat((centre, torch.stack((width, height.abs(), angle), dim=-1)), dim=-1)
-
-
-def semantic_to_original(semantic: Tensor, batch: Batch, row: int) -> Tensor:
-    """Logits of one image's pixels, brought to the size of the raw image.
-
-    Enlarged bilinearly to the network's input, cut to the content, then sampled bilinearly where `batch.geometry` puts
-    the centres of the raw image's pixels. Reads the image's sizes from the device.
-
-    Args:
-        semantic: (B, C, h, w) float, `Detections.semantic`.
-        batch: what they were predicted from.
-        row: the image.
-
-    Returns:
-        (C, height, width), float32 or wider.
-    """
-    (height, width), (content_height, content_width) = (
-        batch.original_sizes[row].tolist(),
-        batch.image_sizes[row].tolist(),
-    )
-    logits = semantic[row : row + 1].to(torch.promote_types(semantic.dtype, torch.float32))
-    logits = F.interpolate(logits, size=batch.images.shape[-2:], mode="bilinear", align_corners=False)
-    logits = logits[..., :content_height, :content_width]
-    y, x = (torch.arange(side, dtype=torch.float64, device=logits.device) + 0.5 for side in (height, width))
-    raw = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    geometry = batch.geometry[row].double()
-    placed = raw @ geometry[:2, :2].T + geometry[:2, 2]
-    grid = torch.stack((placed[..., 0] / content_width, placed[..., 1] / content_height), dim=-1) * 2 - 1
-    return F.grid_sample(logits, grid[None].to(logits.dtype), padding_mode="border", align_corners=False)[0]
 
 
 def _to_original(batch: Batch, device: torch.device) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import detcore
 from detcore.cli import main
+from detcore.convert import convert_detectron2, convert_to_detectron2
 from detcore.convert.detectron2_guess import guess_settings
 from detcore.convert.detectron2_settings import read_settings
 from detcore.convert.reading import read_checkpoint
@@ -87,6 +89,22 @@ def test_tensors_tell_the_published_settings(shared: Path, name: str) -> None:
         parts += ["ROI_MASK_HEAD"] * wanted["MASK_ON"] + ["ROI_KEYPOINT_HEAD"] * wanted["KEYPOINT_ON"]
         parts += ["SEM_SEG_HEAD", "PANOPTIC_FPN"] * (name == "panoptic_fpn")
     assert {part: found[part] for part in parts} == {part: wanted[part] for part in parts}
+
+
+@pytest.mark.parametrize("name", [*GUESSED, "rotated_faster_rcnn_fpn"])
+def test_every_family_goes_there_and_back(shared: Path, name: str, tmp_path: Path) -> None:
+    file = shared / "fixtures" / "detectron2" / name
+    state = {key[2:]: t for key, t in load_file(file.with_suffix(".safetensors")).items() if key.startswith("w.")}
+    torch.save({"model": state}, tmp_path / "model_final.pth")
+    settings = {"MODEL": json.loads(file.with_suffix(".json").read_text())["model"]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    convert_detectron2(tmp_path / "model_final.pth", tmp_path / "ours")
+    convert_to_detectron2(tmp_path / "ours", tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+    (found,) = detcore.load(tmp_path / "ours", device="cpu").predict([np.zeros((96, 128, 3), np.uint8)])
+    assert (found.height, found.width) == (96, 128)
 
 
 class Malicious:

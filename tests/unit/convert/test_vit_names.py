@@ -7,7 +7,8 @@ from small_detectors import NUM_CLASSES, SMALL, VIT
 from torch import Tensor
 
 from detcore.config.model import ViTBackbone
-from detcore.convert import from_mae, from_ours, rules, to_ours
+from detcore.convert import from_mae, from_ours, model_config, rules, to_ours
+from detcore.convert.detectron2_guess import guess_settings
 from detcore.convert.names import load
 from detcore.models import build_model
 from detcore.models.backbones.vit import ViT
@@ -46,6 +47,30 @@ def test_names_of_detectron2_and_back() -> None:
     load(model, ours, source="there and back")
     again, _ = from_ours(ours, rules(config))
     assert again.keys() == theirs.keys() and all(torch.equal(again[name], theirs[name]) for name in theirs)
+
+
+def test_tensors_tell_the_architecture() -> None:
+    config = SMALL["mask_rcnn_vitdet"]
+    model = build_model(config, num_classes=NUM_CLASSES)
+    theirs, _ = from_ours(model.state_dict(), rules(config))
+    settings = guess_settings(theirs)
+    found = model_config(settings["MODEL"], name="found")
+    same = {
+        "channels",
+        "depth",
+        "num_heads",
+        "mlp_ratio",
+        "patch_size",
+        "window_size",
+        "global_blocks",
+        "residual_blocks",
+    }
+    assert found.backbone.model_dump(include=same) == config.backbone.model_dump(include=same)
+    assert found.box_head.norm == config.box_head.norm and found.mask_head.norm == config.mask_head.norm
+    again = build_model(found, num_classes=NUM_CLASSES)
+    ours, unknown = to_ours(theirs, rules(found))
+    assert not unknown
+    load(again, ours, source="guessed")
 
 
 def backbone(**settings: object) -> ViT:

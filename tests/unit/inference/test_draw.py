@@ -4,7 +4,8 @@ from PIL import Image
 
 from detcore.data import Objects
 from detcore.inference import Drawing, compare, draw, truth_drawing
-from detcore.inference.draw import class_colour
+from detcore.inference.colours import class_colour
+from detcore.inference.regions import Regions
 
 GREY = (100, 100, 100)
 
@@ -117,3 +118,35 @@ def test_truth_beside_prediction() -> None:
     np.testing.assert_allclose(left[250, 250], 0.6 * np.array(GREY) + 0.4 * np.array(class_colour(1)), atol=2)
     titles = sheet[: height - 720]
     assert (titles[:, :720] < 128).any() and (titles[:, -720:] < 128).any()
+
+
+def test_a_rotated_box_is_drawn_along_its_sides() -> None:
+    # A square of side 40 on its corner about (80, 40): its corners lie 20 sqrt 2 off, its sides' middles 20.
+    found = draw(
+        Image.new("RGB", (160, 80), GREY), drawing([[52, 12, 108, 68]], boxes_xywha=np.array([[80.0, 40, 40, 40, 45]]))
+    )
+    pixels, factor = np.asarray(found), 4.5
+    offset = 20 / np.sqrt(2)
+    for dx, dy in ((offset, offset), (offset, -offset), (-offset, offset), (-offset, -offset)):
+        assert tuple(pixels[round((40 + dy) * factor), round((80 + dx) * factor)]) == class_colour(0)
+    assert tuple(pixels[round(14 * factor), round(54 * factor)]) == GREY  # no upright box
+
+
+def test_keypoints_that_are_not_there_are_not_drawn() -> None:
+    points = np.array([[[20.0, 20, 2], [60, 20, 1], [60, 60, 0]]])
+    lines = {"keypoints": points, "skeleton": ((0, 1), (1, 2))}
+    pixels = np.asarray(draw(Image.new("RGB", (160, 80), GREY), drawing([[10, 10, 150, 70]], **lines)))
+    assert tuple(pixels[90, 180]) == class_colour(0)  # half way from the first to the second
+    assert tuple(pixels[90, 90]) == (255, 255, 255)
+    assert tuple(pixels[180, 270]) == GREY
+
+
+def test_regions_are_coloured_and_named() -> None:
+    ids = np.zeros((80, 160), np.int32)
+    ids[:, 100:] = 7
+    regions = Regions(ids=ids, labels={7: 3}, names={7: "sea"})
+    pixels = np.asarray(draw(Image.new("RGB", (160, 80), GREY), drawing([], regions=regions))).astype(int)
+    assert tuple(pixels[100, 100]) == GREY
+    expected = 0.6 * np.array(GREY) + 0.4 * np.array(class_colour(3))
+    np.testing.assert_allclose(pixels[20, 700], expected, atol=1)
+    assert (pixels[140:220, 540:640] == 255).all(axis=-1).any()  # its name in the middle

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detcore.inference import Prediction
+from detcore.ops import PanopticSegment
 
 
 @pytest.fixture
@@ -56,3 +58,42 @@ def test_draw_reads_the_file_again(prediction: Prediction) -> None:
     assert picture.size == (720, 480)
     assert len(picture.getcolors(maxcolors=2**24) or []) > 3
     assert prediction.drawing().captions == ["bar 0.75", "circle 0.50"]
+
+
+def test_all_kinds_survive_json_and_are_drawn(prediction: Prediction) -> None:
+    semantic = np.zeros((20, 30), np.uint8)
+    semantic[:, 15:] = 2
+    segments = np.where(semantic == 2, 5, 0).astype(np.int32)
+    whole = replace(
+        prediction,
+        keypoints=np.array([[[4.5, 3.5, 0.9], [8.5, 9.5, 0.8]], [[2.0, 2.0, 0.1], [20.0, 9.0, 0.2]]]),
+        keypoint_names=("head", "foot"),
+        skeleton=((0, 1),),
+        boxes_xywha=np.array([[6.0, 6.0, 6.0, 8.0, 30.0], [15.0, 10.0, 20.0, 10.0, -10.0]]),
+        semantic=semantic,
+        semantic_names=("things", "sky", "sea"),
+        panoptic=segments,
+        segments=(PanopticSegment(id=5, is_thing=False, category=2, score=None, area=300),),
+    )
+    found = json.loads(json.dumps(whole.to_dict()))
+    assert found["keypoint_names"] == ["head", "foot"]
+    assert found["detections"][0]["keypoints"] == [[4.5, 3.5, 0.9], [8.5, 9.5, 0.8]]
+    assert found["detections"][1]["box_xywha"] == [15.0, 10.0, 20.0, 10.0, -10.0]
+    assert [(row["class_name"], coco_mask.area(row["mask"])) for row in found["semantic"]] == [
+        ("things", 300),
+        ("sea", 300),
+    ]
+    assert {key: found["panoptic"][0][key] for key in ("id", "is_thing", "category", "area")} == {
+        "id": 5,
+        "is_thing": False,
+        "category": 2,
+        "area": 300,
+    }
+    row = whole.to_coco(1)[0]
+    assert row["keypoints"] == [4.0, 3.0, 0.9, 8.0, 9.0, 0.8]  # COCO numbers pixels
+    assert row["bbox_rotated"] == [6.0, 6.0, 6.0, 8.0, 30.0]
+    regions = whole.drawing().regions
+    assert regions is not None and regions.names == {5: "sea"}
+    assert whole.draw().size == (720, 480)
+    alone = replace(whole, panoptic=None, segments=()).drawing().regions
+    assert alone is not None and alone.names == {1: "things", 3: "sea"}

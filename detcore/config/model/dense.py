@@ -24,6 +24,8 @@ class FCOSHead(DenseHead):
 
 class DenseSelection(Selection):
     candidates_per_level: Count = 1000
+    clip_before_nms: bool = False
+    """Boxes meet cut to the image, as torchvision's do, not whole."""
 
 
 class FCOSSelection(DenseSelection):

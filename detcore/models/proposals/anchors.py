@@ -19,6 +19,7 @@ class AnchorGenerator(nn.Module):
         aspect_ratios: heights over widths.
         strides: of the levels, in pixels.
         offset: the first anchor's centre, in strides.
+        rounded: half of each side is rounded to whole pixels, a half to the even one.
     """
 
     geometry: BoxGeometry = UPRIGHT
@@ -30,8 +31,10 @@ class AnchorGenerator(nn.Module):
         aspect_ratios: Sequence[float],
         strides: Sequence[int],
         offset: float,
+        rounded: bool = False,
     ) -> None:
         super().__init__()
+        self.rounded = rounded
         self.sizes, self.aspect_ratios, self.strides, self.offset = sizes, aspect_ratios, strides, offset
         self.num_per_place = len(sizes[0]) * len(aspect_ratios)
         self._made: dict[tuple[object, ...], Tensor] = {}
@@ -56,11 +59,12 @@ class AnchorGenerator(nn.Module):
 
     def _sides(self, sizes: Sequence[float]) -> list[tuple[float, float]]:
         """Width and height, by size and ratio."""
-        return [
+        sides = [
             (math.sqrt(size * size / ratio), math.sqrt(size * size * ratio))
             for size in sizes
             for ratio in self.aspect_ratios
         ]
+        return [(2.0 * round(width / 2), 2.0 * round(height / 2)) for width, height in sides] if self.rounded else sides
 
     def _centres(self, shape: tuple[int, int], stride: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """(h * w, 1, 2): x and y of every place."""
@@ -86,8 +90,9 @@ class RotatedAnchorGenerator(AnchorGenerator):
         angles_deg: Sequence[float],
         strides: Sequence[int],
         offset: float,
+        rounded: bool = False,
     ) -> None:
-        super().__init__(sizes=sizes, aspect_ratios=aspect_ratios, strides=strides, offset=offset)
+        super().__init__(sizes=sizes, aspect_ratios=aspect_ratios, strides=strides, offset=offset, rounded=rounded)
         self.angles_deg = angles_deg
         self.num_per_place *= len(angles_deg)
 

@@ -20,6 +20,9 @@ class Anchors(Section):
     """The first anchor's centre, in strides."""
     rounded: bool = False
     """From centre to side it is a whole number of pixels: torchvision's."""
+    fitted_steps: bool = False
+    """A level's anchors are as far apart as the padded image's side over the map's, rounded down, not as its stride:
+    torchvision's. They differ where a map's last pixel is half in the padding."""
 
     @model_validator(mode="after")
     def _same_count_per_level(self) -> Self:

@@ -188,9 +188,7 @@ class BoxHead(RegionHead):
 
     def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
         """P2.. and (B, R, 4 or 5) boxes with (B, R) valid -> (B, R, F) of each region."""
-        pooled = self.pool(
-            features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
-        )
+        pooled = self.pool(features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid)
         x: Tensor = self.convs(pooled).flatten(1)
         for layer in self.fcs:
             x = F.relu(layer(x), inplace=True)

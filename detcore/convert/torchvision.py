@@ -7,7 +7,8 @@ architecture; what they do not tell is taken to be as in the published models. W
   training goes on without them.
 * Of COCO's 91 outputs the 80 that are classes stay. A softmax without the 10 unused ones gives scores that are higher
   by what those had, next to nothing once trained.
-* Detections smaller than a hundredth of a pixel are dropped there, only empty ones here.
+* Empty detections are dropped here. There RetinaNet and FCOS keep them, the others drop all that are narrower than a
+  hundredth of a pixel.
 * Images are made smaller with antialiasing here, without it there.
 """
 
@@ -25,10 +26,10 @@ from detcore.convert.coco_classes import COCO_CLASSES
 from detcore.convert.names import Reshape, Rule, load, to_ours
 from detcore.convert.reading import read_checkpoint
 from detcore.convert.torchvision_settings import (
-    Convertible,
     BODY,
     BOX_TOWER,
     CLASS_TOWER,
+    Convertible,
     State,
     current_names,
     has_keypoints,

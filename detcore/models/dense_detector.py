@@ -104,6 +104,7 @@ class DenseDetector(nn.Module):
         boxes = torch.where(usable[..., None], boxes, 0.0)
         if limits.clip_before_nms:
             boxes = geometry.clip(boxes, batch.image_sizes)
+            usable = usable & geometry.larger_than(boxes, 0.0)
         keep, count = geometry.nms(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
         # Most published models let boxes meet whole; what is left of them is cut afterwards.
         boxes = geometry.clip(boxes.take_along_dim(keep[..., None], dim=1), batch.image_sizes)

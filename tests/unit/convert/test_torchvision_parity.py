@@ -1,7 +1,6 @@
 """torchvision's detectors with random weights against ours with the same: torchvision itself is the reference."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,18 +9,15 @@ from detectron2_reference import assert_boxes_equal_up_to_ties
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-import detcore
-from detcore.cli import main
 from detcore.config import model as config_of
-from detcore.convert.coco_classes import COCO_CLASSES
 from detcore.convert.torchvision import UNUSED_COCO_IDS, FromTorchvision, from_torchvision
 from detcore.models.proposals.rpn import ProposalLimits
 from detcore.structures.batch import Batch, Detections
 
-HEIGHT, WIDTH, PADDED = 200, 250, (224, 256)
+HEIGHT, WIDTH, PADDED = 150, 200, (160, 224)
 """No multiple of 64 or 128: there, P6's and P7's anchors are closer together than their strides."""
-PROPOSALS = 100
-SPREAD = {"cls": 2.0, "bbox": 0.5, "kps": 3.0, "mask_fcn": 2.0}
+PROPOSALS = 40
+SPREAD = {"cls_score": 4.0, "cls_logits": 2.0, "bbox": 0.5, "kps": 3.0, "mask_fcn": 2.0}
 """Standard deviations that predictions get, by what their layers' names hold."""
 UNUSED = torch.tensor(UNUSED_COCO_IDS)
 
@@ -73,15 +69,17 @@ def spread(model: nn.Module, image: Tensor) -> None:
     """Scales the layers that predict, so that scores and boxes differ, and silences what COCO's classes do not use."""
 
     def scaled(module: nn.Module, _: object, output: Tensor) -> Tensor:
-        if done := getattr(module, "done", False):
+        if module in done:
             return output
+        done.add(module)
         factor = target[module] / output.std()
-        module.done = not done
         module.weight.mul_(factor)
         shift = module.bias.clone()
         nn.init.normal_(module.bias, std=0.3)
         if len(module.bias) == 9 * 91:  # RetinaNet's
             module.bias.sub_(3.0)
+        if len(module.bias) == 4:  # FCOS's distances, of which negative ones count as 0
+            module.bias.add_(2.0)
         if len(module.bias) % 91 == 0 and not isinstance(module, nn.ConvTranspose2d) and len(module.bias) != 364:
             module.bias.view(-1, 91)[:, UNUSED] = -100.0
             if len(module.bias) != 91 or "dense" in name_of[module]:
@@ -90,7 +88,7 @@ def spread(model: nn.Module, image: Tensor) -> None:
         view = (1, -1, *[1] * (output.dim() - 2))
         return (output - shift.view(view)) * factor + module.bias.view(view)
 
-    target, name_of, hooks = {}, {}, []
+    target, name_of, hooks, done = {}, {}, [], set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d) and "head.conv" not in name:
             for key, value in SPREAD.items():
@@ -133,12 +131,14 @@ class Pair:
             if head is not None:
                 head.register_forward_hook(lambda _, __, output: self.seen.update(masks=output))
         with torch.no_grad():
-            (self.found,) = self.theirs([image])
+            (found,) = self.theirs([image])
+        some = (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(dim=1)  # theirs of one stage keep empty boxes
+        self.found = {key: value[some] for key, value in found.items()}
 
     def partners(self, found: Detections) -> Tensor:
         """Asserts that both find the same, and returns the index of each one's partner in theirs."""
-        assert found.valid.sum() == len(self.found["boxes"])
         count = len(self.found["boxes"])
+        assert count <= found.valid.sum() <= (count if hasattr(self.ours, "rpn") else self.ours.limits.max_detections)
         mine, scores = found.boxes_xyxy[0, :count], found.scores[0, :count]
         torch.testing.assert_close(scores, self.found["scores"], atol=1e-4, rtol=0)
         # Moved apart by class: boxes of several classes may be equal.
@@ -184,7 +184,7 @@ def test_proposals(pair: Pair) -> None:
 def test_detections(pair: Pair) -> None:
     found = pair.ours.detect(pair.batch)
     partner = pair.partners(found)
-    assert 20 <= len(partner) and pair.found["scores"].std() > 0.02
+    assert len(partner) >= 5 and pair.found["scores"][0] - pair.found["scores"][-1] > 0.01
     if "masks" in pair.seen:
         logits = pair.seen["masks"][torch.arange(len(partner)), pair.found["labels"]]
         torch.testing.assert_close(found.masks[0][: len(partner)], logits.sigmoid()[partner], atol=1e-4, rtol=0)
@@ -210,13 +210,3 @@ def test_their_settings(pair: Pair) -> None:
     assert (selection.score_threshold, selection.nms_threshold) == (source.score_thresh, source.nms_thresh)
     assert tuple(mean / 255 for mean in pair.ours.image_mean) == pytest.approx(theirs.transform.image_mean)
     assert tuple(std / 255 for std in pair.ours.image_std) == pytest.approx(theirs.transform.image_std)
-
-
-def older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As the files of 2019 have them: FeaturePyramidNetwork's, RPNHead's and MaskRCNNHeads' version 1."""
-    renamed = {}
-    for name, tensor in state.items():
-        if "fpn." in name or name.startswith("rpn.head.conv"):
-            name = name.replace("_blocks.", "_blocks_").replace(".0.0.", ".").replace(".0.", ".").replace("_blocks_", "_blocks.")
-        renamed[name] = tensor
-    return renamed

@@ -51,7 +51,8 @@ examples:
 examples:
   detcore convert detectron2 model_final_f10217.pkl --out mask-rcnn
   detcore convert detectron2 output/model_final.pth --config output/config.yaml --labels names.txt --out mine
-  detcore convert mine --to detectron2 --out back.pth""",
+  detcore convert mine --to detectron2 --out back.pth
+  detcore convert torchvision maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth --out mask-rcnn""",
     "doctor": """\
 examples:
   detcore doctor
@@ -127,8 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--size", default="800x1216", help="height and width that arithmetic is counted at")
     models.add_argument("--json", action="store_true", help="as JSON")
 
-    convert = command("convert", "turn a checkpoint of Detectron2 into a published model, or back")
-    convert.add_argument("source", metavar="[FORMAT] SOURCE", nargs="+", help="detectron2, and model_final.pth or .pkl")
+    convert = command("convert", "turn a checkpoint of Detectron2 or torchvision into a published model, or one back")
+    convert.add_argument(
+        "source", metavar="[FORMAT] SOURCE", nargs="+", help="detectron2 or torchvision, and its .pth or .pkl"
+    )
     convert.add_argument("--out", metavar="PATH", type=Path, required=True, help="a new folder; a .pth file with --to")
     convert.add_argument("--config", metavar="FILE", type=Path, help="the model's config.yaml (default: beside SOURCE)")
     convert.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one a line")
@@ -249,11 +252,14 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from detcore.convert import convert_detectron2, convert_to_detectron2
+    from detcore.convert import convert_detectron2, convert_to_detectron2, convert_torchvision
 
     *origin, source = options.source
-    if origin != ([] if options.to else ["detectron2"]):
-        raise ValueError("say from where: detcore convert detectron2 SOURCE, or detcore convert SOURCE --to detectron2")
+    if origin not in ([[]] if options.to else [["detectron2"], ["torchvision"]]):
+        raise ValueError(
+            "say from where: detcore convert detectron2 SOURCE, detcore convert torchvision SOURCE, or detcore convert "
+            "SOURCE --to detectron2"
+        )
     if options.to is not None:
         if options.config is not None or options.labels is not None:
             raise ValueError("--config and --labels say what a checkpoint does not; they have no use with --to")
@@ -263,7 +269,12 @@ def _convert(options: argparse.Namespace) -> None:
     labels = None if options.labels is None else options.labels.read_text().split("\n")
     if labels is not None:
         labels = [label.strip() for label in labels if label.strip()]
-    done = convert_detectron2(Path(source), options.out, settings_file=options.config, labels=labels)
+    if origin == ["torchvision"]:
+        if options.config is not None:
+            raise ValueError("--config is of Detectron2: torchvision's checkpoints have no configuration")
+        done = convert_torchvision(Path(source), options.out, labels=labels)
+    else:
+        done = convert_detectron2(Path(source), options.out, settings_file=options.config, labels=labels)
     for note in done.notes:
         print(f"detcore convert: {note}", file=sys.stderr)
     print(

@@ -156,5 +156,9 @@ FAMILIES = {
         raw="segments",
         metric="miou",
     ),
-    "panoptic_fpn": Family(model={"type": "panoptic_fpn", **RCNN, "mask_head": MASK_HEAD}, raw="segments", metric="pq"),
+    "panoptic_fpn": Family(
+        model={"type": "panoptic_fpn", **RCNN, "mask_head": MASK_HEAD, "panoptic": {"stuff_area_limit": 256}},
+        raw="segments",
+        metric="pq",
+    ),
 }

@@ -1,19 +1,13 @@
 """Checkpoints of Detectron2 into published folders of ours, and back."""
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from detcore.config.data import ResizeShortestEdge
-from detcore.config.model import ModelConfig
 from detcore.convert.coco_classes import COCO_CLASSES
 from detcore.convert.detectron2 import model_config
 from detcore.convert.detectron2_guess import guess_settings
@@ -21,31 +15,13 @@ from detcore.convert.detectron2_rules import rules
 from detcore.convert.detectron2_settings import Settings, read_settings
 from detcore.convert.names import from_ours, load, to_ours
 from detcore.convert.reading import read_checkpoint
-from detcore.engine.atomic import write_folder
-from detcore.inference.folder import DESCRIPTION, FORMAT_VERSION, WEIGHTS, read_description, read_weights
+from detcore.convert.writing import Converted, expect_new, name_of, with_counters, write_published
+from detcore.inference.folder import read_description, read_weights
 from detcore.models import build_model
 
 _NO_WEIGHTS = re.compile(r"(pixel_(mean|std)|.*anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked)$")
 """Tensors that are no weights: what they say is said by the configuration."""
 _STEM = re.compile(r"backbone\.(bottom_up\.)?stem\.conv1(_1)?\.weight$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Converted:
-    """What was written, and what the user should know of it.
-
-    Attributes:
-        folder: the published model.
-        config: its architecture.
-        num_tensors, num_parameters: of the weights.
-        notes: assumptions that were made.
-    """
-
-    folder: Path
-    config: ModelConfig
-    num_tensors: int
-    num_parameters: int
-    notes: tuple[str, ...]
 
 
 def convert_detectron2(
@@ -63,8 +39,7 @@ def convert_detectron2(
         ValueError: the files cannot be read, or their architecture has no counterpart here, or tensors do not fit,
             naming them.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not an empty folder")
+    expect_new(folder)
     state = read_checkpoint(file)
     notes = []
     beside = file.with_name("config.yaml")
@@ -79,7 +54,7 @@ def convert_detectron2(
     state = {name: tensor for name, tensor in state.items() if name not in dropped}
     if settings["INPUT"]["FORMAT"] == "RGB":
         state, settings = _as_if_blue_came_first(state, settings)
-    config = model_config({**settings["MODEL"], "TEST": settings["TEST"]}, name=_name_of(file))
+    config = model_config({**settings["MODEL"], "TEST": settings["TEST"]}, name=name_of(file))
     num_classes = config.num_classes
     assert num_classes is not None
     names = _labels(labels, num_classes, keypoints=bool(settings["MODEL"]["KEYPOINT_ON"]), notes=notes)
@@ -87,8 +62,10 @@ def convert_detectron2(
     ours, unknown = to_ours(state, rules(config))
     if unknown:
         raise ValueError(f"{file}: {len(unknown)} tensors have no counterpart here: {', '.join(unknown[:8])}")
-    load(model, _with_counters(ours, model), source=str(file))
-    _write(folder, model, config=config, labels=names, settings=settings)
+    load(model, with_counters(ours, model), source=str(file))
+    sizes = settings["INPUT"]
+    resize = ResizeShortestEdge(sizes=(sizes["MIN_SIZE_TEST"],), max_size=sizes["MAX_SIZE_TEST"])
+    write_published(folder, model, config=config, labels=names, resize=resize)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Converted(folder=folder, config=config, num_tensors=len(ours), num_parameters=parameters, notes=tuple(notes))
 
@@ -124,18 +101,6 @@ def _as_if_blue_came_first(state: dict[str, Tensor], settings: Settings) -> tupl
     return turned, {**settings, "MODEL": {**model, **statistics}}
 
 
-def _with_counters(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """With the batch norms' counters, which nothing depends on, as they start."""
-    counters = {name: value for name, value in model.state_dict().items() if name.endswith(".num_batches_tracked")}
-    return {**counters, **state}
-
-
-def _name_of(file: Path) -> str:
-    stem = re.sub(r"\W+", "-", file.stem).strip("-")
-    parent = re.sub(r"\W+", "-", file.absolute().parent.name).strip("-")
-    return f"{parent}-{stem}" if stem.startswith("model") and parent else stem or "converted"
-
-
 def _labels(stated: Sequence[str] | None, num_classes: int, *, keypoints: bool, notes: list[str]) -> tuple[str, ...]:
     if stated is not None:
         if len(stated) != num_classes:
@@ -146,26 +111,3 @@ def _labels(stated: Sequence[str] | None, num_classes: int, *, keypoints: bool, 
         return COCO_CLASSES[:num_classes]
     notes.append("the classes have numbers for names; --labels FILE names them, one a line")
     return tuple(str(index) for index in range(num_classes))
-
-
-def _write(folder: Path, model: nn.Module, *, config: ModelConfig, labels: Sequence[str], settings: Settings) -> None:
-    data = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-    resize = ResizeShortestEdge(
-        sizes=(settings["INPUT"]["MIN_SIZE_TEST"],), max_size=settings["INPUT"]["MAX_SIZE_TEST"]
-    )
-    description: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "model": config.model_dump(mode="json"),
-        "num_classes": len(labels),
-        "labels": list(labels),
-        "preprocessing": {
-            "image_mean": model.image_mean,
-            "image_std": model.image_std,
-            "transform": resize.model_dump(mode="json"),
-            "size_divisor": model.size_divisor,
-        },
-        "metrics": {},
-        "data": {"name": "converted", "content_hash": ""},
-        "weights_sha256": hashlib.sha256(data).hexdigest(),
-    }
-    write_folder(folder, iter([(WEIGHTS, data), (DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())]))

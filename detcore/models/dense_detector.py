@@ -20,9 +20,11 @@ class DenseLimits(DetectionLimits):
 
     Attributes:
         candidates_per_level: scored boxes of an image that go into non-maximum suppression, the best of each level.
+        clip_before_nms: boxes are cut to the image before that, not only afterwards.
     """
 
     candidates_per_level: int
+    clip_before_nms: bool = False
 
 
 class DenseDetector(nn.Module):
@@ -100,8 +102,11 @@ class DenseDetector(nn.Module):
         boxes = self.decode(anchors, predictions.offsets.take_along_dim(index[..., None], dim=1))
         usable = (scores > 0) & boxes.isfinite().all(dim=-1) & batch.real[:, None]
         boxes = torch.where(usable[..., None], boxes, 0.0)
+        if limits.clip_before_nms:
+            boxes = geometry.clip(boxes, batch.image_sizes)
+            usable = usable & geometry.larger_than(boxes, 0.0)
         keep, count = geometry.nms(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
-        # As the published models, boxes meet whole, not cut to the image; what is left of them is cut afterwards.
+        # Most published models let boxes meet whole; what is left of them is cut afterwards.
         boxes = geometry.clip(boxes.take_along_dim(keep[..., None], dim=1), batch.image_sizes)
         valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
         valid = valid & geometry.larger_than(boxes, 0.0)

@@ -22,6 +22,7 @@ def multilevel_roi_align(
     canonical_size: float = 224.0,
     canonical_level: int = 4,
     valid: Tensor | None = None,
+    aligned: bool = True,
 ) -> Tensor:
     """Pools every box from the pyramid level that equation 1 of FPN (Lin et al. 2017) assigns it to.
 
@@ -37,6 +38,8 @@ def multilevel_roi_align(
         canonical_size: the box size, in input pixels, that belongs to canonical_level.
         canonical_level: log2 of that level's stride.
         valid: (B, R) bool; the output of the others is 0. None means all.
+        aligned: False samples half a feature pixel further to the right and down, and takes no box for narrower than
+            a feature pixel, as RoIAlign was before centres of pixels were aligned.
 
     Returns:
         (B * R, C, S, S), image by image; differentiable in the features.
@@ -52,6 +55,8 @@ def multilevel_roi_align(
     maps = {f"features[{level}]": (feature, "B C _ _") for level, feature in enumerate(features)}
     expect("multilevel_roi_align", **maps, boxes=(boxes, "B R 4"), valid=(valid, "B R"))
     rois, valid = _flat(boxes.detach()), None if valid is None else valid.reshape(-1)
+    if not aligned:
+        rois = _unaligned(rois, strides, _assign(rois, levels, canonical_size, canonical_level))
     if native.serves(rois.device.type):
         return pool_rois(
             features,
@@ -114,6 +119,16 @@ def _flat(boxes: Tensor) -> Tensor:
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device).repeat_interleave(num_boxes)
     return torch.cat((image[:, None], boxes.reshape(-1, numbers)), dim=1)
+
+
+def _unaligned(rois: Tensor, strides: Sequence[int], level: Tensor) -> Tensor:
+    """The RoIs (K, 5) that pool, with aligned centres, what `rois` of these levels pool without.
+
+    They stay on their levels: their areas change only where a side is below the stride, too little to matter.
+    """
+    stride = (float(strides[0]) * 2.0 ** level.to(rois.dtype))[:, None]  # no table: it would be a copy to the device
+    low, high = rois[:, 1:3], rois[:, 3:]
+    return torch.cat((rois[:, :1], low + stride / 2, torch.maximum(high, low + stride) + stride / 2), dim=1)
 
 
 def _assign(rois: Tensor, levels: Sequence[int], canonical_size: float, canonical_level: int) -> Tensor:

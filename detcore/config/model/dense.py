@@ -24,6 +24,8 @@ class FCOSHead(DenseHead):
 
 class DenseSelection(Selection):
     candidates_per_level: Count = 1000
+    clip_before_nms: bool = False
+    """Boxes meet cut to the image, as torchvision's do, not whole."""
 
 
 class FCOSSelection(DenseSelection):
@@ -82,6 +84,8 @@ class FCOS(Dense):
     head: FCOSHead = FCOSHead()
     offset: Fraction = 0.5
     """The first place, in strides."""
+    fitted_steps: bool = False
+    """See the anchors': the places are as far apart."""
     centre_radius: Positive = 1.5
     """Positive places are nearer than this to their object's centre, in strides."""
     initial_positives: Positive = 300.0

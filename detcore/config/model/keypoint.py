@@ -15,6 +15,8 @@ class KeypointHead(Section):
     normalizer: Literal["visible", "static"] = "visible"
     """What the loss is divided by: the keypoints that count, or as many as there are at most."""
     loss_weight: NonNegative = 1.0
+    aligned: bool = True
+    """See the box head's."""
 
 
 class KeypointRCNN(RCNN):

@@ -18,6 +18,11 @@ class Anchors(Section):
     """Height over width."""
     offset: Fraction = 0.0
     """The first anchor's centre, in strides."""
+    rounded: bool = False
+    """From centre to side it is a whole number of pixels: torchvision's."""
+    fitted_steps: bool = False
+    """A level's anchors are as far apart as the padded image's side over the map's, rounded down, not as its stride:
+    torchvision's. They differ where a map's last pixel is half in the padding."""
 
     @model_validator(mode="after")
     def _same_count_per_level(self) -> Self:
@@ -89,6 +94,8 @@ class LayeredHead(RegionHead):
     num_fcs: CountOrZero = 2
     fc_channels: Count = 1024
     norm: Literal["none", "gn", "ln"] = "none"
+    aligned: bool = True
+    """False pools half a cell of the level further to the right and down, as RoIAlign was at first: torchvision's."""
 
 
 class BoxHead(LayeredHead):
@@ -136,6 +143,8 @@ class MaskHead(Section):
     conv_channels: Count = 256
     norm: Literal["none", "gn", "ln"] = "none"
     class_agnostic: bool = False
+    aligned: bool = True
+    """See the box head's."""
 
 
 class RoISampling(Section):
@@ -218,12 +227,14 @@ class MaskRCNN(RCNN):
         if isinstance(self.box_head, Res5Head) and (
             self.mask_head.pooler_resolution,
             self.mask_head.sampling_ratio,
+            self.mask_head.aligned,
         ) != (
             14,
             0,
+            True,
         ):
             raise ValueError(
-                "mask_head.pooler_resolution and sampling_ratio have no effect with box_head.type=res5, whose features "
-                "it shares: set box_head's"
+                "mask_head.pooler_resolution, sampling_ratio and aligned have no effect with box_head.type=res5, whose "
+                "features it shares: set box_head's"
             )
         return self

@@ -34,6 +34,7 @@ class RotatedRPN(RPN):
 class RotatedBoxHead(BoxHead):
     box_weights: RotatedBoxWeights = (10.0, 10.0, 5.0, 5.0, 1.0)  # type: ignore[assignment]
     box_loss: Literal["smooth_l1"] = "smooth_l1"
+    aligned: Literal[True] = True
 
 
 class RotatedSelection(Selection):

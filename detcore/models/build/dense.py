@@ -27,7 +27,11 @@ def build_fcos(config: config_of.FCOS, num_classes: int, load_weights: bool) -> 
     parts = _backbone_and_neck(config, load_weights)
     strides = parts["neck"].strides
     parts["anchors"] = AnchorGenerator(
-        sizes=[(stride,) for stride in strides], aspect_ratios=(1.0,), strides=strides, offset=config.offset
+        sizes=[(stride,) for stride in strides],
+        aspect_ratios=(1.0,),
+        strides=strides,
+        offset=config.offset,
+        fitted_steps=config.fitted_steps,
     )
     rest = _rest(config, parts, num_classes, centreness=True)
     return FCOS(**parts, **rest, centre_radius=config.centre_radius)

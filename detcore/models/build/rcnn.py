@@ -148,7 +148,7 @@ def build_mask_rcnn(
     box_head = parts["box_head"]
     if not isinstance(box_head, Res5Head):
         return MaskRCNN(mask_head=build_mask_head(config.mask_head, parts["neck"], num_classes), **parts)
-    layers = config.mask_head.model_dump(exclude={"pooler_resolution", "sampling_ratio"})
+    layers = config.mask_head.model_dump(exclude={"pooler_resolution", "sampling_ratio", "aligned"})
     parts["mask_head"] = MaskLayers(in_channels=box_head.out_channels, num_classes=num_classes, **layers)
     return MaskRCNNC4(**parts)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import log
 from typing import Any
@@ -154,6 +155,7 @@ class BoxHead(RegionHead):
         strides: of its levels, in pixels.
         pooler_resolution: height and width of a pooled region.
         sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
+        aligned: see `multilevel_roi_align`; boxes that are not upright are pooled only so.
         num_convs, conv_channels, norm: 3x3 convolutions, their width, 'none' or 'gn'.
         num_fcs, fc_channels: fully connected layers.
         region: the rest is `RegionHead`'s.
@@ -171,12 +173,14 @@ class BoxHead(RegionHead):
         norm: str,
         num_fcs: int,
         fc_channels: int,
+        aligned: bool = True,
         **region: Any,
     ) -> None:
         widths = [in_channels] + [conv_channels] * num_convs
         sizes = [widths[-1] * pooler_resolution**2] + [fc_channels] * num_fcs
         super().__init__(hidden_channels=sizes[-1], **region)
         self.strides, self.pooler_resolution, self.sampling_ratio = tuple(strides), pooler_resolution, sampling_ratio
+        self.pool = self.geometry.pool if aligned else partial(self.geometry.pool, aligned=False)
         self.convs = conv_stack(widths, norm=norm)
         fcs = [nn.Linear(before, after) for before, after in pairwise(sizes)]
         self.fcs = nn.ModuleList(fcs)
@@ -184,9 +188,7 @@ class BoxHead(RegionHead):
 
     def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
         """P2.. and (B, R, 4 or 5) boxes with (B, R) valid -> (B, R, F) of each region."""
-        pooled = self.geometry.pool(
-            features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
-        )
+        pooled = self.pool(features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid)
         x: Tensor = self.convs(pooled).flatten(1)
         for layer in self.fcs:
             x = F.relu(layer(x), inplace=True)

@@ -25,6 +25,7 @@ class KeypointHead(nn.Module):
         num_keypoints: of an object.
         pooler_resolution: height and width of a pooled region; a heatmap has four times that.
         sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
+        aligned: see `multilevel_roi_align`.
         conv_channels: of each 3x3 convolution.
         visible_per_image: the loss is divided by so many keypoints an image; None: by those that count.
         loss_weight: of the loss.
@@ -41,10 +42,11 @@ class KeypointHead(nn.Module):
         conv_channels: Sequence[int],
         visible_per_image: float | None,
         loss_weight: float,
+        aligned: bool = True,
     ) -> None:
         super().__init__()
         self.strides, self.num_keypoints = tuple(strides), num_keypoints
-        self.pooler_resolution, self.sampling_ratio = pooler_resolution, sampling_ratio
+        self.pooler_resolution, self.sampling_ratio, self.aligned = pooler_resolution, sampling_ratio, aligned
         self.visible_per_image, self.loss_weight = visible_per_image, loss_weight
         widths = [in_channels, *conv_channels]
         self.convs = conv_stack(widths, norm="none")
@@ -54,7 +56,13 @@ class KeypointHead(nn.Module):
     def forward(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
         """P2.., (B, R, 4) boxes and (B, R) valid -> (B * R, K, S, S) logits of each keypoint's place."""
         pooled = multilevel_roi_align(
-            features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
+            features,
+            boxes_xyxy,
+            self.strides,
+            self.pooler_resolution,
+            self.sampling_ratio,
+            valid=valid,
+            aligned=self.aligned,
         )
         logits = self.upsample(self.convs(pooled))
         return F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -86,6 +86,7 @@ class MaskHead(MaskLayers):
         num_classes, num_convs, conv_channels, norm, class_agnostic: see `MaskLayers`.
         pooler_resolution: height and width of a pooled region; a mask has twice that.
         sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
+        aligned: see `multilevel_roi_align`.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class MaskHead(MaskLayers):
         conv_channels: int,
         norm: str,
         class_agnostic: bool,
+        aligned: bool = True,
     ) -> None:
         super().__init__(
             in_channels=in_channels,
@@ -110,11 +112,18 @@ class MaskHead(MaskLayers):
             class_agnostic=class_agnostic,
         )
         self.strides, self.pooler_resolution, self.sampling_ratio = tuple(strides), pooler_resolution, sampling_ratio
+        self.aligned = aligned
 
     def pool(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
         """P2.. and (B, R, 4) boxes with (B, R) valid -> (B * R, C, S/2, S/2)."""
         return multilevel_roi_align(
-            features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid
+            features,
+            boxes_xyxy,
+            self.strides,
+            self.pooler_resolution,
+            self.sampling_ratio,
+            valid=valid,
+            aligned=self.aligned,
         )
 
     def forward(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor, labels: Tensor) -> Tensor:

@@ -37,6 +37,20 @@ def test_offset_is_in_strides() -> None:
     assert anchors_of(make(offset=0.5), [(1, 1), (1, 1)])[0].tolist() == [0.0, 0.0, 4.0, 4.0]
 
 
+def test_rounded_half_sides_are_whole_pixels() -> None:
+    anchors = anchors_of(make(sizes=[[5.0], [9.0]], rounded=True), [(1, 1), (1, 1)])
+    # Half sides 2.5, 1.25 and 5; 4.5, 2.25 and 9: a half goes to the even number.
+    assert anchors.tolist() == [[-2, -2, 2, 2], [-1, -5, 1, 5], [-4, -4, 4, 4], [-2, -9, 2, 9]]
+
+
+def test_fitted_steps_are_the_images_side_over_the_maps() -> None:
+    anchors = anchors_of(
+        make(fitted_steps=True), [(5, 2), (3, 1)]
+    )  # 20 x 8 pixels: the second level's rows are 6 apart
+    centres = (anchors[10 * 2 :: 2, :2] + 4).tolist()
+    assert centres == [[0.0, 0.0], [0.0, 6.0], [0.0, 12.0]]
+
+
 def test_they_are_made_once_and_serve_in_training_after_prediction() -> None:
     generator = make()
     with torch.inference_mode():

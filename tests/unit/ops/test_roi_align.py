@@ -88,6 +88,17 @@ def test_each_box_is_pooled_from_the_level_of_its_size() -> None:
         torch.testing.assert_close(pooled[row : row + 1], want)
 
 
+def test_unaligned_boxes_are_pooled_as_torchvision_pools_them() -> None:
+    sides = [0.5, 10.0, 111, 112, 223, 224, 250]  # the first is narrower than a pixel of its level
+    levels = [0, 0, 0, 1, 1, 2, 2]
+    features, boxes = pyramid(), boxes_of(sides).expand(2, -1, -1)
+    pooled = multilevel_roi_align(features, boxes, STRIDES, 7, 2, aligned=False)
+    for row, level in enumerate(levels * 2):
+        roi = torch.cat((torch.tensor([row // 7]), boxes_of(sides)[row % 7]))[None]
+        want = torchvision.ops.roi_align(features[level], roi, 7, 1 / STRIDES[level], 2, False)
+        torch.testing.assert_close(pooled[row : row + 1], want)
+
+
 def test_canonical_size_moves_the_levels() -> None:
     features = pyramid()
     boxes = boxes_of([40.0])[None].expand(2, -1, -1)

@@ -25,8 +25,12 @@ def load(name: str | Path, *, device: str = "auto", model: nn.Module | None = No
     return load_folder(published_folder(name), device=device, model=model)
 
 
-def published_folder(name: str | Path) -> Path:
+def published_folder(name: str | Path, *, uri: str | None = None) -> Path:
     """The folder of a model: the one named so, or a registered model's.
+
+    Args:
+        name: as `load` takes it.
+        uri: of the registry; None takes MLFLOW_TRACKING_URI, else the database in the working folder.
 
     Raises:
         ValueError: if there is neither.
@@ -35,7 +39,7 @@ def published_folder(name: str | Path) -> Path:
     if (path / DESCRIPTION).is_file():
         return path
     try:
-        return resolve(str(name))
+        return resolve(str(name), uri=uri)
     except ValueError as error:
         if len(path.parts) < 2 and not path.is_dir():  # meant as a registered name
             raise

@@ -35,8 +35,8 @@ class Recipe:
         what: the file's first line.
         parameters, trained: numbers, the latter of those that are not frozen.
         num_classes: that they are counted with.
-        gflops: of detecting in one image; see `COUNTED`. With the two numbers of parameters None for a user's own
-            model, which no recipe builds.
+        gflops: of detecting in one image; see `COUNTED`. With the two numbers of parameters None where no
+            recipe builds the model: a user's own, and one that is published.
         metric, metric_from: what the file's header says that was reached, and how.
     """
 
@@ -60,6 +60,7 @@ def files(names: Sequence[str] = ()) -> list[Path]:
     from detcore.config import config_directory
 
     known = {path.stem: path for path in sorted((config_directory() / "model").glob("*.yaml"))}
+    known.pop("published", None)  # its architecture is another's
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no recipe {unknown[0]!r} in {config_directory() / 'model'}, only {', '.join(known)}")
@@ -86,7 +87,7 @@ def read(path: Path, *, size: tuple[int, int]) -> Recipe:
     from pydantic import TypeAdapter
 
     from detcore.config import ModelConfig, compose_params
-    from detcore.config.model import OwnModel
+    from detcore.config.model import OwnModel, Published
     from detcore.models import build_model
 
     adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
@@ -104,7 +105,7 @@ def read(path: Path, *, size: tuple[int, int]) -> Recipe:
         metric=metric,
         metric_from=metric_from,
     )
-    if isinstance(config, OwnModel):
+    if isinstance(config, OwnModel | Published):
         return recipe
     with _without_memory():
         model = build_model(config, num_classes=recipe.num_classes, load_weights=False).eval()

@@ -14,10 +14,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from detcore.config.model.detector import published_name
 from detcore.config.root import Config
 
 CONF_SHA256 = "conf_sha256"
 """The key under which a composed file records what `conf/` it came from."""
+PUBLISHED_NAME = "published_name"
+"""The resolver by which a model that is trained on from has its source's name."""
 
 
 def config_directory() -> Path:
@@ -44,6 +47,12 @@ def conf_sha256(directory: Path | None = None) -> str:
     return digest.hexdigest()
 
 
+def register_resolvers() -> None:
+    """Makes known what conf/ asks for in `${NAME:…}`."""
+    OmegaConf.register_new_resolver(CONF_SHA256, conf_sha256, replace=True)
+    OmegaConf.register_new_resolver(PUBLISHED_NAME, lambda source: published_name(str(source)), replace=True)
+
+
 def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The composed configuration as plain values, with `conf_sha256`; what `params.yaml` holds.
 
@@ -53,7 +62,7 @@ def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ValueError: naming the group, key or value that does not compose.
     """
-    OmegaConf.register_new_resolver(CONF_SHA256, conf_sha256, replace=True)
+    register_resolvers()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_directory()), version_base=None):

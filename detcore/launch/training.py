@@ -6,13 +6,15 @@ from typing import Literal
 
 from torch import nn
 
-from detcore.config import Config, ResNetBackbone
+from detcore.config import Config
+from detcore.config.model import Detector, ResNetBackbone, ViTBackbone
 from detcore.data import SampleTransform, prepare
 from detcore.data.prepare import is_prepared
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, pick_device
 from detcore.launch.job import Job, run_rank
 from detcore.launch.lock import only_training
+from detcore.launch.starting import with_architecture
 from detcore.tracking import close_run, open_run
 
 
@@ -37,10 +39,12 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
 
 def _train(config: Config, *, model: nn.Module | None, transform: SampleTransform | None) -> FitResult:
     ensure_shards(config)
+    dataset = read_description(Path(config.data.shards))
+    config = with_architecture(config, dataset=dataset)
     job = Job(config=with_absolute_paths(config), model=model, transform=transform)
     if not config.tracking.enabled:
         return _launch(job)
-    run = open_run(config, dataset=read_description(Path(config.data.shards)))
+    run = open_run(config, dataset=dataset)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         result = _launch(replace(job, run=run))
@@ -72,8 +76,10 @@ def with_absolute_paths(config: Config) -> Config:
     """The same configuration for processes with other working folders."""
     data = config.data.model_copy(update={"shards": str(Path(config.data.shards).absolute())})
     update: dict[str, object] = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
-    backbone = getattr(config.model, "backbone", None)
-    if isinstance(backbone, ResNetBackbone) and backbone.weights is not None:
+    model, backbone = config.model, getattr(config.model, "backbone", None)
+    if isinstance(model, Detector) and model.weights is not None:
+        update["model"] = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
+    elif isinstance(backbone, ResNetBackbone | ViTBackbone) and backbone.weights is not None:
         backbone = backbone.model_copy(update={"weights": str(Path(backbone.weights).absolute())})
-        update["model"] = config.model.model_copy(update={"backbone": backbone})
+        update["model"] = model.model_copy(update={"backbone": backbone})
     return config.model_copy(update=update)

@@ -16,6 +16,7 @@ from detcore.config.model.backbone import (
     ViTBackbone,
 )
 from detcore.config.model.dense import FCOS, Dense, DenseHead, DenseSelection, FCOSHead, FCOSSelection, RetinaNet
+from detcore.config.model.detector import Detector, Published
 from detcore.config.model.keypoint import KeypointHead, KeypointRCNN
 from detcore.config.model.rcnn import (
     RCNN,
@@ -78,6 +79,7 @@ ModelConfig = Annotated[
     | PanopticFPN
     | DeepLab
     | PointRend
+    | Published
     | OwnModel,
     Field(discriminator="type"),
 ]
@@ -99,6 +101,7 @@ __all__ = [
     "Dense",
     "DenseHead",
     "DenseSelection",
+    "Detector",
     "FCOSHead",
     "FCOSSelection",
     "FasterRCNN",
@@ -118,6 +121,7 @@ __all__ = [
     "PointRend",
     "ProposalNetwork",
     "Proposing",
+    "Published",
     "RegionHead",
     "Res5Head",
     "ResNetBackbone",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from detcore.config.model.backbone import FPN, Backbone, Neck
+from detcore.config.model.detector import Detector
 from detcore.config.model.rcnn import Anchors, Selection
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
 
@@ -35,13 +36,9 @@ class FCOSSelection(DenseSelection):
     nms_threshold: Fraction = 0.6
 
 
-class Dense(Section):
+class Dense(Detector):
     """What all one-stage detectors have."""
 
-    name: str
-    """The recipe's name; part of the run's."""
-    num_classes: Count | None = None
-    """None takes the data set's."""
     backbone: Backbone
     neck: Neck
     head: DenseHead

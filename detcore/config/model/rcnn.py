@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Tag, model_validator
 
 from detcore.config.model.backbone import FPN, Backbone, Neck, ResNetBackbone
+from detcore.config.model.detector import Detector
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section, by_type
 
 BoxLoss = Literal["smooth_l1", "giou", "diou", "ciou"]
@@ -168,13 +169,9 @@ class Selection(Section):
     """Lowered scores must be above it."""
 
 
-class Proposing(Section):
+class Proposing(Detector):
     """What all detectors with region proposals have."""
 
-    name: str
-    """The recipe's name; part of the run's."""
-    num_classes: Count | None = None
-    """None takes the data set's."""
     backbone: Backbone
     neck: Neck = FPN()
     rpn: RPN = RPN()

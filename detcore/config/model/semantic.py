@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detcore.config.model.backbone import FPN, Neck, ResNetBackbone, TimmBackbone
+from detcore.config.model.detector import Detector
 from detcore.config.model.rcnn import RCNN, MaskHead
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
 
@@ -17,12 +18,8 @@ class SemanticFPNHead(Section):
     loss_weight: NonNegative = 1.0
 
 
-class SemanticFPN(Section):
+class SemanticFPN(Detector):
     type: Literal["semantic_fpn"] = "semantic_fpn"
-    name: str
-    """The recipe's name; part of the run's."""
-    num_classes: Count | None = None
-    """Of pixels; None takes the data set's."""
     backbone: Annotated[ResNetBackbone | TimmBackbone, Field(discriminator="type")]
     neck: Neck = FPN()
     semantic_head: SemanticFPNHead = SemanticFPNHead()
@@ -86,12 +83,8 @@ class DeepLabHead(Section):
     loss_weight: NonNegative = 1.0
 
 
-class DeepLab(Section):
+class DeepLab(Detector):
     type: Literal["deeplab"] = "deeplab"
-    name: str
-    """The recipe's name; part of the run's."""
-    num_classes: Count | None = None
-    """Of pixels; None takes the data set's."""
     backbone: Annotated[DeepLabResNetBackbone | ResNetBackbone | TimmBackbone, Field(discriminator="type")]
     semantic_head: DeepLabHead = DeepLabHead()
 

@@ -10,6 +10,7 @@ from detcore.models.build.dense import build_fcos, build_retinanet
 from detcore.models.build.keypoint import build_keypoint_rcnn
 from detcore.models.build.rcnn import build_mask_rcnn, proposing_parts, rcnn_parts
 from detcore.models.build.semantic import build_deeplab, build_panoptic_fpn, build_point_rend, build_semantic_fpn
+from detcore.models.build.whole_model import start_from
 from detcore.models.faster_rcnn import FasterRCNN
 from detcore.models.proposal_network import ProposalNetwork
 from detcore.models.rotated_faster_rcnn import RotatedFasterRCNN
@@ -27,12 +28,15 @@ def build_model(
     Args:
         config: one of the built-in detectors' sections.
         num_classes: of the data, without a background.
-        load_weights: False leaves out the backbone's pretrained weights, because a whole model's will be loaded.
+        load_weights: False leaves out all pretrained weights, the backbone's and `config.weights`, because a whole
+            model's will be loaded.
         class_counts: how often the data has each class, for a federated loss; without, such a model only predicts.
 
     Raises:
         ValueError: the configuration states another number of classes, weights cannot be had, or the model is a user's.
     """
+    start = None if isinstance(config, config_of.OwnModel | config_of.Published) or not load_weights else config.weights
+    load_weights = load_weights and start is None  # a whole model has its backbone's
     if config.num_classes is not None and config.num_classes != num_classes:
         raise ValueError(f"model.num_classes is {config.num_classes}, but the data has {num_classes} classes")
     match config:
@@ -60,4 +64,8 @@ def build_model(
             model = build_point_rend(config, num_classes, load_weights)
         case config_of.OwnModel():
             raise ValueError("model.type is 'own': hand the module itself over, as detcore.fit(model=...)")
+        case config_of.Published():
+            raise ValueError("model.type is 'published': it is for detcore.launch.train, which looks the model up")
+    if start is not None:
+        start_from(model, start)
     return model.to(memory_format=torch.channels_last)

@@ -158,7 +158,7 @@ def _pool(
 ) -> Tensor:
     if valid is not None:
         level = torch.where(valid, level, -1)
-    pool = _pool_everywhere if rois.is_cuda or torch.compiler.is_compiling() else _pool_grouped
+    pool = _pool_grouped if rois.is_cpu and not torch.compiler.is_compiling() else _pool_everywhere
     return pool(features, rois, level, strides, output_size, sampling, align)
 
 

@@ -33,7 +33,24 @@ MONITOR = {
     "rotated_faster_rcnn": "rotated_ap",
     "rotated_retinanet": "rotated_ap",
 }
+FEW = {"roi_sampling.samples_per_image": 32, "selection.max_detections": 10}  # regions, for heads of full size
+FEW_PROPOSALS = {"rpn.post_nms_topk_train": 100, "rpn.post_nms_topk_test": 50}
+ONE_STAGE = ("retinanet", "fcos", "rotated_retinanet")
+WITHOUT_BOXES = ("semantic_fpn", "deeplab")
 SMALL = "[{type: resize_fixed, height: 96, width: 128}]"
+
+
+def fewer(type_of_detector: str) -> list[str]:
+    """Overrides by which an image takes seconds; the network stays the recipe's."""
+    if type_of_detector in WITHOUT_BOXES:
+        return []
+    if type_of_detector in ONE_STAGE:
+        limits = {"selection.max_detections": 10}
+    elif type_of_detector == "rpn":
+        limits = FEW_PROPOSALS
+    else:
+        limits = {**FEW, **FEW_PROPOSALS}
+    return [f"model.{key}={value}" for key, value in limits.items()]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +80,7 @@ def test_a_recipe_trains(recipe: Path, shards: Path, shared: Path, repository: P
         "cluster=local",
         "tracking.enabled=false",
         f"run_dir={tmp_path / 'run'}",
+        *fewer(section["type"]),
     ]
     if section.get("backbone", {}).get("weights") == "pretrained":  # they may not be on this machine
         overrides.append("model.backbone.weights=none")

@@ -1,5 +1,7 @@
 """Keypoints to pixels of a region's heatmap, and back: Mask R-CNN, arXiv:1703.06870, section 5."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,8 @@ def keypoints_of_heatmaps(heatmaps: Tensor, boxes_xyxy: Tensor, *, longest_side:
         pixels, so that it does not depend on the box's size.
     """
     parts = zip(heatmaps.split(REGIONS_AT_ONCE), boxes_xyxy.split(REGIONS_AT_ONCE), strict=True)
-    with torch.autocast(heatmaps.device.type, enabled=False):  # pixels next to each other differ by little
+    # Pixels next to each other differ by little. The meta device knows no autocast.
+    with nullcontext() if heatmaps.is_meta else torch.autocast(heatmaps.device.type, enabled=False):
         found = [_keypoints(*part, longest_side=longest_side) for part in parts]
     return torch.cat(found) if found else heatmaps.new_zeros((*heatmaps.shape[:2], 3))
 

@@ -51,6 +51,7 @@ examples:
 examples:
   detcore convert detectron2 model_final_f10217.pkl --out mask-rcnn
   detcore convert detectron2 output/model_final.pth --config output/config.yaml --labels names.txt --out mine
+  python pipelines/train.py model=published model.source=mine data=coco data.root=DIR
   detcore convert mine --to detectron2 --out back.pth
   detcore convert torchvision maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth --out mask-rcnn""",
     "doctor": """\

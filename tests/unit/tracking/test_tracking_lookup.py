@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tracking_samples import MakeConfig, MakeModel
 
+from detcore.launch.starting import with_architecture
 from detcore.tracking import register, resolve
 from detcore.tracking.client import connect
 
@@ -23,6 +25,15 @@ def test_a_name_leads_to_its_files(name: str, store: str, make_config: MakeConfi
 
     assert weights(f"{name}@champion") == weights(f"{name}/1") == weights(f"models:/{name}@champion") == first
     assert weights(name) == weights(f"{name}/2") == second
+
+
+def test_a_registered_model_is_trained_on_from_the_store_that_the_configuration_names(
+    name: str, store: str, make_config: MakeConfig, dataset: dict[str, Any], tmp_path: Path
+) -> None:
+    model = {"type": "published", "source": f"{name}@champion", "name": "next"}
+    found = with_architecture(make_config(model=model, run_dir=tmp_path / "next"), dataset=dataset).model
+    assert (found.type, found.name) == ("mask_rcnn", "next")
+    assert found.weights == str(resolve(f"{name}/1", uri=store) / "weights.safetensors")
 
 
 def test_what_does_not_exist_is_answered_with_what_does(name: str, store: str) -> None:

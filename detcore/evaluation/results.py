@@ -95,7 +95,7 @@ class Results:
     def _coco_keypoints(self) -> NDArray[np.float64]:
         """(N, 3 K): COCO's x and y number pixels, whose centres lie half a pixel further."""
         assert self.keypoints is not None
-        return (self.keypoints - (0.5, 0.5, 0.0)).reshape(len(self.scores), -1)
+        return (self.keypoints - (0.5, 0.5, 0.0)).reshape(len(self.scores), 3 * self.keypoints.shape[1])
 
     def rows(self) -> list[dict[str, Any]]:
         """All that there is of each detection, as COCO's results, run lengths as text."""

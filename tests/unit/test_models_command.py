@@ -13,7 +13,7 @@ from detcore.ops import deform_conv2d
 
 
 def build(name: str) -> nn.Module:
-    return build_model(SMALL[name], num_classes=NUM_CLASSES).eval()
+    return build_model(SMALL[name], num_classes=SMALL[name].num_classes or NUM_CLASSES).eval()
 
 
 def test_arithmetic_is_that_of_the_layers() -> None:

@@ -48,6 +48,22 @@ def test_hotcoco_equals_pycocotools_on_cocos_people(shared: Path, sigmas: Any) -
     np.testing.assert_allclose(ours.recall, oracle.recall, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("accumulate", [accumulate_hotcoco, accumulate_pycocotools])
+def test_nothing_found_is_no_recall(shared: Path, accumulate: Any) -> None:
+    truth = json.loads((shared / "data" / "coco_mini" / "annotations" / "person_keypoints_val.json").read_text())
+    none = Results(
+        image_ids=np.zeros(0, np.int64),
+        category_ids=np.zeros(0, np.int64),
+        boxes_xyxy=np.zeros((0, 4)),
+        scores=np.zeros(0),
+        sizes=np.zeros((0, 2), np.int64),
+        keypoints=np.zeros((0, 17, 3)),
+    )
+    assert none.keypoint_results() == []
+    recall = accumulate(truth, none, "keypoints").recall
+    assert (recall > -1).any() and recall.max() == 0
+
+
 def test_published_example_of_results_is_read(shared: Path) -> None:
     # The COCO API publishes AP .372 for these against a truth that is not at hand; people's boxes stand in for it.
     folder = shared / "fixtures" / "coco_eval"

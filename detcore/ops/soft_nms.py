@@ -43,8 +43,8 @@ def soft_nms_padded(
     Raises:
         ValueError: for a method that is neither, or a sigma that is not above 0.
     """
-    expect("soft_nms_padded", boxes_xyxy=(boxes_xyxy, "B N 4"), scores=(scores, "B N"))
-    expect("soft_nms_padded", boxes_xyxy=(boxes_xyxy, "B N 4"), groups=(groups, "B N"), valid=(valid, "B N"))
+    rows = {"scores": (scores, "B N"), "groups": (groups, "B N"), "valid": (valid, "B N")}
+    expect("soft_nms_padded", boxes_xyxy=(boxes_xyxy, "B N 4"), **rows)
     expect_integers("soft_nms_padded", groups=groups)
     if method not in ("linear", "gaussian") or not sigma > 0 or max_keep < 0:
         raise ValueError(
@@ -71,9 +71,8 @@ def soft_nms_padded(
         if groups is not None:
             overlap = torch.where(groups == groups.gather(1, best), overlap, 0.0)
         if method == "linear":
-            factor = torch.where(overlap > iou_threshold, 1 - overlap, 1.0)
+            left = left * torch.where(overlap > iou_threshold, 1 - overlap, 1.0)
         else:
-            factor = (-overlap.square() / sigma).exp()
-        left = left * factor
+            left = left * (-overlap.square() / sigma).exp()
         left = torch.where(left > min_score, left, -torch.inf).scatter(1, best, -torch.inf)
     return keep, kept_scores, count

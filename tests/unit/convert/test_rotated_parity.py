@@ -9,7 +9,7 @@ import torch
 from detectron2_reference import Reference, read_reference
 
 from detcore.config.model import RotatedFasterRCNN
-from detcore.convert import from_ours, model_config, rules, to_ours
+from detcore.convert import model_config
 from detcore.ops import box_iou_rotated
 
 NAME = "rotated_faster_rcnn_fpn"
@@ -34,13 +34,6 @@ def assert_boxes_equal_up_to_ties(ours: torch.Tensor, theirs: torch.Tensor) -> t
 
 
 @torch.inference_mode()
-def test_features(reference: Reference) -> None:
-    for level, feature in enumerate(reference.model.features(reference.batch.images), start=2):
-        theirs = reference.tensors[f"feat.p{level}"]
-        assert (feature - theirs).abs().max() <= 1e-4 * theirs.abs().max(), f"p{level}"
-
-
-@torch.inference_mode()
 def test_proposals(reference: Reference) -> None:
     rpn = reference.model.rpn
     predictions = rpn(reference.model.features(reference.batch.images))
@@ -62,28 +55,12 @@ def test_detections(reference: Reference) -> None:
     assert torch.equal(ours.labels[0], reference.tensors["det.classes"][partner])
 
 
-def test_losses(reference: Reference) -> None:
-    # Two anchors reach the last object's highest IoU. Detectron2's rounding in float32 sets one of them apart, the one
-    # that ours takes as the first.
+def test_two_anchors_tie_for_an_object(reference: Reference) -> None:
+    """Detectron2's losses, held in test_parity, are met by taking the first: its rounding in float32 sets it apart."""
     anchors = reference.model.rpn(reference.model.features(reference.batch.images)).anchors
     overlap = box_iou_rotated(reference.tensors["gt.boxes"].double(), anchors.double())
     highest = overlap.amax(dim=1, keepdim=True)
     assert (overlap > highest - 1e-12).sum(dim=1).tolist() == [1, 1, 1, 2]
-    reference.model.train()
-    ours = reference.model.losses(reference.batch)
-    reference.model.eval()
-    assert ours.keys() == reference.losses.keys()
-    for name, value in reference.losses.items():
-        assert ours[name].item() == pytest.approx(value, rel=1e-4), name
-
-
-def test_weights_come_back_bit_for_bit(reference: Reference, published: dict[str, Any]) -> None:
-    config = model_config(published, name="parity")
-    theirs = {name[2:]: tensor for name, tensor in reference.tensors.items() if name.startswith("w.")}
-    ours, _ = to_ours(theirs, rules(config))
-    back, unknown = from_ours(ours, rules(config))
-    assert not unknown and back.keys() == theirs.keys()
-    assert all(torch.equal(back[name], theirs[name]) for name in theirs)
 
 
 def test_the_configuration_says_angles_and_weights(published: dict[str, Any]) -> None:

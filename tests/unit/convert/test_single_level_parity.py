@@ -26,26 +26,6 @@ def reference(name: str, shared: Path) -> Reference:
 
 
 @torch.inference_mode()
-def test_features(name: str, reference: Reference) -> None:
-    features = reference.model.features(reference.batch.images)
-    for level, feature in zip(FEATURES[name], features, strict=True):
-        theirs = reference.tensors[f"feat.{level}"]
-        assert (feature - theirs).abs().max() <= 1e-4 * theirs.abs().max(), level
-
-
-@torch.inference_mode()
-def test_proposals(reference: Reference) -> None:
-    rpn = reference.model.rpn
-    predictions = rpn(reference.model.features(reference.batch.images))
-    ours = rpn.propose(predictions, reference.batch.image_sizes, rpn.test_limits)
-    boxes, logits = reference.tensors["proposals.boxes"], reference.tensors["proposals.logits"]
-    found = ours.valid[0]
-    assert found.sum() == len(boxes)
-    torch.testing.assert_close(ours.logits[0][found], logits, atol=1e-4, rtol=0)
-    assert_boxes_equal_up_to_ties(ours.boxes_xyxy[0][found], ours.logits[0][found], boxes, logits)
-
-
-@torch.inference_mode()
 def test_detections(name: str, reference: Reference) -> None:
     ours = reference.model.detect(reference.batch)
     found = ours.valid[0]
@@ -59,15 +39,6 @@ def test_detections(name: str, reference: Reference) -> None:
     torch.testing.assert_close(ours.scores[0][found], scores, atol=1e-4, rtol=0)
     partner = assert_boxes_equal_up_to_ties(ours.boxes_xyxy[0][found], ours.scores[0][found], boxes, scores)
     assert torch.equal(ours.labels[0][found], reference.tensors["det.classes"][partner])
-
-
-def test_losses(reference: Reference) -> None:
-    reference.model.train()
-    ours = reference.model.losses(reference.batch)
-    reference.model.eval()
-    assert ours.keys() == reference.losses.keys()
-    for key, value in reference.losses.items():
-        assert ours[key].item() == pytest.approx(value, rel=1e-4), key
 
 
 def narrow(shared: Path, **changed: dict[str, object]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Imports point down (docs/architecture.md), and only one room knows each framework."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_imports_point_down(repository: Path) -> None:
         for fault in faults(room, path.read_text())
     ]
     assert not found, "\n".join(found)
+
+
+def test_test_files_have_names_of_their_own(repository: Path) -> None:
+    """pytest imports each as a module of its bare name: of two alike, the second cannot be collected."""
+    count = Counter(path.name for path in (repository / "tests").rglob("test_*.py"))
+    assert not [name for name, times in count.items() if times > 1]
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,15 @@ def relabelled(batch: pa.RecordBatch, labels: dict[int, int]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(FEDERATED_FIELDS))
 
 
+def class_lists(images: NDArray[np.int64], classes: NDArray[np.int64], *, num_images: int) -> pa.LargeListArray:
+    """A column of `FEDERATED_FIELDS` from pairs of an image's row and a class, sorted."""
+    starts = np.searchsorted(images, np.arange(num_images + 1)).astype(np.int64)
+    return pa.LargeListArray.from_arrays(pa.array(starts), pa.array(classes.astype(np.int32)))
+
+
 @dataclass(frozen=True)
 class Federated:
-    """The classes of each image of a split; the arguments are columns of `FEDERATED_FIELDS`."""
+    """The classes of each image of a split; the arguments are columns of `FEDERATED_FIELDS`, without nulls."""
 
     _negative: pa.LargeListArray
     _not_exhaustive: pa.LargeListArray
@@ -56,3 +62,10 @@ class Federated:
         """The classes of which an image has objects that are not annotated, rising."""
         found: NDArray[np.int32] = self._not_exhaustive[index].values.to_numpy()
         return found
+
+    def record(self, index: int) -> dict[str, list[int]]:
+        """Of one image, as LVIS's JSON has it; a category_id is the class + 1."""
+        return {
+            "neg_category_ids": (self.negative(index) + 1).tolist(),
+            "not_exhaustive_category_ids": (self.not_exhaustive(index) + 1).tolist(),
+        }

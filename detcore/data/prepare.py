@@ -6,25 +6,23 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from detcore.config import DataConfig
 from detcore.data.annotations import Annotations
-from detcore.data.cleaning import clean
+from detcore.data.checking import CheckedSplit, check_split
+from detcore.data.federated import Federated
 from detcore.data.fingerprint import fingerprint
-from detcore.data.formats import RawDataset, RawSplit, read_raw
-from detcore.data.formats.raw import IMAGE_SCHEMA, listing
-from detcore.data.images import StoredImage, read_image, store_image
-from detcore.data.label_maps import LabelMaps, StoredMaps
+from detcore.data.formats import RawDataset, read_raw
+from detcore.data.formats.raw import listing
+from detcore.data.images import StoredImage, store_image
+from detcore.data.label_maps import StoredMaps
 from detcore.data.progress import track
-from detcore.data.raw_checks import refuse_absent_images, refuse_other_sizes, refuse_shared_images
-from detcore.data.report import Report, SplitReport
+from detcore.data.raw_checks import refuse_shared_images, without_absent_images
+from detcore.data.report import Report
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
@@ -53,43 +51,25 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     raw_files = fingerprint(root, without=shards)
     raw = read_raw(config, root)
     refuse_shared_images(raw)
-    for split in raw.splits.values():
-        refuse_absent_images(split)
+    raw, absent = without_absent_images(raw, skip=config.absent_images == "skip")
     raw = _with_missing_splits(raw, config, seed=seed)
-    threads = config.threads or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(config.threads or len(os.sched_getaffinity(0))) as pool:
         checked = {
-            name: _check_split(split, config, name, pool=pool, categories=raw.categories, progress=progress)
-            for name, split in sorted(raw.splits.items(), key=lambda item: SPLITS.index(item[0]))
+            name: check_split(
+                raw.splits[name],
+                config,
+                name,
+                pool=pool,
+                categories=raw.categories,
+                absent=absent.get(name, []),
+                progress=progress,
+            )
+            for name in SPLITS
+            if name in raw.splits
         }
         temporary = shards.with_name(f"{shards.name}.tmp")
         try:
-            entries = {}
-            for name, ready in checked.items():
-                entries[name] = _write_split(
-                    ready,
-                    temporary / name,
-                    config,
-                    raw.categories,
-                    pool=pool,
-                    what=f"{config.name} {name}",
-                    progress=progress,
-                )
-            description = write_description(
-                temporary,
-                name=config.name,
-                format=config.format,
-                categories=raw.categories,
-                splits=entries,
-                keypoints=raw.keypoints,
-                semantic_classes=raw.semantic_classes,
-            )
-            report = Report(
-                name=config.name,
-                content_hash=description["content_hash"],
-                splits={name: ready.report for name, ready in checked.items()},
-            )
-            (temporary / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+            report = _write(raw, checked, temporary, config, pool=pool, progress=progress)
             (temporary / SETTINGS).write_text(f"{_settings(config, seed=seed)}\n{raw_files}\n")
             replace_folder(temporary, shards)
         finally:
@@ -119,9 +99,10 @@ def is_prepared(config: DataConfig, *, seed: int) -> bool:
 def _settings(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
     loading = {"shards", "sampling", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
-    values = config.model_dump(mode="json", exclude=loading)
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
-    values = {key: value for key, value in values.items() if value or key not in ("angles", "ignore", "semantic")}
+    later = {"angles", "ignore", "semantic", "absent_images"}
+    unset = {key for key in later if getattr(config, key) == DataConfig.model_fields[key].default}
+    values = config.model_dump(mode="json", exclude=loading | unset)
     for split in (values["splits"] or {}).values():
         if split["instances"] is None:
             del split["instances"]
@@ -167,81 +148,45 @@ def _with_missing_splits(raw: RawDataset, config: DataConfig, *, seed: int) -> R
     return replace(raw, splits=splits)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    """A split ready to be written: its images in order, with what each one's bytes need."""
-
-    split: RawSplit
-    declared: list[tuple[int, int]]
-    kept: NDArray[np.bool_]
-    report: SplitReport
-
-
-def _check_split(
-    split: RawSplit,
+def _write(
+    raw: RawDataset,
+    checked: dict[str, CheckedSplit],
+    folder: Path,
     config: DataConfig,
-    name: str,
     *,
     pool: ThreadPoolExecutor,
-    categories: tuple[str, ...],
     progress: bool,
-) -> _Checked:
-    """Decodes every image once, then cleans the objects of those that can be read."""
-    files = split.images["file_name"].to_pylist()
-    declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
-    paths = [split.folder / file for file in files]
-    checks = pool.map(partial(_check_image, maps=split.maps), paths, declared, range(len(files)))
-    sizes, kept, skipped = [], [], {}
-    readable = []
-    for row, check in enumerate(
-        track(checks, f"{config.name} {name}: checking images", total=len(files), shown=progress)
-    ):
-        if isinstance(check, str):
-            skipped[files[row]] = check
-        else:
-            readable.append(row)
-            sizes.append(check[:2])
-            kept.append(check[2])
-    if len(skipped) > config.max_corrupt_fraction * len(files):
-        raise ValueError(
-            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
-            f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
-        )
-    refuse_other_sizes(split, readable, declared, sizes)
-    split = split.take(np.array(readable, np.int64))
-    columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
-    split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
-    cleaned = clean(split, min_box_size=config.min_box_size)
-    if cleaned.split.objects.num_rows == 0 and split.maps is None:
-        hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
-        raise ValueError(f"{split.source}: the {name} split has no objects{hint}")
-    report = SplitReport.of(cleaned, categories=categories, skipped=skipped, converted=kept.count(False))
-    return _Checked(
-        split=cleaned.split, declared=[declared[row] for row in readable], kept=np.array(kept), report=report
+) -> Report:
+    """Writes the shards, their description and the report into a folder."""
+    description = write_description(
+        folder,
+        name=config.name,
+        format=config.format,
+        categories=raw.categories,
+        splits={
+            name: _write_split(split, folder / name, config, raw.categories, pool=pool, progress=progress)
+            for name, split in checked.items()
+        },
+        keypoints=raw.keypoints,
+        semantic_classes=raw.semantic_classes,
+        frequencies=raw.frequencies,
     )
-
-
-def _check_image(
-    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None
-) -> tuple[int, int, bool] | str:
-    """Height, width and whether the file's bytes may stay; or why it or its map cannot be read."""
-    try:
-        image, kept = read_image(path.read_bytes(), declared=declared)
-        if maps is not None:
-            maps.read(row, (image.height, image.width))
-    except ValueError as error:
-        return str(error)
-    return image.height, image.width, kept
+    report = Report(
+        name=config.name,
+        content_hash=description["content_hash"],
+        splits={name: split.report for name, split in checked.items()},
+    )
+    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    return report
 
 
 def _write_split(
-    checked: _Checked,
+    checked: CheckedSplit,
     folder: Path,
     config: DataConfig,
     categories: tuple[str, ...],
     *,
     pool: ThreadPoolExecutor,
-    what: str,
     progress: bool,
 ) -> dict[str, object]:
     """Writes one split's shards; returns its entry for `dataset.json`."""
@@ -249,7 +194,9 @@ def _write_split(
     image_ids, files = split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist()
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
-    stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
+    federated = None if split.federated is None else Federated.of(split.federated)
+    what = f"{config.name} {folder.name}: writing shards"
+    stored = track(_stored(checked, files, pool), what, total=len(files), shown=progress)
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
         for row, (image, maps) in enumerate(stored):
             writer.add(
@@ -259,12 +206,13 @@ def _write_split(
                 annotations=annotations,
                 rows=range(starts[row], starts[row + 1]),
                 maps=maps,
+                federated=federated,
             )
         return writer.finish(split.objects)
 
 
 def _stored(
-    checked: _Checked, files: list[str], pool: ThreadPoolExecutor
+    checked: CheckedSplit, files: list[str], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[StoredImage, StoredMaps | None]]:
     """The images in order, read and converted by threads, a few at a time."""
     maps = checked.split.maps

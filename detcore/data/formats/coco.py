@@ -53,7 +53,12 @@ def read_coco(
 
 
 def combined(
-    root: Path, read: dict[str, CocoFile], folders: Mapping[str, Path | None], *, ignore: Sequence[str] = ()
+    root: Path,
+    read: dict[str, CocoFile],
+    folders: Mapping[str, Path | None],
+    *,
+    ignore: Sequence[str] = (),
+    frequencies: tuple[str, ...] = (),
 ) -> RawDataset:
     """The files of the splits as one data set, with classes for categories; a folder of None is looked for."""
     used = set(np.concatenate([file.category_of for file in read.values()]).tolist())
@@ -82,6 +87,7 @@ def combined(
             for name, file in read.items()
         },
         keypoints=layout,
+        frequencies=frequencies,
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detcore.config.data import Split
+from detcore.data.annotations import RINGS, SCHEMA
 from detcore.data.formats.fields import shown
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import LabelMaps
@@ -104,6 +105,27 @@ def images_batch(
         for values, column in zip((image_ids, file_names, heights, widths), IMAGE_SCHEMA, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA)
+
+
+def boxes_batch(
+    *,
+    samples: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    boxes_xywh: NDArray[np.float64],
+    crowd: NDArray[np.bool_],
+) -> pa.RecordBatch:
+    """Objects of `annotations.SCHEMA` that are boxes alone, numbered from 1; their boxes (n, 4) in pixels."""
+    known = {
+        "sample": pa.array(samples),
+        "annotation_id": pa.array(np.arange(1, len(samples) + 1)),
+        "label": pa.array(labels),
+        "bbox": pa.FixedSizeListArray.from_arrays(pa.array(boxes_xywh.reshape(-1)), 4),
+        "area": pa.array(boxes_xywh[:, 2] * boxes_xywh[:, 3]),
+        "crowd": pa.array(crowd),
+        "polygons": pa.array([[]], RINGS).take(pa.array(np.zeros(len(samples), np.int64))),
+    }
+    columns = [known.get(column.name, pa.nulls(len(samples), column.type)) for column in SCHEMA]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -94,9 +94,8 @@ def _layout(root: Path, layouts: list[dict[str, KeypointLayout]], shapes: list[S
     """The keypoints of skeletons, or else of points that are always as many."""
     kinds = {layout for own in layouts for layout in own.values()}
     if len(kinds) > 1:
-        raise ValueError(
-            f"{root}: the skeletons {listing(sorted({label for own in layouts for label in own}))} have different points"
-        )
+        names = sorted({label for own in layouts for label in own})
+        raise ValueError(f"{root}: the skeletons {listing(names)} have different points")
     if any(shape.kind == "skeleton" for shape in shapes) and not kinds:
         raise ValueError(f"{root}: there are skeletons, but no label has points (labels with a parent in meta)")
     if kinds:

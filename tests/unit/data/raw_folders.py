@@ -118,3 +118,183 @@ def write_panoptic(root: Path, *, split: str = "train", instances: bool = False)
         document["annotations"] = [coco_annotation(1, 100), coco_annotation(2, 100, category_id=90)]
         document["images"] = [*images[::-1], {**images[0], "id": 7, "file_name": "another.jpg"}]
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
+
+
+def write_lvis(root: Path) -> None:
+    """lvis_v1_{train,val}.json of two images and one, and COCO's folders: one image of train is COCO's val2017.
+
+    Categories are 3 (rare, in no image), 5 (common) and 8 (frequent).
+    """
+    places = {
+        "train": ["train2017/000000000009.jpg", "val2017/000000000025.jpg"],
+        "val": ["train2017/000000000030.jpg"],
+    }
+    kinds = {3: ("aerosol_can", "r"), 5: ("airplane", "c"), 8: ("apple", "f")}
+    for split, paths in places.items():
+        images, annotations = [], []
+        for path in paths:
+            number = int(Path(path).stem)
+            write_image(root / path, seed=number)
+            url = f"http://images.cocodataset.org/{path}"
+            known = {"neg_category_ids": [3, 5], "not_exhaustive_category_ids": [8]} if number == 9 else {}
+            images.append(
+                {"id": number, "coco_url": url, "height": 48, "width": 64, "license": 1}
+                | ({"neg_category_ids": [], "not_exhaustive_category_ids": []} | known)
+            )
+            annotation = coco_annotation(number, number, category_id=8 if number == 9 else 5)
+            annotations.append({key: value for key, value in annotation.items() if key != "iscrowd"})
+        categories = [
+            {"id": key, "name": name, "frequency": frequency, "synset": f"{name}.n.01", "synonyms": [name], "def": "",
+             "image_count": 1, "instance_count": 1}
+            for key, (name, frequency) in kinds.items()
+        ]  # fmt: skip
+        document = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+        (root / f"lvis_v1_{split}.json").write_text(json.dumps(document))
+
+
+def square(x: float, y: float, side: float) -> list[list[float]]:
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side]]
+
+
+def write_cityscapes(root: Path, *, split: str = "train", city: str = "bochum", numbers: int = 1) -> None:
+    """Images of 48 x 64: road, on it a car, half of it behind another car, a group of persons, a hidden bicycle."""
+    objects = [
+        {"label": "road", "polygon": [[0, 0], [63, 0], [63, 47], [0, 47]]},
+        {"label": "bicycle", "polygon": square(24, 12, 2)},
+        {"label": "car", "polygon": square(10, 10, 9)},
+        {"label": "car", "polygon": square(15, 10, 15)},
+        {"label": "persongroup", "polygon": square(40, 30, 5)},
+        {"label": "license plate", "polygon": square(16, 12, 3)},
+        {"label": "car", "polygon": square(1, 1, 3), "deleted": 1},
+        {"label": "out of roi", "polygon": [[0, 0], [63, 0], [63, 1], [0, 1]]},
+    ]
+    ids = np.full((48, 64), 7, np.uint8)
+    ids[10:20, 10:20], ids[10:26, 15:31], ids[30:36, 40:46], ids[:2] = 26, 26, 24, 3
+    for number in range(numbers):
+        stem = f"{split}/{city}/{city}_{number:06d}_000019"
+        write_image(root / "leftImg8bit" / f"{stem}_leftImg8bit.png", seed=number)
+        polygons = root / "gtFine" / f"{stem}_gtFine_polygons.json"
+        polygons.parent.mkdir(parents=True, exist_ok=True)
+        polygons.write_text(json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": objects}))
+        Image.fromarray(ids).save(root / "gtFine" / f"{stem}_gtFine_labelIds.png")
+
+
+OPEN_IMAGES_BOXES = """\
+ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside
+000595fe6fee6369,xclick,/m/02xwb,1,0.25,0.75,0.125,0.5,0,0,1,0,0
+0001eeaf4aed83f9,xclick,/m/0cmf2,1,0.022673031,0.9642005,0.07103825,0.80054647,0,0,0,0,0
+000595fe6fee6369,xclick,/m/04yx4,1,0.5,1,0,0.375,0,0,0,1,-1
+"""
+OPEN_IMAGES_LABELS = """\
+ImageID,Source,LabelName,Confidence
+0001eeaf4aed83f9,verification,/m/0cmf2,1
+0001eeaf4aed83f9,verification,/m/04yx4,0
+0001eeaf4aed83f9,verification,/m/09j2d,1
+000595fe6fee6369,verification,/m/0cmf2,0
+000595fe6fee6369,verification,/m/0unboxable,1
+00075905539074f2,verification,/m/02xwb,0
+"""
+OPEN_IMAGES_CLASSES = "/m/02xwb,Fruit\n/m/04yx4,Man\n/m/0cmf2,Airplane\n/m/09j2d,Clothing\n"
+
+
+def write_open_images(root: Path, *, split: str = "train", prefix: str = "", labels: bool = True) -> None:
+    """Tables of boxes and of verified labels for three images of 48 x 64, the last without boxes."""
+    for seed, name in enumerate(("0001eeaf4aed83f9", "000595fe6fee6369", "00075905539074f2")[: 2 + labels]):
+        write_image(root / split / f"{name}.jpg", seed=seed)
+    (root / f"{prefix}{split}-annotations-bbox.csv").write_text(OPEN_IMAGES_BOXES)
+    (root / "class-descriptions-boxable.csv").write_text(OPEN_IMAGES_CLASSES)
+    if labels:
+        (root / f"{prefix}{split}-annotations-human-imagelabels-boxable.csv").write_text(OPEN_IMAGES_LABELS)
+
+
+CVAT_META = """
+  <version>1.1</version>
+  <meta><{kind}><id>7</id><name>parking</name><size>2</size><mode>{mode}</mode><labels>
+    <label><name>car</name><color>#fa3253</color><type>any</type><attributes></attributes></label>
+    <label><name>person</name><color>#33ddff</color><type>skeleton</type><attributes></attributes>
+      <svg>&lt;line x1="38" y1="12" x2="50" y2="40" data-type="edge" data-node-from="1" data-node-to="3"&gt;&lt;/line&gt;
+&lt;circle r="1.5" cx="38" cy="12" data-type="element node" data-element-id="1" data-node-id="1" data-label-name="head"&gt;
+&lt;/circle&gt;&lt;circle data-type="element node" data-element-id="2" data-node-id="2" data-label-name="left hand"&gt;
+&lt;/circle&gt;&lt;circle data-type="element node" data-element-id="3" data-node-id="3" data-label-name="right hand"&gt;
+&lt;/circle&gt;</svg></label>
+    <label><name>head</name><color>#d12345</color><type>points</type><attributes></attributes><parent>person</parent></label>
+    <label><name>left hand</name><type>points</type><attributes></attributes><parent>person</parent></label>
+    <label><name>right hand</name><type>points</type><attributes></attributes><parent>person</parent></label>
+  </labels>{more}</{kind}><dumped>2024-05-01 10:00:00.000000+00:00</dumped></meta>
+"""
+CVAT_IMAGES = """
+  <image id="0" name="lot/a.jpg" width="64" height="48">
+    <box label="car" source="manual" occluded="0" xtl="10.00" ytl="5.50" xbr="30.25" ybr="20.00" z_order="0">
+      <attribute name="colour">red</attribute></box>
+    <polygon label="car" source="manual" occluded="1" points="40.00,10.00;60.00,10.00;60.00,30.00" z_order="1"></polygon>
+    <mask label="car" source="manual" occluded="0" rle="1, 2, 1, 4" left="20" top="30" width="4" height="2" z_order="0">
+    </mask>
+    <skeleton label="person" source="manual" z_order="0">
+      <points label="right hand" source="manual" outside="0" occluded="1" points="50.00,40.50"></points>
+      <points label="head" source="manual" outside="0" occluded="0" points="38.50,12.25"></points>
+      <points label="left hand" source="manual" outside="1" occluded="0" points="0.00,0.00"></points>
+    </skeleton>
+    <polyline label="car" source="manual" occluded="0" points="1.00,1.00;2.00,2.00" z_order="0"></polyline>
+    <tag label="car" source="manual"></tag>
+  </image>
+  <image id="1" name="b.jpg" width="64" height="48">
+    <ellipse label="car" source="manual" occluded="0" cx="32.00" cy="24.00" rx="10.00" ry="5.00" rotation="90.00" z_order="0">
+    </ellipse>
+  </image>
+"""
+
+
+def write_cvat(root: Path, *, images: str = CVAT_IMAGES) -> None:
+    """annotations.xml as an export of a task for images, and images/ of 48 x 64."""
+    for seed, name in enumerate(("lot/a.jpg", "b.jpg")):
+        write_image(root / "images" / name, seed=seed)
+    meta = CVAT_META.format(kind="task", mode="annotation", more="")
+    (root / "annotations.xml").write_text(
+        f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{meta}{images}</annotations>\n'
+    )
+
+
+CVAT_TRACKS = """
+  <track id="0" label="car" source="manual">
+    <box frame="0" keyframe="1" outside="0" occluded="0" xtl="0.00" ytl="0.00" xbr="10.00" ybr="10.00" z_order="0"></box>
+    <box frame="2" keyframe="1" outside="0" occluded="1" xtl="20.00" ytl="10.00" xbr="40.00" ybr="20.00" z_order="0"></box>
+    <box frame="3" keyframe="1" outside="1" occluded="1" xtl="20.00" ytl="10.00" xbr="40.00" ybr="20.00" z_order="0"></box>
+  </track>
+  <track id="1" label="person" source="manual">
+    <skeleton frame="1" keyframe="1" z_order="0">
+      <points label="head" keyframe="1" outside="0" occluded="0" points="10.00,20.00"></points>
+      <points label="left hand" keyframe="1" outside="0" occluded="0" points="20.00,30.00"></points>
+      <points label="right hand" keyframe="1" outside="1" occluded="0" points="0.00,0.00"></points>
+    </skeleton>
+  </track>
+"""
+
+
+def write_cvat_video(root: Path, *, tracks: str = CVAT_TRACKS, frames: int = 5) -> None:
+    """annotations.xml as an export of a task for video, and images/frame_000000.png, ... of 48 x 64."""
+    for frame in range(frames):
+        write_image(root / "images" / f"frame_{frame:06d}.png", seed=frame)
+    size = "<original_size><width>64</width><height>48</height></original_size>"
+    meta = CVAT_META.format(kind="job", mode="interpolation", more=size)
+    (root / "annotations.xml").write_text(
+        f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{meta}{tracks}</annotations>\n'
+    )
+
+
+def write_dota(root: Path) -> None:
+    """train/labelTxt/P0000.txt and train/images/P0000.png of 48 x 64."""
+    write_image(root / "train" / "images" / "P0000.png")
+    path = root / "train" / "labelTxt" / "P0000.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "imagesource:GoogleEarth\ngsd:0.14\n10 10 30 10 30 20 10 20 plane 0\n20 25 30 35 25 40 15 30 ship 1\n"
+    )
+
+
+def write_semantic(root: Path) -> None:
+    """images/train/0.jpg of 48 x 64 and annotations/train/0.png of the ids 0, 1, 2 and 255."""
+    write_image(root / "images" / "train" / "0.jpg")
+    ids = np.tile(np.array([0, 1, 2, 255], np.uint8).repeat(16), (48, 1))
+    path = root / "annotations" / "train" / "0.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids).save(path)

@@ -19,7 +19,9 @@ def test_boxes_and_what_was_verified_come_through_the_shards(tmp_path):
     assert split.categories == ("Fruit", "Man", "Airplane", "Clothing")
     assert split.file_names == ["0001eeaf4aed83f9.jpg", "000595fe6fee6369.jpg", "00075905539074f2.jpg"]
     plane, fruit, man = split.to_coco()["annotations"]
-    np.testing.assert_allclose(plane["bbox"], [1.45107392, 3.409836, 60.25757808, 35.01644256], rtol=0, atol=1e-8)
+    x0, x1, y0, y1 = 0.022673031, 0.9642005, 0.07103825, 0.80054647  # of 64 x 48 pixels
+    expected = [64 * x0, 48 * y0, 64 * (x1 - x0), 48 * (y1 - y0)]
+    np.testing.assert_allclose(plane["bbox"], expected, rtol=0, atol=1e-12)
     assert (plane["category_id"], plane["iscrowd"]) == (3, 0)
     assert (fruit["bbox"], fruit["category_id"], fruit["iscrowd"]) == ([16, 6, 32, 18], 1, 1)
     assert (man["bbox"], man["category_id"], man["iscrowd"], man["area"]) == ([32, 0, 32, 18], 2, 0, 576)

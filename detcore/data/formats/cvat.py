@@ -1,12 +1,13 @@
 """CVAT's XML 1.1, for images and for videos (docs.cvat.ai, 'XML annotation format')."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from detcore.data.annotations import AnnotationBuilder
 from detcore.data.formats.cvat_document import CvatDocument, CvatImage, read_document
 from detcore.data.formats.cvat_shapes import NO_TARGETS, Shape, add_shape
-from detcore.data.formats.raw import RawDataset, RawSplit, Splits, folder_of, images_batch, listing, upright_size
+from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, upright_size
 from detcore.data.keypoints import KeypointLayout
 
 _ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -73,7 +74,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 
 def _by_subset(document: CvatDocument) -> dict[str, CvatDocument]:
-    """The splits that the subsets of a file's images are."""
+    """The splits that the subsets of a file's images are; an image may lie in the folder of its subset."""
     groups: dict[str, list[CvatImage]] = {}
     for image in document.images:
         if image.subset.lower() not in _SUBSETS:
@@ -81,13 +82,11 @@ def _by_subset(document: CvatDocument) -> dict[str, CvatDocument]:
                 f"{document.path}: image {image.name!r} is of subset {image.subset!r}, which is none of"
                 " Train, Validation and Test; export each subset, and set data.splits"
             )
+        below = f"{image.subset}/{image.name}"
+        if image.subset and os.path.isfile(document.folder / below):
+            image = replace(image, name=below)
         groups.setdefault(_SUBSETS[image.subset.lower()], []).append(image)
-    splits = {}
-    for split, images in groups.items():
-        below = {document.folder, *(document.folder / image.subset for image in images)}
-        folder = folder_of(sorted(below), [image.name for image in images])
-        splits[split] = replace(document, images=images, folder=folder)
-    return splits
+    return {split: replace(document, images=images) for split, images in groups.items()}
 
 
 def _layout(root: Path, layouts: list[dict[str, KeypointLayout]], shapes: list[Shape]) -> KeypointLayout | None:

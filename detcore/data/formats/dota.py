@@ -122,4 +122,7 @@ def _parse(line: str) -> tuple[list[float], str, int]:
     words = line.split()
     if len(words) not in (9, 10):
         raise ValueError(f"{line.strip()[:60]!r} is not 8 numbers, a class and a difficulty")
-    return [float(word) for word in words[:8]], words[8], int(words[9]) if len(words) == 10 else 0
+    numbers = [float(word) for word in words[:8]]
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{line.strip()[:60]!r} has a corner that is not a finite number")
+    return numbers, words[8], int(words[9]) if len(words) == 10 else 0

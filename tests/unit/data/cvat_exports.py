@@ -11,8 +11,8 @@ CVAT_META = """
   <meta><{kind}><id>7</id><name>parking</name><size>2</size><mode>{mode}</mode><labels>
     <label><name>car</name><color>#fa3253</color><type>any</type><attributes></attributes></label>
     <label><name>person</name><color>#33ddff</color><type>skeleton</type><attributes></attributes>
-      <svg>&lt;line x1="38" y1="12" x2="50" y2="40" data-type="edge" data-node-from="1" data-node-to="3"&gt;&lt;/line&gt;
-&lt;circle r="1.5" cx="38" cy="12" data-type="element node" data-element-id="1" data-node-id="1" data-label-name="head"&gt;
+      <svg>&lt;line x1="38" y1="12" data-type="edge" data-node-from="1" data-node-to="3"&gt;&lt;/line&gt;
+&lt;circle r="1.5" data-type="element node" data-element-id="1" data-node-id="1" data-label-name="head"&gt;
 &lt;/circle&gt;&lt;circle data-type="element node" data-element-id="2" data-node-id="2" data-label-name="left hand"&gt;
 &lt;/circle&gt;&lt;circle data-type="element node" data-element-id="3" data-node-id="3" data-label-name="right hand"&gt;
 &lt;/circle&gt;</svg></label>
@@ -25,7 +25,7 @@ CVAT_IMAGES = """
   <image id="0" name="lot/a.jpg" width="64" height="48">
     <box label="car" source="manual" occluded="0" xtl="10.00" ytl="5.50" xbr="30.25" ybr="20.00" z_order="0">
       <attribute name="colour">red</attribute></box>
-    <polygon label="car" source="manual" occluded="1" points="40.00,10.00;60.00,10.00;60.00,30.00" z_order="1"></polygon>
+    <polygon label="car" source="manual" occluded="1" points="40.00,10.00;60.00,10.00;60.00,30.00" z_order="1"/>
     <mask label="car" source="manual" occluded="0" rle="1, 2, 1, 4" left="20" top="30" width="4" height="2" z_order="0">
     </mask>
     <skeleton label="person" source="manual" z_order="0">
@@ -37,8 +37,7 @@ CVAT_IMAGES = """
     <tag label="car" source="manual"></tag>
   </image>
   <image id="1" name="b.jpg" width="64" height="48">
-    <ellipse label="car" source="manual" occluded="0" cx="32.00" cy="24.00" rx="10.00" ry="5.00" rotation="90.00" z_order="0">
-    </ellipse>
+    <ellipse label="car" source="manual" occluded="0" cx="32.00" cy="24.00" rx="10.00" ry="5.00" rotation="90.00"/>
   </image>
 """
 

@@ -95,7 +95,7 @@ def test_a_rotation_takes_the_shorter_way(tmp_path):
     tracks = f'<track id="0" label="car">{box.format(0, 350)}{box.format(2, 20)}</track>'
     write_cvat_video(tmp_path, tracks=tracks)
     rotated = read_cvat(tmp_path).splits["train"].objects["bbox_rotated"].to_pylist()
-    np.testing.assert_allclose([box[4] for box in rotated], [-5, 10, -20], atol=1e-9)  # by frame: 0, 1, 2
+    np.testing.assert_allclose([box[4] for box in rotated], [10, -5, -20], atol=1e-9)  # 350, 5 and 20 degrees clockwise
 
 
 def test_points_are_keypoints_where_all_are_as_many(tmp_path):
@@ -119,17 +119,21 @@ def test_points_are_keypoints_where_all_are_as_many(tmp_path):
 
 def test_subsets_of_a_project_are_splits(tmp_path):
     image = '<image id="0" name="{0}.jpg" subset="{1}" width="64" height="48"/>'
-    for name, subset in (("a", "Train"), ("b", "Validation"), ("c", "default")):
-        write_image(tmp_path / "images" / subset / f"{name}.jpg")
-    images = image.format("a", "Train") + image.format("b", "Validation")
+    pairs = [("one", "Train"), ("one", "Validation"), ("two", "default"), ("three", "Train")]
+    for name, subset in pairs:
+        write_image(tmp_path / "images" / (subset if name != "three" else "") / f"{name}.jpg")
+    images = "".join(image.format(*pair) for pair in pairs)
     write_cvat(tmp_path, images=images)
     splits = read_cvat(tmp_path).splits
-    assert {name: str(split.folder.relative_to(tmp_path)) for name, split in splits.items()} == {
-        "train": "images/Train",
-        "val": "images/Validation",
+    assert {name: split.images["file_name"].to_pylist() for name, split in splits.items()} == {
+        "train": ["Train/one.jpg", "default/two.jpg", "three.jpg"],
+        "val": ["Validation/one.jpg"],
     }
+    assert all(
+        (split.folder / name).is_file() for split in splits.values() for name in split.images["file_name"].to_pylist()
+    )
     write_cvat(tmp_path, images=images + image.format("c", "holdout"))
-    with pytest.raises(ValueError, match="image 'c.jpg' is of subset 'holdout', which is none of Train"):
+    with pytest.raises(ValueError, match=r"image 'c\.jpg' is of subset 'holdout', which is none of Train"):
         read_cvat(tmp_path)
 
 

@@ -77,6 +77,8 @@ def check_split(
             f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
             f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
         )
+    if not readable:
+        raise ValueError(f"{split.source}: none of the {name} images can be read: {listing(list(skipped))}")
     refuse_other_sizes(split, readable, declared, sizes)
     split = split.take(np.array(readable, np.int64))
     columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]

@@ -1,6 +1,7 @@
 """Maps of labels, one PNG an image: semantic classes, or the segments of a panoptic annotation."""
 
 import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -69,8 +70,8 @@ class LabelMaps:
             ValueError: the PNG is missing, broken, of another size or kind, or holds a number that stands for nothing.
         """
         path = self.files[row]
-        if not path.is_file():
-            raise ValueError(f"{path.name} is not in {path.parent}")
+        if not os.path.isfile(path):
+            raise ValueError(f"{path.name[:200]} is not in {path.parent}")
         data = path.read_bytes()
         pixels = decode_map(data)
         if pixels.shape[:2] != size:

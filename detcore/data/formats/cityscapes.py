@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from detcore.data.annotations import AnnotationBuilder
 from detcore.data.formats.coco_json import load_json
-from detcore.data.formats.fields import LARGEST_SIDE, entries, integer, numbers, shown, text
+from detcore.data.formats.fields import LARGEST_SIDE, brief, entries, integer, numbers, shown, text
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, upright_size
 from detcore.data.formats.regions import regions
 from detcore.data.label_maps import UNLABELLED, LabelMaps
@@ -121,7 +121,7 @@ def _add_instances(builder: AnnotationBuilder, path: Path, sample: int, size: tu
     except KeyError as error:
         raise ValueError(f"{path}: {where}{error} is missing") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {where}{error}") from error
+        raise ValueError(f"{path}: {where}{brief(error)}") from error
     seen = regions(np.asarray(canvas))
     for number, (label_number, crowd) in instances.items():
         if number in seen:
@@ -143,8 +143,7 @@ def _polygon(entry: Any) -> tuple[str, list[tuple[float, float]]]:
     if not isinstance(entry, dict):
         raise ValueError(f"{shown(entry)} is not an object")
     points = [numbers(point, "a point of polygon") for point in entries(entry, "polygon")]
-    if len(points) < 3 or not all(len(point) == 2 and np.isfinite(point).all() for point in points):
+    finite = all(abs(value) <= LARGEST_SIDE for point in points for value in point)  # what is no number is not <=
+    if len(points) < 3 or not finite or any(len(point) != 2 for point in points):
         raise ValueError(f"polygon {shown(points)} is not 3 or more finite points x, y")
-    if any(abs(value) > LARGEST_SIDE for point in points for value in point):
-        raise ValueError(f"polygon {shown(points)} reaches beyond any image")
     return text(entry, "label"), [(x, y) for x, y in points]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from detcore.data.annotations import SCHEMA
 from detcore.data.federated import relabelled
 from detcore.data.formats.coco_file import Category, CocoFile, read_file
+from detcore.data.formats.fields import shown
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, folder_of, listing, refuse_repeats
 from detcore.data.keypoints import KeypointLayout
 
@@ -67,7 +68,7 @@ def combined(
     for category in (category for file in read.values() for category in file.categories):
         known = names.setdefault(category["id"], category["name"])
         if known != category["name"]:
-            raise ValueError(f"{root}: category {category['id']} is both {known!r} and {category['name']!r}")
+            raise ValueError(f"{root}: category {category['id']} is both {shown(known)} and {shown(category['name'])}")
         if category.get("supercategory") != category["name"]:
             parents.add(category.get("supercategory") or "")
     classes = [key for key in sorted(names) if key in used or names[key] not in parents]
@@ -130,7 +131,7 @@ def _keypoint_layout(root: Path, categories: list[Category]) -> KeypointLayout |
         try:
             layouts[KeypointLayout.of(category["keypoints"], lines)] = category["name"]
         except ValueError as error:
-            raise ValueError(f"{root}: category {category['name']}: {error}") from error
+            raise ValueError(f"{root}: category {shown(category['name'])}: {error}") from error
     if len(layouts) > 1:
         raise ValueError(
             f"{root}: the categories {listing(sorted(layouts.values()))} have keypoints of different kinds"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
 from detcore.data.federated import looked_for
 from detcore.data.formats.coco_json import add_image, json_entries
-from detcore.data.formats.fields import LARGEST_SIDE, entries, flag, integer, numbers, shown, text
+from detcore.data.formats.fields import LARGEST_SIDE, brief, entries, flag, integer, numbers, shown, text
 from detcore.data.formats.raw import RawSplit, images_batch, listing, refuse_repeats
 from detcore.data.rotated import upright, without_heading
 
@@ -73,7 +73,7 @@ def read_file(path: Path, *, angles: str | None = None, federated: bool = False)
     except KeyError as error:
         raise ValueError(f"{path}: {where}{error} is missing") from error
     except (TypeError, OverflowError, ValueError) as error:
-        raise ValueError(f"{path}: {where}{error}") from error
+        raise ValueError(f"{path}: {where}{brief(error)}") from error
     batch = images_batch(
         image_ids=images["id"], file_names=images["file_name"], heights=images["height"], widths=images["width"]
     )
@@ -94,7 +94,7 @@ def read_file(path: Path, *, angles: str | None = None, federated: bool = False)
 
 def _name_of(entry: dict[str, Any]) -> str:
     name = entry.get("id")
-    return str(name) if type(name) is int else name if isinstance(name, str) else shown(entry)
+    return brief(name) if isinstance(name, int | str) else shown(entry)
 
 
 def _named(entry: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detcore.data.formats.fields import integer, shown, side, text
+from detcore.data.formats.fields import brief, integer, shown, side, text
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LISTS = ("images", "annotations", "categories")
@@ -50,7 +50,7 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def _why(error: Exception) -> str:
-    return "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
+    return "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {brief(error)}"
 
 
 class _Reader:

@@ -15,7 +15,7 @@ from detcore.data.annotations import AnnotationBuilder
 from detcore.data.formats.coco import find_json, image_folder, with_labels
 from detcore.data.formats.coco_file import read_file
 from detcore.data.formats.coco_json import add_image, json_entries
-from detcore.data.formats.fields import entries, flag, integer, shown, text
+from detcore.data.formats.fields import brief, entries, flag, integer, shown, text
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, refuse_repeats
 from detcore.data.formats.regions import Region, regions
 from detcore.data.label_maps import SEGMENT_SCHEMA, LabelMaps, decode_map, segment_ids, segment_starts
@@ -104,7 +104,7 @@ def _read(path: Path) -> _File:
     except KeyError as error:
         raise ValueError(f"{path}: {where}{error} is missing") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {where}{error}") from error
+        raise ValueError(f"{path}: {where}{brief(error)}") from error
     batch = images_batch(
         image_ids=images["id"], file_names=images["file_name"], heights=images["height"], widths=images["width"]
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from detcore.data.formats.cvat_shapes import Shape, over_frames, read_shape
-from detcore.data.formats.fields import LARGEST_SIDE
+from detcore.data.formats.fields import LARGEST_SIDE, brief
 from detcore.data.formats.raw import IMAGE_SUFFIXES, folder_of, listing, refuse_repeats
 from detcore.data.formats.xml_document import attribute, fragment, read_xml, whole_number
 from detcore.data.keypoints import KeypointLayout
@@ -43,7 +43,7 @@ def read_document(path: Path, folders: list[Path]) -> CvatDocument:
         labels, layouts = _labels(document)
         images = _images(document, folders)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {brief(error)}") from error
     if not labels:
         labels = sorted({shape.label for image in images for shape in image.shapes})
     for image in images:

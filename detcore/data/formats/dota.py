@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.formats.fields import brief
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
     RawDataset,
@@ -89,7 +90,7 @@ def _read_split(labels: Path, images: Path) -> tuple[RawSplit, list[str]]:
                 try:
                     numbers, name, difficulty = _parse(line)
                 except ValueError as error:
-                    raise ValueError(f"{path}:{number}: {error}") from error
+                    raise ValueError(f"{path}:{number}: {brief(error)}") from error
                 corners.append(numbers)
                 samples.append(sample)
                 names.append(name)

@@ -16,6 +16,12 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def brief(message: object) -> str:
+    """What an error says, on one line and of a length to be read, whatever a file put into it."""
+    line = " ".join(str(message).split())
+    return line if len(line) <= 300 else f"{line[:200]} ... {line[-80:]}"
+
+
 def integer(entry: Mapping[str, Any], key: str, *, least: int = -(2**63), most: int = 2**63 - 1) -> int:
     """A whole number.
 

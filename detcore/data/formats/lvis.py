@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detcore.data.formats.coco import combined, find_json
 from detcore.data.formats.coco_file import CocoFile, read_file
-from detcore.data.formats.fields import text
+from detcore.data.formats.fields import shown
 from detcore.data.formats.raw import RawDataset, Splits
 
 _FILES = ("lvis*_{}.json", "annotations/lvis*_{}.json")
@@ -42,11 +42,10 @@ def read_lvis(root: Path, splits: Splits | None = None) -> RawDataset:
 def _add_frequencies(frequencies: dict[int, str], file: CocoFile) -> None:
     for category in file.categories:
         where = f"{file.split.source}: category {category['id']}"
-        try:
-            own = text(category, "frequency")
-        except KeyError:
-            raise ValueError(f"{where}: 'frequency' is missing; for files without, set data.format to coco") from None
+        if "frequency" not in category:
+            raise ValueError(f"{where}: 'frequency' is missing; for files without, set data.format to coco")
+        own = category["frequency"]
         if own not in _FREQUENCIES:
-            raise ValueError(f"{where}: frequency {own!r} is none of {', '.join(_FREQUENCIES)}")
+            raise ValueError(f"{where}: frequency {shown(own)} is none of {', '.join(_FREQUENCIES)}")
         if frequencies.setdefault(category["id"], own) != own:
             raise ValueError(f"{where}: frequency {own!r}, in another split {frequencies[category['id']]!r}")

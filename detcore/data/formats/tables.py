@@ -6,6 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv
 
+from detcore.data.formats.fields import brief
+
 
 def read_table(path: Path, columns: Mapping[str, pa.DataType], *, header: bool = True) -> pa.Table:
     """Columns of a CSV file, without nulls.
@@ -30,9 +32,9 @@ def read_table(path: Path, columns: Mapping[str, pa.DataType], *, header: bool =
     except FileNotFoundError:
         raise ValueError(f"{path}: does not exist") from None
     except KeyError as error:
-        raise ValueError(f"{path}: has no column among {', '.join(names)}: {error.args[0]}") from error
+        raise ValueError(f"{path}: has no column among {', '.join(names)}: {brief(error.args[0])}") from error
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {brief(error)}") from error
     for name in names:
         if table[name].null_count:
             row = table[name].is_null().index(True).as_py() + 1 + header

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
-from detcore.data.formats.fields import LARGEST_SIDE
+from detcore.data.formats.fields import LARGEST_SIDE, brief
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
     RawDataset,
@@ -131,7 +131,7 @@ def _read_split(folder: Path, images: Path, stems: list[str], image_ids: dict[st
             for number, element in enumerate(document.iterfind("object"), 1):
                 _add_object(builder, element, sample=sample, number=number, labels=labels)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path}: {brief(error)}") from error
     return RawSplit(
         folder=images,
         images=images_batch(

@@ -4,6 +4,8 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from detcore.data.formats.fields import brief
+
 
 def read_xml(path: Path, root: str) -> Element:
     """The root element of an XML file.
@@ -21,7 +23,7 @@ def read_xml(path: Path, root: str) -> Element:
     except FileNotFoundError:
         raise ValueError(f"{path}: does not exist") from None
     except (ValueError, LookupError, expat.ExpatError) as error:  # LookupError: an encoding nobody knows
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {brief(error)}") from error
     if element.tag != root:
         raise ValueError(f"{path}: its root is <{element.tag[:40]}>, not <{root}>")
     return element

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from detcore.data.annotations import AnnotationBuilder
-from detcore.data.formats.fields import shown
+from detcore.data.formats.fields import brief, shown
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
     RawDataset,
@@ -31,7 +31,8 @@ def read_yolo(root: Path, splits: Splits | None = None) -> RawDataset:
     Where data.yaml names no folder for a split, images/{train,val,test} and {train,valid,test}/images are looked for,
     then images/ as a whole, which counts as train. Labels lie where `images` in an image's path is `labels`. A line is
     'class x_center y_center width height' or 'class x1 y1 x2 y2 x3 y3 ...', the outline of the object. An image
-    without a label file has no objects; a label file without an image counts for nothing. Image ids count the images of all splits by path, from 1.
+    without a label file has no objects; a label file without an image counts for nothing. Image ids count
+    the images of all splits by path, from 1.
 
     Raises:
         ValueError: no data.yaml, no names in it or one twice, a folder in it that does not exist (or is a list of
@@ -63,7 +64,7 @@ def _data_yaml(root: Path) -> tuple[Path, dict[str, Any]]:
             except RecursionError:
                 raise ValueError(f"{path}: is nested too deeply") from None
             except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter from dates and numbers
-                raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+                raise ValueError(f"{path}: not YAML: {brief(error)}") from error
             if isinstance(config, dict) and "names" in config:
                 return path, config
     raise ValueError(f"{root}: no data.yaml with the names of the classes")
@@ -142,7 +143,7 @@ def _read_split(images: Path, labels: Path, files: list[Path], *, names: list[st
             try:
                 _add_object(builder, line.split(), sample=sample, size=sizes[-1], names=names)
             except ValueError as error:
-                raise ValueError(f"{label_path}:{number}: {error}") from error
+                raise ValueError(f"{label_path}:{number}: {brief(error)}") from error
     return RawSplit(
         folder=images,
         images=images_batch(

@@ -145,7 +145,8 @@ def _distance_to_segment(
 
 def ring_area(ring: NDArray[np.float64]) -> float:
     """The area that a ring of (k, 2) points encloses, in square pixels."""
-    return abs(_signed_area(ring))
+    with np.errstate(invalid="ignore", over="ignore"):  # rings that are not finite have no area
+        return abs(_signed_area(ring))
 
 
 def _signed_area(ring: NDArray[np.float64]) -> float:

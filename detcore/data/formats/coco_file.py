@@ -127,8 +127,9 @@ def _category(entry: dict[str, Any]) -> Category:
 def _add_object(builder: AnnotationBuilder, entry: dict[str, Any], angles: str | None) -> None:
     """Appends an entry of a file's annotations, its sample and label yet unknown."""
     bbox, rotated = numbers(entry["bbox"], "bbox"), None
-    area = None if entry.get("area") is None else numbers([entry["area"]], "area")[0]
-    keypoints = entry.get("keypoints")
+    area, keypoints = entry.get("area"), entry.get("keypoints")
+    if area is not None and type(area) not in (int, float):
+        raise ValueError(f"area {shown(area)} is not a number")
     if angles is not None:
         if len(bbox) != 5:
             raise ValueError(f"bbox {shown(bbox)} is not cx, cy, width, height, angle")

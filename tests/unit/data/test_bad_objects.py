@@ -59,7 +59,7 @@ def test_rotated_boxes_that_are_no_numbers_are_left_out_and_named(tmp_path):
 
 
 def test_an_outline_that_crosses_itself_is_taken_as_it_is(tmp_path):
-    """COCO's own have such: whoever fills them decides. A ring partly outside and one too short beside a good one too."""
+    """COCO's own have such: whoever fills them decides. So is a ring partly outside, or too short beside a good one."""
     bow = [[5, 5, 25, 25, 25, 5, 5, 25]]
     mixed = [[1, 1, 2, 2], [50, 5, 90, 5, 90, 30]]
     report = run(tmp_path, {"segmentation": bow}, {"segmentation": mixed})

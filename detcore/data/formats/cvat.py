@@ -7,6 +7,7 @@ from pathlib import Path
 from detcore.data.annotations import AnnotationBuilder
 from detcore.data.formats.cvat_document import CvatDocument, CvatImage, read_document
 from detcore.data.formats.cvat_shapes import NO_TARGETS, Shape, add_shape
+from detcore.data.formats.fields import shown
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, upright_size
 from detcore.data.keypoints import KeypointLayout
 
@@ -79,7 +80,7 @@ def _by_subset(document: CvatDocument) -> dict[str, CvatDocument]:
     for image in document.images:
         if image.subset.lower() not in _SUBSETS:
             raise ValueError(
-                f"{document.path}: image {image.name!r} is of subset {image.subset!r}, which is none of"
+                f"{document.path}: image {shown(image.name)} is of subset {shown(image.subset)}, which is none of"
                 " Train, Validation and Test; export each subset, and set data.splits"
             )
         below = f"{image.subset}/{image.name}"
@@ -131,7 +132,7 @@ def _split(
                         rotated=rotated,
                     )
                 except ValueError as error:
-                    raise ValueError(f"{document.path}: image {image.name!r}: shape {number}: {error}") from error
+                    raise ValueError(f"{document.path}: image {shown(image.name)}: shape {number}: {error}") from error
     return RawSplit(
         folder=document.folder,
         images=images_batch(
@@ -151,6 +152,6 @@ def _true_size(document: CvatDocument, image: CvatImage) -> tuple[int, int]:
     size, stated = upright_size(document.folder / image.name), (image.height, image.width)
     if all(size) and all(stated) and sorted(size) != sorted(stated):  # sorted: it may be turned by its EXIF
         raise ValueError(
-            f"{document.path}: image {image.name!r} is {size[1]} x {size[0]}, not {stated[1]} x {stated[0]}"
+            f"{document.path}: image {shown(image.name)} is {size[1]} x {size[0]}, not {stated[1]} x {stated[0]}"
         )
     return stated if all(size) and all(stated) else size

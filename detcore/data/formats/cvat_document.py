@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from detcore.data.formats.cvat_shapes import Shape, over_frames, read_shape
-from detcore.data.formats.fields import LARGEST_SIDE, brief
+from detcore.data.formats.fields import LARGEST_SIDE, brief, shown
 from detcore.data.formats.raw import IMAGE_SUFFIXES, folder_of, listing, refuse_repeats
 from detcore.data.formats.xml_document import attribute, fragment, read_xml, whole_number
 from detcore.data.keypoints import KeypointLayout
@@ -48,9 +48,8 @@ def read_document(path: Path, folders: list[Path]) -> CvatDocument:
         labels = sorted({shape.label for image in images for shape in image.shapes})
     for image in images:
         if unknown := [shape.label for shape in image.shapes if shape.kind != "tag" and shape.label not in labels]:
-            raise ValueError(
-                f"{path}: image {image.name!r}: unknown label {unknown[0]!r}; the labels are {listing(labels)}"
-            )
+            where = f"{path}: image {shown(image.name)}"
+            raise ValueError(f"{where}: unknown label {shown(unknown[0])}; the labels are {listing(labels)}")
     refuse_repeats(path, "has an image", [f"{image.subset}/{image.name}".lstrip("/") for image in images])
     folder = folder_of(folders, [image.name for image in images])
     return CvatDocument(path=path, folder=folder, images=images, labels=labels, layouts=layouts)
@@ -75,7 +74,7 @@ def _labels(document: Element) -> tuple[list[str], dict[str, KeypointLayout]]:
     layouts = {}
     for label, names in points.items():
         if label not in labels:
-            raise ValueError(f"label {names[0]!r} belongs to {label!r}, which is no label")
+            raise ValueError(f"label {shown(names[0])} belongs to {shown(label)}, which is no label")
         layouts[label] = KeypointLayout.of(names, _lines(label, names, drawings[label]))
     return labels, layouts
 
@@ -85,7 +84,7 @@ def _lines(label: str, names: list[str], drawing: str) -> list[tuple[int, int]]:
     try:
         elements = list(fragment(drawing))
     except ValueError as error:
-        raise ValueError(f"label {label!r}: its svg: {error}") from error
+        raise ValueError(f"label {shown(label)}: its svg: {error}") from error
     nodes = {element.get("data-node-id"): element.get("data-label-name") for element in elements}
     ends = [[nodes.get(element.get(end)) for end in _EDGE] for element in elements if element.get(_EDGE[0])]
     return [(names.index(a), names.index(b)) for a, b in ends if a in names and b in names]
@@ -103,7 +102,7 @@ def _images(document: Element, folders: list[Path]) -> list[CvatImage]:
             number = whole_number(attribute(element, "id"), "id", most=2**62)
             shapes = [read_shape(child, attribute(child, "label")) for child in element]
         except ValueError as error:
-            raise ValueError(f"image {name[:80]!r}: {error}") from error
+            raise ValueError(f"image {shown(name)}: {error}") from error
         image = CvatImage(name=name, subset=element.get("subset") or "", height=height, width=width, shapes=shapes)
         listed.append(image)
         images[number] = image

@@ -5,7 +5,7 @@ from reprlib import Repr
 from typing import Any
 
 _SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = 40
+_SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 6, 3
 LARGEST_SIDE = 2**31 - 1
 """The most pixels a side of an image can have: sizes are int32."""

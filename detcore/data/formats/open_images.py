@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from detcore.data.federated import FEDERATED_FIELDS, class_lists
+from detcore.data.formats.fields import shown
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
     RawDataset,
@@ -125,7 +126,7 @@ def _split(path: Path, folder: Path, boxes: pa.Table, classes: dict[str, str], *
     unknown = np.flatnonzero(labels < 0)
     if len(unknown):
         row = int(unknown[0])
-        raise ValueError(f"{path}: row {row + 2}: unknown class {boxes['LabelName'][row].as_py()!r}")
+        raise ValueError(f"{path}: row {row + 2}: unknown class {shown(boxes['LabelName'][row].as_py())}")
     height, width = np.array(sizes, np.float64).reshape(-1, 2)[samples].T
     x0, y0, x1, y1 = (boxes[side].to_numpy() * size for side, size in zip(_SIDES, (width, height) * 2, strict=True))
     return RawSplit(

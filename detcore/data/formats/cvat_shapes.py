@@ -1,5 +1,6 @@
 """The shapes of CVAT's XML: read, interpolated between frames, and added as objects."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -103,7 +104,7 @@ def _skeleton(element: Element, shape: Shape) -> Shape:
 
 
 def over_frames(keyframes: Mapping[int, Shape], frames: list[int]) -> dict[int, Shape]:
-    """A track's shape in each of these frames where it is inside, for frames between those that the file has.
+    """A track's shape in each of these rising frames where it is inside, for frames between those that the file has.
 
     What has as many points before as after moves in a straight line from one to the other; what has not, masks among
     it, stays as it was before. Before a frame in which it is outside, a shape stays too. A track ends with its last
@@ -112,7 +113,7 @@ def over_frames(keyframes: Mapping[int, Shape], frames: list[int]) -> dict[int, 
     found = dict(keyframes)
     for first, last in pairwise(sorted(keyframes)):
         before, after = keyframes[first], keyframes[last]
-        for frame in frames[np.searchsorted(frames, first, "right") : np.searchsorted(frames, last)]:
+        for frame in frames[bisect_right(frames, first) : bisect_left(frames, last)]:
             found[frame] = _between(before, after, (frame - first) / (last - first))
     return {frame: shape for frame, shape in found.items() if not shape.outside}
 

@@ -59,9 +59,17 @@ def combined(
     folders: Mapping[str, Path | None],
     *,
     ignore: Sequence[str] = (),
-    frequencies: tuple[str, ...] = (),
+    frequencies: Mapping[int, str] | None = None,
 ) -> RawDataset:
-    """The files of the splits as one data set, with classes for categories; a folder of None is looked for."""
+    """The files of the splits as one data set, with classes for categories.
+
+    Args:
+        root: of the data set.
+        read: the file of each split.
+        folders: of each split's images; None is looked for.
+        ignore: as of `read_coco`.
+        frequencies: of each category, by id.
+    """
     used = set(np.concatenate([file.category_of for file in read.values()]).tolist())
     names: dict[int, str] = {}
     parents: set[str] = set()
@@ -88,7 +96,7 @@ def combined(
             for name, file in read.items()
         },
         keypoints=layout,
-        frequencies=frequencies,
+        frequencies=tuple(frequencies[key] for key in classes) if frequencies else (),
     )
 
 
@@ -107,7 +115,7 @@ def find_json(root: Path, patterns: Sequence[str] = _FILES) -> dict[str, Path]:
         if not found and (root / name).is_file():
             found["train"] = root / name
     if not found:
-        raise ValueError(f"{root}: no COCO annotations such as annotations/instances_train.json; set data.splits")
+        raise ValueError(f"{root}: no annotations such as {patterns[0].format('train')}; set data.splits")
     return found
 
 

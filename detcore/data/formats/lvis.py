@@ -31,12 +31,7 @@ def read_lvis(root: Path, splits: Splits | None = None) -> RawDataset:
     frequencies: dict[int, str] = {}
     for file in read.values():
         _add_frequencies(frequencies, file)
-    return combined(
-        root,
-        read,
-        {name: folder for name, (_, folder) in places.items()},
-        frequencies=tuple(frequencies[key] for key in sorted(frequencies)),
-    )
+    return combined(root, read, {name: folder for name, (_, folder) in places.items()}, frequencies=frequencies)
 
 
 def _add_frequencies(frequencies: dict[int, str], file: CocoFile) -> None:

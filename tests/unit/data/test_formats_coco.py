@@ -172,7 +172,7 @@ def test_what_is_not_utf8_is_named(tmp_path):
 
 
 def test_a_folder_without_annotations_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no COCO annotations"):
+    with pytest.raises(ValueError, match="no annotations such as annotations"):
         read_coco(tmp_path)
 
 

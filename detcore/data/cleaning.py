@@ -68,7 +68,9 @@ def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
     for reason, wrong in reasons.items():
         dropped[reason] = _names(split, np.flatnonzero(left & wrong))
         left &= ~wrong
-    beyond = left & ((w - clipped_w > min_box_size) | (h - clipped_h > min_box_size)) & (not rotated)
+    with np.errstate(invalid="ignore"):
+        past_the_image = (w - clipped_w > min_box_size) | (h - clipped_h > min_box_size)
+    beyond = left & past_the_image & (not rotated)
     kept = replace(split, objects=objects.filter(pa.array(left)))
     return Cleaned(split=kept, dropped=dropped, clipped=_names(split, np.flatnonzero(beyond)))
 

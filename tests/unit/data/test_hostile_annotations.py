@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.dom import Node, expatbuilder
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -88,13 +88,18 @@ def of_rows(path: Path) -> tuple[int, int]:
     return len({row.split(",")[0] for row in rows}), len(rows)
 
 
+def elements(parent: Node, name: str | None = None) -> list[Node]:
+    children = [child for child in parent.childNodes if child.nodeType == Node.ELEMENT_NODE]
+    return [child for child in children if name in (None, child.nodeName)]
+
+
 def of_voc(path: Path) -> tuple[int, int]:
-    return 1, len(ElementTree.parse(path).getroot().findall("object"))
+    return 1, len(elements(expatbuilder.parse(str(path), namespaces=False).documentElement, "object"))
 
 
 def of_cvat(path: Path) -> tuple[int, int]:
-    images = ElementTree.parse(path).getroot().findall("image")
-    return len(images), sum(len(image) for image in images)
+    images = elements(expatbuilder.parse(str(path), namespaces=False).documentElement, "image")
+    return len(images), sum(len(elements(image)) for image in images)
 
 
 @dataclass(frozen=True)

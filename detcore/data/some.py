@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def some_samples(
 def _some_rows(raw: RawDataset, split: RawSplit, seed: int, num: int, classes: Sequence[str]) -> NDArray[np.int64]:
     order = keyed_generator(seed, 0, Purpose.ORDER).permutation(split.images.num_rows)
     if classes:
+        refuse_unknown_classes(classes, (*raw.categories, *raw.semantic_classes))
         of_maps = sorted(set(classes) & set(raw.semantic_classes) - set(raw.categories))
         if of_maps:
             raise ValueError(f"{listing(of_maps)}: maps are searched for classes only in prepared data; prepare it")
@@ -84,3 +86,12 @@ def _some_rows(raw: RawDataset, split: RawSplit, seed: int, num: int, classes: S
             raise ValueError(f"{split.source}: no image has an object of {listing(list(classes))}")
     rows: NDArray[np.int64] = np.sort(order[:num])
     return rows
+
+
+def refuse_unknown_classes(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ValueError for a name that is none of the known ones, with those that look like it."""
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"the classes are {listing(known)}"
+            raise ValueError(f"no class is called {name!r}; {hint}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,8 @@ from PIL import Image
 from detcore.config.data import DataConfig
 from detcore.data import Loader, SampleTransform, ShardedSplit, build_loader
 from detcore.data.batching import decode
-from detcore.data.formats.raw import listing
 from detcore.data.label_maps import UNLABELLED
+from detcore.data.some import refuse_unknown_classes
 from detcore.inference.draw import Drawing, draw, truth_drawing
 from detcore.inference.regions import Regions
 from detcore.structures.batch import Batch, Targets
@@ -101,12 +100,7 @@ def show_samples(
 def _classes(split: ShardedSplit, names: Sequence[str]) -> _Classes:
     if not names:
         return _Classes(objects=None, semantic=None)
-    known = (*split.categories, *split.semantic_classes)
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"the classes are {listing(known)}"
-            raise ValueError(f"{split.name} has no class {name!r}; {hint}")
+    refuse_unknown_classes(names, (*split.categories, *split.semantic_classes))
     found = (
         np.array([label for label, name in enumerate(of_kind) if name in names], np.int64)
         for of_kind in (split.categories, split.semantic_classes)
@@ -147,10 +141,10 @@ def _plain(split: ShardedSplit, sample: int, wanted: _Classes) -> View:
         regions = _semantic_regions(split.semantic(sample), split, wanted)
     kept = np.flatnonzero(_is_wanted(objects.labels, wanted.objects))
     crowd = int(objects.crowd.sum())
-    counted = f"{len(objects.labels) - crowd} objects" + (f" and {crowd} crowd regions" if crowd else "")
+    counted = _many(len(objects.labels) - crowd, "object") + (f" and {_many(crowd, 'crowd region')}" if crowd else "")
     return View(
         picture=draw(image, _taken(drawing, kept, split, regions)),
-        caption=f"as stored: {image.shape[1]} × {image.shape[0]}, {counted}",
+        caption=f"as stored: {image.shape[1]} x {image.shape[0]}, {counted}",
     )
 
 
@@ -180,9 +174,13 @@ def _in_words(batch: Batch, split: ShardedSplit, sample: int, epoch: int) -> str
     crowd = int(split.annotations.crowd[first:last].sum())
     whose = f"epoch {epoch}" if split.split == "train" else "evaluation"
     return (
-        f"{whose}: {width} × {height} in a batch of {columns} × {rows}, {int(batch.targets.valid.sum())} of "
-        f"{last - first - crowd} objects" + (f"; {crowd} crowd regions are no targets" if crowd else "")
+        f"{whose}: {width} x {height} in a batch of {columns} x {rows}, {int(batch.targets.valid.sum())} of "
+        f"{_many(last - first - crowd, 'object')}" + (f"; {_many(crowd, 'crowd region')} left out" if crowd else "")
     )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _target_drawing(targets: Targets, split: ShardedSplit) -> tuple[Drawing, NDArray[np.int64]]:

@@ -25,8 +25,8 @@ def locate(words: Sequence[str], *, format: str | None = None) -> Config:
         ValueError: no folder and no override, or several folders; a folder that does not exist or whose format nobody
             can tell; what `config.load` refuses.
     """
-    folders = [Path(word) for word in words if "=" not in word]
-    overrides = [word for word in words if "=" in word]
+    folders = [Path(word) for word in words if "=" not in word or Path(word).is_dir()]
+    overrides = [word for word in words if "=" in word and not Path(word).is_dir()]
     if len(folders) > 1:
         raise ValueError(f"{len(folders)} folders: {' '.join(map(str, folders))}; give one")
     if not folders:
@@ -61,8 +61,8 @@ def _name_of(folder: Path) -> str:
 
 
 def _quoted(value: Path | str) -> str:
-    """As Hydra's grammar takes any text."""
-    text = str(value)
+    """As Hydra's grammar takes any text, and OmegaConf interpolates none of it."""
+    text = str(value).replace("${", "\\${")
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"

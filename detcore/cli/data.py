@@ -1,6 +1,7 @@
 """Commands about data: what is wrong with it, what it looks like, what is in it."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -8,7 +9,12 @@ from detcore.cli.commands import Commands
 
 _DATA = """\
   detcore data show photos/
+  detcore data stats photos/ --html statistics.html
   detcore data show data=digits --draws 3 --plain"""
+_STATS = """\
+  detcore data stats photos/
+  detcore data stats data=coco_mini data.root=DIR --html statistics.html
+  detcore data stats data/shards/digits --json -"""
 _SHOW = """\
   detcore data show photos/
   detcore data show data=coco_mini data.root=DIR --class person --draws 3 --plain
@@ -30,6 +36,11 @@ def declare(commands: Commands) -> None:
     show.add_argument("--seed", type=int, help="the training's (default: the configuration's)")
     show.add_argument("--html", metavar="FILE", type=Path, default=Path("samples.html"), help="default: samples.html")
     show.add_argument("--png", metavar="FILE", type=Path, help="also all samples on one picture")
+
+    stats = data.add("stats", "count objects, classes and sizes, and compare the splits", _stats, examples=_STATS)
+    _about_data(stats)
+    stats.add_argument("--html", metavar="FILE", type=Path, help="write a page with plots")
+    stats.add_argument("--json", metavar="FILE", help="write the numbers; - for the terminal, in place of the tables")
 
 
 def _about_data(parser: argparse.ArgumentParser) -> None:
@@ -85,3 +96,31 @@ def _show(options: argparse.Namespace) -> None:
     print(f"{' and '.join(map(str, written))}: {len(samples)} samples of {options.split}")
     if not whole:
         print("detcore data show: not prepared, so a few raw images were taken", file=sys.stderr)
+
+
+def _stats(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from detcore.data.html_page import writable
+    from detcore.data.locate import locate
+    from detcore.data.statistics import describe
+    from detcore.data.statistics.report import statistics_page, terminal_tables
+
+    if options.html is not None:
+        writable(options.html, "--html")
+    statistics, columns = describe(locate(options.words, format=options.format))
+    if options.html is not None:
+        options.html.write_text(statistics_page(statistics, columns), encoding="utf-8")
+    if options.json != "-":
+        Console().print(terminal_tables(statistics))
+    _write_json(statistics.to_dict(), options.json)
+
+
+def _write_json(values: object, file: str | None) -> None:
+    """To a file, or to the terminal where that is named -."""
+    if file is not None:
+        text = json.dumps(values, indent=1)
+        if file == "-":
+            print(text)
+        else:
+            Path(file).write_text(text + "\n", encoding="utf-8")

@@ -7,10 +7,16 @@ from pathlib import Path
 
 from detcore.cli.commands import Commands
 
+_ERRORS = 1
+
 _DATA = """\
-  detcore data show photos/
+  detcore data check photos/
   detcore data stats photos/ --html statistics.html
   detcore data show data=digits --draws 3 --plain"""
+_CHECK = """\
+  detcore data check photos/
+  detcore data check photos/ --format coco --json findings.json
+  detcore data check data=coco_mini data.root=DIR"""
 _STATS = """\
   detcore data stats photos/
   detcore data stats data=coco_mini data.root=DIR --html statistics.html
@@ -36,6 +42,11 @@ def declare(commands: Commands) -> None:
     show.add_argument("--seed", type=int, help="the training's (default: the configuration's)")
     show.add_argument("--html", metavar="FILE", type=Path, default=Path("samples.html"), help="default: samples.html")
     show.add_argument("--png", metavar="FILE", type=Path, help="also all samples on one picture")
+
+    summary = "look for what is wrong with raw data, and say how to mend it; exit code 1 if there are errors"
+    check = data.add("check", summary, _check, examples=_CHECK)
+    _about_data(check)
+    check.add_argument("--json", metavar="FILE", help="write the findings; - for the terminal, in place of the table")
 
     stats = data.add("stats", "count objects, classes and sizes, and compare the splits", _stats, examples=_STATS)
     _about_data(stats)
@@ -96,6 +107,19 @@ def _show(options: argparse.Namespace) -> None:
     print(f"{' and '.join(map(str, written))}: {len(samples)} samples of {options.split}")
     if not whole:
         print("detcore data show: not prepared, so a few raw images were taken", file=sys.stderr)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from detcore.data.checking import check
+    from detcore.data.locate import locate
+
+    report = check(locate(options.words, format=options.format), progress=True)
+    if options.json != "-":
+        Console().print(report.table() if report.findings else report.summary())
+    _write_json(report.to_dict(), options.json)
+    return _ERRORS if report.errors else 0
 
 
 def _stats(options: argparse.Namespace) -> None:

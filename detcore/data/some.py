@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detcore.config import Config
+from detcore.config import Config, DataConfig
 from detcore.data.formats import RawDataset, RawSplit, read_raw
 from detcore.data.formats.raw import listing
 from detcore.data.prepare import is_prepared, write_raw
@@ -29,11 +29,17 @@ def read_splits(config: Config) -> RawDataset:
     Raises:
         ValueError: there is no raw folder, or something is wrong in it.
     """
-    root = Path(config.data.root)
+    raw = read_raw(config.data, raw_folder(config.data))
+    return with_missing_splits(raw, config.data, seed=config.seed)
+
+
+def raw_folder(config: DataConfig) -> Path:
+    """Where the raw data are; ValueError where they are not."""
+    root = Path(config.root)
     if not root.is_dir():
-        how = "python pipelines/prepare.py fetches it" if config.data.source else "set data.root to the raw folder"
-        raise ValueError(f"{root}: the raw data of {config.data.name} are not there; {how}")
-    return with_missing_splits(read_raw(config.data, root), config.data, seed=config.seed)
+        how = "python pipelines/prepare.py fetches it" if config.source else "set data.root to the raw folder"
+        raise ValueError(f"{root}: the raw data of {config.name} are not there; {how}")
+    return root
 
 
 @contextmanager

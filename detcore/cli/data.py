@@ -117,7 +117,7 @@ def _check(options: argparse.Namespace) -> int:
 
     report = check(locate(options.words, format=options.format), progress=True)
     if options.json != "-":
-        Console().print(report.table() if report.findings else report.summary())
+        Console().print(report.table())
     _write_json(report.to_dict(), options.json)
     return _ERRORS if report.errors else 0
 

@@ -10,13 +10,20 @@ from numpy.typing import NDArray
 from detcore.config.data import DataConfig
 from detcore.data.augment import content_sizes
 from detcore.data.checking.findings import Finding, finding
-from detcore.data.cleaning import clean
+from detcore.data.cleaning import NO_AREA, NO_OUTLINE, NOT_FINITE, OUTSIDE, clean
 from detcore.data.formats import RawDataset, RawSplit
 from detcore.data.statistics.columns import of_raw
 
 _TINY_SIDE = 4.0
 """Pixels of the network's input: the stride of the finest features that detectors look at."""
 _RARE = 10
+_DROPPED = {
+    NOT_FINITE: "not_finite",
+    NO_AREA: "degenerate_box",
+    OUTSIDE: "outside_image",
+    NO_OUTLINE: "empty_segmentation",
+}
+"""What prepare's reasons to drop an object are called here."""
 
 
 def check_objects(splits: Mapping[str, RawSplit], config: DataConfig) -> list[Finding]:
@@ -31,8 +38,9 @@ def check_objects(splits: Mapping[str, RawSplit], config: DataConfig) -> list[Fi
         except ValueError as error:
             places["broken_mask"].append(f"{name}: {error}")
             continue
-        for reason, dropped in [*cleaned.dropped.items(), ("clipped", cleaned.clipped)]:
-            places[reason] += [f"{name}: {file}: annotation {key}" for file, key in dropped]
+        dropped = {_DROPPED[reason]: objects for reason, objects in cleaned.dropped.items()}
+        for code, objects in {**dropped, "clipped_box": cleaned.clipped}.items():
+            places[code] += [f"{name}: {file}: annotation {key}" for file, key in objects]
         places["tiny"] += _tiny(name, cleaned.split, config)
         if split.maps is None:
             files = np.array(split.images["file_name"].to_pylist(), dtype=object)

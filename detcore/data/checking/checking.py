@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from detcore.config import Config
 from detcore.config.data import DataConfig
-from detcore.data.checking.findings import LEVELS, CheckReport, Finding, finding
+from detcore.data.checking.findings import CheckReport, Finding, finding
 from detcore.data.checking.health import health_of_files, health_of_splits
 from detcore.data.checking.images import ImageFacts, check_images, look_at_images
+from detcore.data.checking.kinds import LEVELS
 from detcore.data.checking.objects import check_classes, check_objects
 from detcore.data.formats import RawSplit, read_raw
 from detcore.data.formats.coco import find_json

@@ -26,6 +26,7 @@ th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align
 th:first-child, td:first-child { text-align: left; }
 th { background: var(--wash); font-weight: 600; }
 figure { margin: 0; flex: 1 1 24rem; max-width: 48rem; }
+figure:has(img.plot) { flex-basis: 32rem; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: .85rem; margin: .3rem 0 .8rem; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_CLASSES = 60
 """Bars more than this could not be read."""
+_BINS = 30
 _COLOURS = {"train": "#1f77b4", "val": "#ff7f0e", "test": "#2ca02c"}
 
 
@@ -76,7 +77,7 @@ def _objects_per_image(splits: Mapping[str, SplitColumns]) -> bytes:
         name: np.bincount(split.samples[~split.crowd], minlength=len(split.sizes)) for name, split in splits.items()
     }
     most = max(int(of.max(initial=0)) for of in numbers.values())
-    step = max(1, -(-most // 50))
+    step = max(1, -(-most // _BINS))
     return _drawn(
         (8.0, 3.6),
         lambda axes: _steps(axes, numbers, np.arange(0, most + 2 * step, step) - 0.5, "objects in an image", "images"),
@@ -87,9 +88,14 @@ def _histogram(values: Mapping[str, NDArray[np.float64]], label: str, marks: tup
     everything = np.concatenate(list(values.values()))
     low, high = (everything.min(), everything.max()) if len(everything) else (1.0, 1.0)
 
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     def plot(axes: "Axes") -> None:
-        _steps(axes, values, np.geomspace(low * 0.999, high * 1.001, 51), label, "objects")
+        _steps(axes, values, np.geomspace(low * 0.999, high * 1.001, _BINS + 1), label, "objects")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         for mark in marks:
             axes.axvline(mark, color="0.4", linewidth=0.8, linestyle="--")
 
@@ -120,7 +126,7 @@ def _image_sizes(statistics: Statistics, splits: Mapping[str, SplitColumns]) -> 
         for handle in legend.legend_handles:
             handle.set_sizes([40])  # type: ignore[union-attr]
 
-    return _drawn((8.0, 5.0), plot)
+    return _drawn((8.0, 3.6), plot)
 
 
 def _cooccurrence(names: list[str], together: list[list[int]]) -> bytes:

@@ -17,13 +17,14 @@ _MOST_CLASSES = 30
 
 def terminal_tables(statistics: Statistics) -> Group:
     """What `rich` prints: the splits, their classes, the differences, the buckets."""
-    parts: list[Table | str] = [_rich(f"{statistics.name}: splits", *_splits(statistics))]
+    parts: list[Table | str] = [_rich(f"{statistics.name}; a · b · c: 5 %, median, 95 %", *_splits(statistics))]
     columns, rows = _classes(statistics)
     if rows:
         shown = rows[:_MOST_CLASSES]
         rest = f" (the {len(shown)} most frequent of {len(rows)})" if len(shown) < len(rows) else ""
         parts.append(_rich(f"objects / images by class{rest}", columns, shown))
-    parts += [_difference_line(name, difference) for name, difference in statistics.differences.items()]
+    for name, difference in statistics.differences.items():
+        parts.append(f"{name} against train: {_difference_line(name, difference)}")
     parts += [_padding_line(statistics), _rich("", *_buckets(statistics))]
     return Group(*parts)
 
@@ -31,7 +32,10 @@ def terminal_tables(statistics: Statistics) -> Group:
 def statistics_page(statistics: Statistics, data: DatasetColumns) -> str:
     """A self-contained HTML document."""
     of = "prepared" if data.prepared else "raw"
-    body = [heading("Splits"), table(*_splits(statistics))]
+    body = [
+        heading("Splits", "Three numbers are the 5th percentile, the median and the 95th."),
+        table(*_splits(statistics)),
+    ]
     drawings = plots(statistics, data)
     names = list(drawings)
     wide = {"Share of the objects, by class", "Training images with both classes"}
@@ -74,21 +78,21 @@ def _splits(statistics: Statistics) -> tuple[list[str], list[list[object]]]:
     splits = list(statistics.splits.values())
     rows: list[list[object]] = [
         ["images", *(split.images for split in splits)],
-        ["images without objects", *(split.images_without_objects for split in splits)],
+        ["without objects", *(split.images_without_objects for split in splits)],
         ["objects", *(split.objects for split in splits)],
-        ["crowd or ignored regions", *(split.crowd for split in splits)],
+        ["crowd, ignored", *(split.crowd for split in splits)],
     ]
     for area, bound in (("small", "< 32²"), ("medium", "32² to 96²"), ("large", "> 96²")):
-        rows.append([f"objects {area} ({bound})", *(_with_share(split, area) for split in splits)])
+        rows.append([f"{area} ({bound})", *(_with_share(split, area) for split in splits)])
     for name, key, digits in (
         ("objects in an image", "objects_per_image", 0),
         ("box size, pixels", "box_size", 0),
         ("box size / image size", "relative_box_size", 3),
         ("box width / height", "aspect_ratio", 2),
-        ("image height, pixels", "image_height", 0),
-        ("image width, pixels", "image_width", 0),
+        ("image height", "image_height", 0),
+        ("image width", "image_width", 0),
     ):
-        rows.append([f"{name}: 5% · median · 95%", *(_spread(getattr(split, key), digits) for split in splits)])
+        rows.append([name, *(_spread(getattr(split, key), digits) for split in splits)])
     return ["", *statistics.splits], rows
 
 
@@ -140,7 +144,7 @@ def _pixels(statistics: Statistics) -> tuple[list[str], list[list[object]]]:
 def _difference_line(name: str, difference: Difference) -> str:
     verdict = "more than" if difference.classes > difference.classes_by_chance else "within what"
     line = (
-        f"{name} against train: classes differ by {difference.classes:.3f} of 1, {verdict} splits at random do "
+        f"classes differ by {difference.classes:.3f} of 1, {verdict} splits at random do "
         f"(95 %: {difference.classes_by_chance:.3f}); box sizes by {difference.sizes:.3f} of 1"
     )
     for names, where in ((difference.only_here, f"only in {name}"), (difference.only_in_train, f"not in {name}")):

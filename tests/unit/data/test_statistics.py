@@ -102,7 +102,7 @@ def test_the_command_writes_a_page_of_its_own_and_json(tmp_path: Path, capsys: p
     words, html, file = folder(tmp_path), tmp_path / "a.html", tmp_path / "a.json"
     assert main(["data", "stats", *words, "--html", str(html), "--json", str(file)]) == 0
     told = capsys.readouterr().out
-    assert "96 x 64" in told and "crowd or ignored regions" in told
+    assert "96 x 64" in told and "crowd, ignored" in told
     page = html.read_text()
     assert page.count('src="data:image/svg+xml;base64,') == 7 and 'src="http' not in page
     assert json.loads(file.read_text())["splits"]["train"]["objects"] == 3

@@ -19,7 +19,7 @@ def locate(words: Sequence[str], *, format: str | None = None) -> Config:
     Args:
         words: overrides such as `data=bccd` or `data.root=DIR`, and at most one folder: a raw one, or one of shards.
             The file of conf/data that is about them gives the transforms, unless an override names another.
-        format: of a raw folder; None guesses.
+        format: of a raw folder; None takes that of the override `data=NAME`, or else guesses.
 
     Raises:
         ValueError: no folder and no override, or several folders; a folder that does not exist or whose format nobody
@@ -39,11 +39,11 @@ def locate(words: Sequence[str], *, format: str | None = None) -> Config:
     if (folder / "dataset.json").is_file():
         named, own = _of_shards(folder)
     else:
-        kind = format or guess_format(folder)
-        named, own = _preset(kind), [f"data.format={kind}", f"data.root={_quoted(folder)}"]
+        named, own = "", [f"data.root={_quoted(folder)}"]
     if not any(word.startswith("data=") for word in overrides):
-        own = [f"data={named}", f"data.name={_quoted(_name_of(folder))}", *own]
-    return load([*own, *overrides])
+        format = format or ("" if named else guess_format(folder))
+        own = [f"data={named or _preset(format)}", f"data.name={_quoted(_name_of(folder))}", *own]
+    return load([*own, *([f"data.format={format}"] if format else []), *overrides])
 
 
 def _of_shards(folder: Path) -> tuple[str, list[str]]:

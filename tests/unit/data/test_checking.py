@@ -213,3 +213,9 @@ def test_published_data_have_no_errors(shared: Path, name: str) -> None:
 
     report = detcore.data.check(locate([f"data={name}", f"data.root={root}"]))
     assert report.errors == 0 and sum(report.images.values()) > 50
+
+
+def test_the_docs_name_all_that_can_be_found(repository: Path) -> None:
+    lines = (repository / "docs" / "data.md").read_text().splitlines()
+    for code, kind in KINDS.items():
+        assert f"| {kind.level} | `{code}` | {kind.what} |" in lines

@@ -32,6 +32,7 @@ def test_two_formats_in_one_folder_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is in several formats: coco, coco_panoptic, as far as its files tell; say"):
         locate([str(tmp_path)])
     assert locate([str(tmp_path)], format="coco").data.format == "coco"
+    assert locate([str(tmp_path), "data=coco2017_panoptic"]).data.format == "coco_panoptic"
 
 
 @pytest.mark.parametrize("name", ["plain", "it's", "a b=c, {d} [e]", "ends\\", "${oc.env:HOME}"])

@@ -112,6 +112,7 @@ def test_faults_of_objects_and_classes(folder: Path) -> None:
     validation = edit(folder, "val")
     validation["categories"] = document["categories"]
     validation["annotations"][0]["category_id"] = 92
+    validation["annotations"][1]["area"] = 0.0
     save(folder, validation, "val")
     assert found(detcore.data.check(folder)) == {
         "degenerate_box": (1, ("train: train_000.jpg: annotation 0",)),
@@ -120,7 +121,7 @@ def test_faults_of_objects_and_classes(folder: Path) -> None:
         "not_finite": (1, ("train: train_001.jpg: annotation 3",)),
         "extreme_aspect_ratio": (1, ("train: train_002.jpg: annotation 4",)),
         "empty_segmentation": (1, ("train: train_002.jpg: annotation 5",)),
-        "zero_area": (1, ("train: train_003.jpg: annotation 6",)),
+        "zero_area": (2, ("train: train_003.jpg: annotation 6", "val: val_000.jpg: annotation 1")),
         "near_duplicate": (2, ("train: train_004.jpg: annotation 8", "train: train_004.jpg: annotation 1000")),
         "without_objects": (1, ("train: bare.jpg",)),
         "alike_names": (1, ("'cat' = 'Cat'",)),

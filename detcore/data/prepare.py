@@ -4,16 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from detcore.config import DataConfig
 from detcore.data.annotations import Annotations
-from detcore.data.checking import CheckedSplit, check_split
+from detcore.data.checked_split import CheckedSplit, check_split
 from detcore.data.federated import Federated
 from detcore.data.fingerprint import fingerprint
 from detcore.data.formats import RawDataset, read_raw
@@ -26,6 +23,7 @@ from detcore.data.report import Report
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
+from detcore.data.splitting import with_missing_splits
 
 SETTINGS = "settings.sha256"
 """The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
@@ -52,8 +50,34 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     raw = read_raw(config, root)
     refuse_shared_images(raw)
     raw, absent = without_absent_images(raw, skip=config.absent_images == "skip")
-    raw = _with_missing_splits(raw, config, seed=seed)
-    with ThreadPoolExecutor(config.threads or len(os.sched_getaffinity(0))) as pool:
+    raw = with_missing_splits(raw, config, seed=seed)
+    settings = f"{_settings(config, seed=seed)}\n{raw_files}\n"
+    return write_raw(raw, config, settings=settings, absent=absent, progress=progress)
+
+
+def write_raw(
+    raw: RawDataset,
+    config: DataConfig,
+    *,
+    settings: str | None = None,
+    absent: Mapping[str, list[str]] | None = None,
+    without_objects: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Checks all images and objects of raw data, then writes them as the folder `config.shards`.
+
+    Args:
+        settings: what `is_prepared` is to compare; None writes nothing for it.
+        absent: images by split that were left out because they are not there, for the report.
+        without_objects: let a split have none at all, as a few images of one may.
+        progress: as in `prepare`.
+
+    Raises:
+        ValueError: one line saying what is wrong with the raw data, and where.
+    """
+    shards = Path(config.shards)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(threads) as pool:
         checked = {
             name: check_split(
                 raw.splits[name],
@@ -61,16 +85,19 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
                 name,
                 pool=pool,
                 categories=raw.categories,
-                absent=absent.get(name, []),
+                absent=(absent or {}).get(name, []),
                 progress=progress,
             )
             for name in SPLITS
             if name in raw.splits
         }
+        if not without_objects:
+            _refuse_splits_without_objects(checked)
         temporary = shards.with_name(f"{shards.name}.tmp")
         try:
-            report = _write(raw, checked, temporary, config, pool=pool, progress=progress)
-            (temporary / SETTINGS).write_text(f"{_settings(config, seed=seed)}\n{raw_files}\n")
+            report = _write_folder(temporary, checked, raw, config, pool=pool, progress=progress)
+            if settings is not None:
+                (temporary / SETTINGS).write_text(settings)
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -121,52 +148,35 @@ def _refuse_foreign_folder(shards: Path) -> None:
             )
 
 
-def _with_missing_splits(raw: RawDataset, config: DataConfig, *, seed: int) -> RawDataset:
-    """Takes val and test from train where the data has none.
-
-    Images are drawn by the hash of seed and file name, so a set that grows keeps most of them where they were.
-    """
-    if "train" not in raw.splits:
-        raise ValueError(f"{config.root}: no train split, only {listing(sorted(raw.splits))}; set data.splits")
-    train = raw.splits["train"]
-    names = train.images["file_name"].to_pylist()
-    order = sorted(range(len(names)), key=lambda row: hashlib.sha256(f"{seed}/{names[row]}".encode()).digest())
-    splits = dict(raw.splits)
-    for name, fraction in (("val", config.val_fraction), ("test", config.test_fraction)):
-        if name not in raw.splits and fraction > 0:
-            number = max(1, round(fraction * len(names)))
-            splits[name] = train.take(np.array(sorted(order[:number]), np.int64))
-            order = order[number:]
-    splits["train"] = train.take(np.array(sorted(order), np.int64))
-    for name, split in splits.items():
-        if split.images.num_rows == 0:
-            raise ValueError(
-                f"{split.source}: the {name} split has no images; the data's own train has {len(names)}, from which"
-                f" data.val_fraction = {config.val_fraction:g} and data.test_fraction = {config.test_fraction:g} draw"
-                " the splits that are missing"
-            )
-    return replace(raw, splits=splits)
+def _refuse_splits_without_objects(checked: Mapping[str, CheckedSplit]) -> None:
+    for name, ready in checked.items():
+        if ready.split.objects.num_rows == 0 and ready.split.maps is None:
+            hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
+            raise ValueError(f"{ready.split.source}: the {name} split has no objects{hint}")
 
 
-def _write(
-    raw: RawDataset,
-    checked: dict[str, CheckedSplit],
+def _write_folder(
     folder: Path,
+    checked: Mapping[str, CheckedSplit],
+    raw: RawDataset,
     config: DataConfig,
     *,
     pool: ThreadPoolExecutor,
     progress: bool,
 ) -> Report:
-    """Writes the shards, their description and the report into a folder."""
+    """Writes all splits, what describes them, and the report."""
+    entries = {}
+    for name, ready in checked.items():
+        what = f"{config.name} {name}"
+        entries[name] = _write_split(
+            ready, folder / name, config, raw.categories, pool=pool, what=what, progress=progress
+        )
     description = write_description(
         folder,
         name=config.name,
         format=config.format,
         categories=raw.categories,
-        splits={
-            name: _write_split(split, folder / name, config, raw.categories, pool=pool, progress=progress)
-            for name, split in checked.items()
-        },
+        splits=entries,
         keypoints=raw.keypoints,
         semantic_classes=raw.semantic_classes,
         frequencies=raw.frequencies,
@@ -174,7 +184,7 @@ def _write(
     report = Report(
         name=config.name,
         content_hash=description["content_hash"],
-        splits={name: split.report for name, split in checked.items()},
+        splits={name: ready.report for name, ready in checked.items()},
     )
     (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     return report
@@ -187,6 +197,7 @@ def _write_split(
     categories: tuple[str, ...],
     *,
     pool: ThreadPoolExecutor,
+    what: str,
     progress: bool,
 ) -> dict[str, object]:
     """Writes one split's shards; returns its entry for `dataset.json`."""
@@ -195,8 +206,7 @@ def _write_split(
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
     federated = None if split.federated is None else Federated.of(split.federated)
-    what = f"{config.name} {folder.name}: writing shards"
-    stored = track(_stored(checked, files, pool), what, total=len(files), shown=progress)
+    stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
         for row, (image, maps) in enumerate(stored):
             writer.add(

@@ -7,7 +7,7 @@ from cvat_exports import CVAT_IMAGES, CVAT_TRACKS, write_cvat, write_cvat_video
 from raw_folders import data_config, write_image
 
 from detcore.config.data import Split
-from detcore.data import ShardedSplit, prepare
+from detcore.data import ShardedSplit, check, prepare
 from detcore.data.formats import read_cvat
 from detcore.data.outlines import decode_mask
 
@@ -46,6 +46,15 @@ def test_every_kind_of_shape_comes_through_the_shards(tmp_path):
     assert ellipse["area"] == pytest.approx(np.pi * 50, rel=0.002)
     assert report.dropped["polyline, which is no target"] == [("lot/a.jpg", 5)]
     assert report.dropped["tag, which is no target"] == [("lot/a.jpg", 6)]
+
+
+def test_the_check_tells_what_is_left_out(tmp_path):
+    write_cvat(tmp_path)
+    found = {one.code: one for one in check(tmp_path).findings}
+    assert found["no_target"].places == (
+        "train: lot/a.jpg: annotation 5: polyline, which is no target",
+        "train: lot/a.jpg: annotation 6: tag, which is no target",
+    )
 
 
 def test_where_a_box_is_rotated_every_box_has_a_rotated_one(tmp_path):

@@ -54,8 +54,7 @@ def check_split(
         name: of the split.
 
     Raises:
-        ValueError: too many unreadable images, images of another size than annotated, objects that cannot be read, or
-            no objects at all.
+        ValueError: too many unreadable images, images of another size than annotated, or objects that cannot be read.
     """
     files = split.images["file_name"].to_pylist()
     declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
@@ -84,9 +83,6 @@ def check_split(
     columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
     split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
     cleaned = clean(split, min_box_size=config.min_box_size)
-    if cleaned.split.objects.num_rows == 0 and split.maps is None:
-        hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
-        raise ValueError(f"{split.source}: the {name} split has no objects{hint}")
     report = SplitReport.of(cleaned, categories=categories, skipped=skipped, absent=absent, converted=kept.count(False))
     return CheckedSplit(
         split=cleaned.split, declared=[declared[row] for row in readable], kept=np.array(kept), report=report

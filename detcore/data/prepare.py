@@ -6,25 +6,20 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from detcore.config import DataConfig
 from detcore.data.annotations import Annotations
-from detcore.data.cleaning import clean
+from detcore.data.checked_split import CheckedSplit, check_split
+from detcore.data.federated import Federated
 from detcore.data.fingerprint import fingerprint
-from detcore.data.formats import RawDataset, RawSplit, read_raw
-from detcore.data.formats.raw import IMAGE_SCHEMA, listing
-from detcore.data.images import StoredImage, read_image, store_image
-from detcore.data.label_maps import LabelMaps, StoredMaps
+from detcore.data.formats import RawDataset, read_raw
+from detcore.data.formats.raw import listing
+from detcore.data.images import StoredImage, store_image
+from detcore.data.label_maps import StoredMaps
 from detcore.data.progress import track
-from detcore.data.raw_checks import refuse_absent_images, refuse_other_sizes, refuse_shared_images
-from detcore.data.report import Report, SplitReport
+from detcore.data.raw_checks import refuse_shared_images, without_absent_images
+from detcore.data.report import Report
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
@@ -54,10 +49,10 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     raw_files = fingerprint(root, without=shards)
     raw = read_raw(config, root)
     refuse_shared_images(raw)
-    for split in raw.splits.values():
-        refuse_absent_images(split)
+    raw, absent = without_absent_images(raw, skip=config.absent_images == "skip")
     raw = with_missing_splits(raw, config, seed=seed)
-    return write_raw(raw, config, settings=f"{_settings(config, seed=seed)}\n{raw_files}\n", progress=progress)
+    settings = f"{_settings(config, seed=seed)}\n{raw_files}\n"
+    return write_raw(raw, config, settings=settings, absent=absent, progress=progress)
 
 
 def write_raw(
@@ -65,6 +60,7 @@ def write_raw(
     config: DataConfig,
     *,
     settings: str | None = None,
+    absent: Mapping[str, list[str]] | None = None,
     without_objects: bool = False,
     progress: bool = True,
 ) -> Report:
@@ -72,6 +68,7 @@ def write_raw(
 
     Args:
         settings: what `is_prepared` is to compare; None writes nothing for it.
+        absent: images by split that were left out because they are not there, for the report.
         without_objects: let a split have none at all, as a few images of one may.
         progress: as in `prepare`.
 
@@ -82,8 +79,17 @@ def write_raw(
     threads = config.threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         checked = {
-            name: _check_split(split, config, name, pool=pool, categories=raw.categories, progress=progress)
-            for name, split in sorted(raw.splits.items(), key=lambda item: SPLITS.index(item[0]))
+            name: check_split(
+                raw.splits[name],
+                config,
+                name,
+                pool=pool,
+                categories=raw.categories,
+                absent=(absent or {}).get(name, []),
+                progress=progress,
+            )
+            for name in SPLITS
+            if name in raw.splits
         }
         if not without_objects:
             _refuse_splits_without_objects(checked)
@@ -120,9 +126,10 @@ def is_prepared(config: DataConfig, *, seed: int) -> bool:
 def _settings(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
     loading = {"shards", "sampling", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
-    values = config.model_dump(mode="json", exclude=loading)
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
-    values = {key: value for key, value in values.items() if value or key not in ("angles", "ignore", "semantic")}
+    later = {"angles", "ignore", "semantic", "absent_images"}
+    unset = {key for key in later if getattr(config, key) == DataConfig.model_fields[key].default}
+    values = config.model_dump(mode="json", exclude=loading | unset)
     for split in (values["splits"] or {}).values():
         if split["instances"] is None:
             del split["instances"]
@@ -141,80 +148,16 @@ def _refuse_foreign_folder(shards: Path) -> None:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    """A split ready to be written: its images in order, with what each one's bytes need."""
-
-    split: RawSplit
-    declared: list[tuple[int, int]]
-    kept: NDArray[np.bool_]
-    report: SplitReport
-
-
-def _check_split(
-    split: RawSplit,
-    config: DataConfig,
-    name: str,
-    *,
-    pool: ThreadPoolExecutor,
-    categories: tuple[str, ...],
-    progress: bool,
-) -> _Checked:
-    """Decodes every image once, then cleans the objects of those that can be read."""
-    files = split.images["file_name"].to_pylist()
-    declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
-    paths = [split.folder / file for file in files]
-    checks = pool.map(partial(_check_image, maps=split.maps), paths, declared, range(len(files)))
-    sizes, kept, skipped = [], [], {}
-    readable = []
-    for row, check in enumerate(
-        track(checks, f"{config.name} {name}: checking images", total=len(files), shown=progress)
-    ):
-        if isinstance(check, str):
-            skipped[files[row]] = check
-        else:
-            readable.append(row)
-            sizes.append(check[:2])
-            kept.append(check[2])
-    if len(skipped) > config.max_corrupt_fraction * len(files):
-        raise ValueError(
-            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
-            f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
-        )
-    refuse_other_sizes(split, readable, declared, sizes)
-    split = split.take(np.array(readable, np.int64))
-    columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
-    split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
-    cleaned = clean(split, min_box_size=config.min_box_size)
-    report = SplitReport.of(cleaned, categories=categories, skipped=skipped, converted=kept.count(False))
-    return _Checked(
-        split=cleaned.split, declared=[declared[row] for row in readable], kept=np.array(kept), report=report
-    )
-
-
-def _refuse_splits_without_objects(checked: Mapping[str, _Checked]) -> None:
+def _refuse_splits_without_objects(checked: Mapping[str, CheckedSplit]) -> None:
     for name, ready in checked.items():
         if ready.split.objects.num_rows == 0 and ready.split.maps is None:
             hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
             raise ValueError(f"{ready.split.source}: the {name} split has no objects{hint}")
 
 
-def _check_image(
-    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None
-) -> tuple[int, int, bool] | str:
-    """Height, width and whether the file's bytes may stay; or why it or its map cannot be read."""
-    try:
-        image, kept = read_image(path.read_bytes(), declared=declared)
-        if maps is not None:
-            maps.read(row, (image.height, image.width))
-    except ValueError as error:
-        return str(error)
-    return image.height, image.width, kept
-
-
 def _write_folder(
     folder: Path,
-    checked: Mapping[str, _Checked],
+    checked: Mapping[str, CheckedSplit],
     raw: RawDataset,
     config: DataConfig,
     *,
@@ -236,6 +179,7 @@ def _write_folder(
         splits=entries,
         keypoints=raw.keypoints,
         semantic_classes=raw.semantic_classes,
+        frequencies=raw.frequencies,
     )
     report = Report(
         name=config.name,
@@ -247,7 +191,7 @@ def _write_folder(
 
 
 def _write_split(
-    checked: _Checked,
+    checked: CheckedSplit,
     folder: Path,
     config: DataConfig,
     categories: tuple[str, ...],
@@ -261,6 +205,7 @@ def _write_split(
     image_ids, files = split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist()
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
+    federated = None if split.federated is None else Federated.of(split.federated)
     stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
         for row, (image, maps) in enumerate(stored):
@@ -271,12 +216,13 @@ def _write_split(
                 annotations=annotations,
                 rows=range(starts[row], starts[row + 1]),
                 maps=maps,
+                federated=federated,
             )
         return writer.finish(split.objects)
 
 
 def _stored(
-    checked: _Checked, files: list[str], pool: ThreadPoolExecutor
+    checked: CheckedSplit, files: list[str], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[StoredImage, StoredMaps | None]]:
     """The images in order, read and converted by threads, a few at a time."""
     maps = checked.split.maps

@@ -14,7 +14,7 @@ from detcore.config import Config, DataConfig
 from detcore.data.formats import RawDataset, RawSplit, read_raw
 from detcore.data.formats.raw import listing
 from detcore.data.prepare import is_prepared, write_raw
-from detcore.data.raw_checks import refuse_absent_images
+from detcore.data.raw_checks import without_absent_images
 from detcore.data.sampler import Purpose, keyed_generator
 from detcore.data.shards import ShardedSplit
 from detcore.data.splitting import with_missing_splits
@@ -30,6 +30,8 @@ def read_splits(config: Config) -> RawDataset:
         ValueError: there is no raw folder, or something is wrong in it.
     """
     raw = read_raw(config.data, raw_folder(config.data))
+    if config.data.absent_images == "skip":
+        raw, _ = without_absent_images(raw, skip=True)
     return with_missing_splits(raw, config.data, seed=config.seed)
 
 
@@ -67,12 +69,12 @@ def some_samples(
     if split not in raw.splits:
         raise ValueError(f"{config.data.root}: no split {split!r}, only {listing(sorted(raw.splits))}")
     taken = raw.splits[split].take(_some_rows(raw, raw.splits[split], config.seed, num, classes))
-    refuse_absent_images(taken)
+    raw, _ = without_absent_images(replace(raw, splits={split: taken}), skip=False)
     with tempfile.TemporaryDirectory(prefix="detcore-") as folder:
         shards = Path(folder) / "shards"
         aside = {"shards": str(shards), "max_corrupt_fraction": _MOST_CORRUPT}
         write_raw(
-            replace(raw, splits={split: taken}),
+            raw,
             config.data.model_copy(update=aside),
             without_objects=True,
             progress=False,

@@ -31,7 +31,7 @@ KINDS: dict[str, Kind] = {
     "zero_dimensions": Kind("error", "images listed without height or width", "write the size that the file has"),
     "no_health_check": Kind("note", "files that hotcoco's health check cannot read", "mend what is above first"),
     # Images
-    "missing_image": Kind("error", "images that are not there", "copy them, or drop them from the annotations"),
+    "missing_image": Kind("error", "images that are not there", "copy them, or do without: data.absent_images=skip"),
     "unreadable_image": Kind("error", "images that cannot be decoded", "replace or remove them: prepare skips them"),
     "unreadable_map": Kind("error", "maps that cannot be read", "replace them: prepare skips their images"),
     "other_size": Kind("error", "images of another size than annotated", "write the file's size; look at the boxes"),
@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "zero_area": Kind("note", "annotations with an area of 0", "write the area: evaluation by size reads it"),
     "near_duplicate": Kind("warning", "boxes of one class on each other (IoU above 0.95)", "leave one of each"),
     "extreme_aspect_ratio": Kind("note", "boxes of an aspect ratio above 20", "look at them: many are slips"),
+    "no_target": Kind("note", "annotations that no object can say", "do without them: prepare leaves them out"),
     "tiny": Kind(
         "note",
         "objects with a side below 4 pixels after evaluation's resize",

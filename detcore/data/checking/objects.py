@@ -41,6 +41,8 @@ def check_objects(splits: Mapping[str, RawSplit], config: DataConfig) -> list[Fi
         dropped = {_DROPPED[reason]: objects for reason, objects in cleaned.dropped.items()}
         for code, objects in {**dropped, "clipped_box": cleaned.clipped}.items():
             places[code] += [f"{name}: {file}: annotation {key}" for file, key in objects]
+        for reason, objects in split.left_out.items():
+            places["no_target"] += [f"{name}: {file}: annotation {key}: {reason}" for file, key in objects]
         places["tiny"] += _tiny(name, cleaned.split, config)
         if split.maps is None:
             files = np.array(split.images["file_name"].to_pylist(), dtype=object)

@@ -21,8 +21,15 @@ SIGNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "dota": (("*/labelTxt*/*.txt",),),
     "semantic": (
         ("images/*/*", "annotations/*/*.png"),
-        ("leftImg8bit/*/*", "gtFine/*/*"),
         ("images/*/*", "labels/*/*.png"),
+    ),
+    "lvis": (("lvis*.json",), ("annotations/lvis*.json",)),
+    "cityscapes": (("leftImg8bit/*/*", "gtFine/*/*"),),
+    "open_images": tuple((f"{folder}*-annotations-bbox.csv",) for folder in ("", "annotations/", "csv/", "metadata/")),
+    "cvat": (
+        ("annotations.xml",),
+        *((f"{split}.xml",) for split in (*_SPLITS, "validation")),
+        *((f"{split}/annotations.xml",) for split in (*_SPLITS, "validation")),
     ),
 }
 """A format's signs: any of the tuples, and of that one each pattern finds a file below the folder."""

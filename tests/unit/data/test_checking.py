@@ -196,7 +196,7 @@ def test_the_command_writes_json_and_says_errors_by_its_exit_code(
             "count": 1,
             "of": 16,
             "places": ["train: train_000.jpg"],
-            "mend": "copy them, or drop them from the annotations",
+            "mend": "copy them, or do without: data.absent_images=skip",
         }
     ]
 

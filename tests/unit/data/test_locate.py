@@ -15,6 +15,10 @@ LAYOUTS = {
     "yolo": ["data.yaml", "labels/train/a.txt"],
     "dota": ["train/labelTxt-v1.0/a.txt"],
     "semantic": ["images/training/a.jpg", "annotations/training/a.png"],
+    "lvis": ["lvis_v1_train.json", "train2017/a.jpg"],
+    "cityscapes": ["leftImg8bit/train/bochum/a_leftImg8bit.png", "gtFine/train/bochum/a_gtFine_polygons.json"],
+    "open_images": ["oidv6-train-annotations-bbox.csv", "train/a.jpg"],
+    "cvat": ["annotations.xml", "images/a.jpg"],
 }
 
 

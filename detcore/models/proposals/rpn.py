@@ -14,7 +14,7 @@ from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform
 from detcore.structures.batch import Batch, Targets, TensorStruct
-from detcore.structures.boxes import at_least_float32
+from detcore.structures.boxes import at_least_float32, rows_at
 
 RANDOM_SITE = 1
 """Keys this module's random numbers; every place that draws has its own."""
@@ -156,7 +156,7 @@ class RPN(nn.Module):
             levels.append(torch.full_like(index, level))
             start += size
         scores, index, group = (torch.cat(parts, dim=1) for parts in (kept_logits, kept, levels))
-        offsets = predictions.offsets.take_along_dim(index[..., None], dim=1)
+        offsets = rows_at(predictions.offsets, index)
         boxes = self.box_coder.decode(predictions.anchors[index], offsets)
         usable = boxes.isfinite().all(dim=-1) & scores.isfinite()
         boxes = self.geometry.clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
@@ -164,7 +164,7 @@ class RPN(nn.Module):
         total = min(limits.total, index.shape[1])
         keep, count = self.geometry.nms(boxes, scores, group, self.nms_threshold, total, valid=usable)
         valid = torch.arange(total, device=keep.device) < count[:, None]
-        boxes = torch.where(valid[..., None], boxes.take_along_dim(keep[..., None], dim=1), 0.0)
+        boxes = torch.where(valid[..., None], rows_at(boxes, keep), 0.0)
         logits = torch.where(valid, scores.gather(1, keep), 0.0)
         return Proposals(boxes, logits, valid, index.gather(1, keep), image_sizes)
 
@@ -185,9 +185,9 @@ class RPN(nn.Module):
         index = samples.indices[:, : samples.num_positive_slots]
         objects = matched.gather(1, index)
         box_losses = box_loss(
-            predictions.offsets.take_along_dim(index[..., None], dim=1),
+            rows_at(predictions.offsets, index),
             anchors[index],
-            boxes.take_along_dim(objects[..., None], dim=1),
+            rows_at(boxes, objects),
             coder=self.box_coder,
             kind=self.box_loss,
             beta=self.smooth_l1_beta,

@@ -1,6 +1,6 @@
 """CUDA graphs of the passes against the passes themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -24,6 +24,15 @@ def test_flat_gradients_are_parts_of_one_tensor() -> None:
     conv(torch.ones(1, 3, 8, 8, device="cuda")).sum().backward()
     assert flat.count_nonzero() == flat.numel() == sum(p.numel() for p in conv.parameters())
     assert conv.weight.grad is not None and conv.weight.grad.untyped_storage().data_ptr() == flat.data_ptr()
+
+
+@pytest.fixture(autouse=True)
+def whole_float32() -> Iterator[None]:
+    """In TF32 the order of an atomic sum shows in the third digit."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
 
 
 def build(name: str) -> nn.Module:

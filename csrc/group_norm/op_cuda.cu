@@ -9,6 +9,7 @@ namespace detcore::group_norm {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kGroupsOfBlock = kThreads / kWarp;  // in the kernels that finish sums
 
 // A map (B, places, channels) in memory, and how blocks share an image of it: each takes every `chunks`-th set of
 // neighbouring places. A thread keeps to a few channels.
@@ -93,12 +94,13 @@ __global__ void __launch_bounds__(kThreads) add_up(const T* x, Map map, A* parti
     });
 }
 
-// Mean and 1 / standard deviation of each group: (B, groups, 2). One block an image, one warp a group.
+// Mean and 1 / standard deviation of each group: (B, groups, 2). One warp a group.
 template <class T, class A>
 __global__ void __launch_bounds__(kThreads) moments(const T* x, const A* partial, Map map, A eps, A* stats) {
     const int lane = threadIdx.x % kWarp, size = map.group_size();
     const A* own = partial + int64_t{blockIdx.x} * map.chunks * map.channels * 2;
-    for (int group = threadIdx.x / kWarp; group < map.groups; group += kThreads / kWarp) {
+    const int group = blockIdx.y * kGroupsOfBlock + threadIdx.x / kWarp;
+    if (group < map.groups) {
         double sum = 0, squares = 0;
         for (int i = lane; i < map.chunks * size; i += kWarp) {
             const A* from = own + (int64_t{i / size} * map.channels + group * size + i % size) * 2;
@@ -199,14 +201,15 @@ __global__ void __launch_bounds__(kThreads)
     finish_sums(const A* partial, const A* weight, Map map, A* of_channels, A* of_groups) {
     const A* own = partial + int64_t{blockIdx.x} * map.chunks * map.channels * 2;
     A* channels = of_channels + int64_t{blockIdx.x} * map.channels * 2;
-    for (int i = threadIdx.x; i < 2 * map.channels; i += kThreads) {
+    const int size = map.group_size(), first = blockIdx.y * kGroupsOfBlock;
+    const int last = min(first + kGroupsOfBlock, map.groups);
+    for (int i = 2 * first * size + threadIdx.x; i < 2 * last * size; i += kThreads) {
         A sum = 0;
         for (int chunk = 0; chunk < map.chunks; ++chunk) sum += own[int64_t{chunk} * map.channels * 2 + i];
         channels[i] = sum;
     }
     __syncthreads();
-    const int size = map.group_size();
-    for (int i = threadIdx.x; i < 2 * map.groups; i += kThreads) {
+    for (int i = 2 * first + threadIdx.x; i < 2 * last; i += kThreads) {
         A sum = 0;
         for (int c = i / 2 * size; c < (i / 2 + 1) * size; ++c) sum += weight[c] * channels[2 * c + i % 2];
         of_groups[int64_t{blockIdx.x} * map.groups * 2 + i] = sum;
@@ -255,6 +258,11 @@ Map map_of(const Tensor& x, int64_t groups, int count) {
     return map;
 }
 
+// Of the kernels that finish sums: an image, some groups.
+dim3 by_groups(const Map& map, dim3 grid) {
+    return dim3(grid.y, (map.groups + kGroupsOfBlock - 1) / kGroupsOfBlock);
+}
+
 Tensor like(const Tensor& x) {
     return new_tensor_on(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, x.scalar_type(), true);
 }
@@ -280,7 +288,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight, const 
         const cudaStream_t stream = device.stream();
         add_up<T, kCount, A><<<grid, kThreads, 0, stream>>>(data<T>(x), map, mutable_data<A>(partial));
         STD_CUDA_KERNEL_LAUNCH_CHECK();
-        moments<T, A><<<grid.y, kThreads, 0, stream>>>(data<T>(x), data<A>(partial), map, static_cast<A>(eps),
+        moments<T, A><<<by_groups(map, grid), kThreads, 0, stream>>>(data<T>(x), data<A>(partial), map, static_cast<A>(eps),
                                                        mutable_data<A>(stats));
         STD_CUDA_KERNEL_LAUNCH_CHECK();
         const auto run = [&]<bool with>(std::bool_constant<with>) {
@@ -316,7 +324,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& x,
                 data<T>(grad), data<T>(x), residual ? data<T>(*y) : nullptr, data<A>(stats), data<A>(own_weight),
                 data<A>(own_bias), map, relu, mutable_data<T>(through), mutable_data<A>(partial));
             STD_CUDA_KERNEL_LAUNCH_CHECK();
-            finish_sums<A><<<grid.y, kThreads, 0, stream>>>(data<A>(partial), data<A>(own_weight), map,
+            finish_sums<A><<<by_groups(map, grid), kThreads, 0, stream>>>(data<A>(partial), data<A>(own_weight), map,
                                                             mutable_data<A>(of_channels), mutable_data<A>(of_groups));
             STD_CUDA_KERNEL_LAUNCH_CHECK();
             spread<T, kCount, residual, A><<<grid, kThreads, 0, stream>>>(

@@ -108,7 +108,7 @@ def _training(model: nn.Module, *, config: Config, precision: Precision, shapes:
 
 def _passes(model: nn.Module, *, engine: EngineConfig, precision: Precision, shapes: Sequence[Shape]) -> Passes:
     """Forward and backward as the engine's settings have them; without a GPU there are no CUDA graphs."""
-    plain = partial(PlainPasses, precision=precision, accumulate=engine.accumulate, compiled=engine.compile)
+    plain = partial(PlainPasses, precision=precision, accumulate=engine.accumulate)
     losses: nn.Module = Losses(model)
     half_exchange = engine.gradient_exchange == "bf16"
     if engine.cuda_graphs and precision.device.type == "cuda":

@@ -89,7 +89,8 @@ def flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
     Clearing them is then one operation, and so is their mean over ranks.
     """
     flat = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    parts = flat.split([p.numel() for p in parameters])  # type: ignore[no-untyped-call]
+    for parameter, part in zip(parameters, parts, strict=True):
         # Autograd adds in place only to a gradient that lies in memory as its parameter does.
         parameter.grad = part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
     return flat

@@ -119,7 +119,7 @@ class Run:
             assert checkpoint.average is not None
             training.average.load(checkpoint.average)
         training.optimizer.load_state_dict(tensors["optimizer"])
-        training.scaler.load_state_dict(tensors["scaler"])
+        training.passes.scaler.load_state_dict(tensors["scaler"])
         self.batches.load_state_dict(tensors["loader"])
         if self.worker.rank < len(tensors["generators"]):  # fewer ranks may have saved it
             set_rng_state(tensors["generators"][self.worker.rank])
@@ -150,7 +150,7 @@ class Run:
             average=average,
             tensors={
                 "optimizer": training.optimizer.state_dict(),
-                "scaler": training.scaler.state_dict(),
+                "scaler": training.passes.scaler.state_dict(),
                 "loader": self.batches.state_dict(),
                 "generators": generators,
             },

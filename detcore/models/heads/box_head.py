@@ -19,6 +19,7 @@ from detcore.models.norm import conv_stack
 from detcore.models.proposals.roi_sampling import TrainingRegions
 from detcore.models.proposals.rpn import Proposals
 from detcore.structures.batch import Batch
+from detcore.structures.boxes import rows_at
 
 PRIOR = 0.01
 """Sigmoids of classes start at it: nearly all regions are of none (arXiv:1708.02002, section 3.3)."""
@@ -44,8 +45,8 @@ class RegionPredictions:
         """Boxes of chosen pairs, not clipped: index and labels, (B, N) into regions and classes -> (B, N, 4 or 5)."""
         per_region = self.offsets.shape[2]
         place = index if per_region == 1 else index * per_region + labels
-        offsets = self.offsets.flatten(1, 2).take_along_dim(place[..., None], dim=1)
-        return self.box_coder.decode(self.regions_xyxy.take_along_dim(index[..., None], dim=1), offsets)
+        offsets = rows_at(self.offsets.flatten(1, 2), place)
+        return self.box_coder.decode(rows_at(self.regions_xyxy, index), offsets)
 
 
 class RegionHead(nn.Module):

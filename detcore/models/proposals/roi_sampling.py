@@ -10,6 +10,7 @@ from detcore.models.proposals.rpn import Proposals
 from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform, match_anchors
 from detcore.structures.batch import Batch, Targets, TensorStruct
+from detcore.structures.boxes import rows_at
 
 RANDOM_SITE = 2
 """Keys this module's random numbers; every place that draws has its own."""
@@ -103,7 +104,7 @@ class RegionSampler:
             status, keys, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
         )
         objects = matched.gather(1, samples.indices)
-        drawn = boxes.take_along_dim(samples.indices[..., None], dim=1)
+        drawn = rows_at(boxes, samples.indices)
         slots = samples.num_positive_slots
         return TrainingRegions(
             boxes_xyxy=torch.where(samples.valid[..., None], drawn, 0.0),
@@ -111,5 +112,5 @@ class RegionSampler:
             valid=samples.valid,
             positive=samples.positive[:, :slots],
             objects=objects[:, :slots],
-            object_boxes=target_boxes.take_along_dim(objects[:, :slots, None], dim=1),
+            object_boxes=rows_at(target_boxes, objects[:, :slots]),
         )

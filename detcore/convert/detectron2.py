@@ -6,6 +6,7 @@ from typing import Any
 from detcore.config import model as config_of
 from detcore.convert.detectron2_dense import retinanet_config
 from detcore.convert.detectron2_keypoint import keypoint_head
+from detcore.convert.detectron2_pooling import pooler
 from detcore.convert.detectron2_rotated import is_rotated, rotated_config
 from detcore.convert.detectron2_semantic import (
     POINT_REND_HEADS,
@@ -142,20 +143,10 @@ def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _expect_aligned(name: str, head: Mapping[str, Any]) -> None:
-    if head["POOLER_TYPE"] in ("ROIAlign", "ROIPool"):
-        raise ValueError(
-            f"MODEL.{name}.POOLER_TYPE is {head['POOLER_TYPE']}: regions are pooled with pixel centres aligned here, "
-            "which is ROIAlignV2; other weights need training anew"
-        )
-
-
 def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_BOX_HEAD"]
-    _expect_aligned("ROI_BOX_HEAD", head)
     settings = {
-        "pooler_resolution": head["POOLER_RESOLUTION"],
-        "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
+        **pooler("ROI_BOX_HEAD", head),
         "num_convs": head["NUM_CONV"],
         "conv_channels": head["CONV_DIM"],
         "num_fcs": head["NUM_FC"],
@@ -189,17 +180,16 @@ def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _res5_head(model: Mapping[str, Any]) -> dict[str, Any]:
-    shared = ("pooler_resolution", "sampling_ratio", "class_agnostic", "box_weights", "smooth_l1_beta")
-    return {"type": "res5", **{key: value for key, value in _box_head(model).items() if key in shared}}
+    # Without the layers between pooling and predictions, which are res5's.
+    settings = {key: value for key, value in _box_head(model).items() if key in config_of.Res5Head.model_fields}
+    return {**settings, "type": "res5"}
 
 
 def _mask_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_MASK_HEAD"]
-    _expect_aligned("ROI_MASK_HEAD", head)
-    pooler = {"pooler_resolution": head["POOLER_RESOLUTION"], "sampling_ratio": head["POOLER_SAMPLING_RATIO"]}
     return {
         # With res5 as the box head nothing is pooled for masks alone.
-        **({} if model["ROI_HEADS"]["NAME"] == "Res5ROIHeads" else pooler),
+        **({} if model["ROI_HEADS"]["NAME"] == "Res5ROIHeads" else pooler("ROI_MASK_HEAD", head)),
         "num_convs": head["NUM_CONV"],
         "conv_channels": head["CONV_DIM"],
         "norm": NORMS[head["NORM"]],

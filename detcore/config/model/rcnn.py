@@ -78,6 +78,9 @@ class RegionHead(Section):
     class_loss: Literal["softmax", "sigmoid"] = "softmax"
     federated: Federated | None = None
     """With class_loss sigmoid; None looks at all classes."""
+    aligned: bool = True
+    """False pools half a cell of the level further to the right and down, as RoIAlign was at first: torchvision's, and
+    Detectron2's POOLER_TYPE ROIAlign."""
 
     @model_validator(mode="after")
     def _federated_is_sigmoid(self) -> Self:
@@ -95,8 +98,6 @@ class LayeredHead(RegionHead):
     num_fcs: CountOrZero = 2
     fc_channels: Count = 1024
     norm: Literal["none", "gn", "ln"] = "none"
-    aligned: bool = True
-    """False pools half a cell of the level further to the right and down, as RoIAlign was at first: torchvision's."""
 
 
 class BoxHead(LayeredHead):

@@ -41,7 +41,7 @@ def test_proposals(reference: Reference) -> None:
     boxes, logits = reference.tensors["proposals.boxes"], reference.tensors["proposals.logits"]
     assert ours.valid[0].sum() == len(boxes)
     torch.testing.assert_close(ours.logits[0], logits, atol=1e-4, rtol=0)
-    assert_boxes_equal_up_to_ties(ours.boxes_xyxy[0], boxes)
+    assert_boxes_equal_up_to_ties(ours.boxes[0], boxes)
 
 
 @torch.inference_mode()

@@ -58,7 +58,7 @@ def unlabelled_in_their_boxes(targets: Targets) -> Detections:
 
 
 def in_heatmaps(targets: Targets) -> Detections:
-    """In the middle of the heatmap's pixel that each of them is trained as; the few outside of their box as they are."""
+    """In the middle of the heatmap's pixel that each is trained as; the few outside of their boxes as they are."""
     given = targets.keypoints[..., :2]
     bins, inside = heatmap_bins(given, targets.boxes_xyxy, HEATMAP)
     place = torch.stack((bins % HEATMAP, bins // HEATMAP), dim=-1) + 0.5

@@ -64,7 +64,12 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
         scores = evaluate(
             predictor.model.to(precision.dtype),
             loader,
-            evaluator=evaluator_of(predictor.model, ground_truth(split), config.engine.evaluation),
+            evaluator=evaluator_of(
+                predictor.model,
+                ground_truth(split),
+                config.engine.evaluation,
+                keep_maps_of=split.spread(config.tracking.num_pictures),
+            ),
             precision=precision,
         )
     assert scores is not None and scores.evaluation is not None
@@ -154,7 +159,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _draw(evaluation: Evaluation, split: ShardedSplit, folder: Path, *, count: int) -> None:
     (folder / "pictures").mkdir(exist_ok=True)
-    for index, picture in enumerate(Pictures(split, count=count).draw(evaluation.results)):
+    for index, picture in enumerate(Pictures(split, count=count).draw(evaluation)):
         picture.save(folder / "pictures" / f"{index:02d}.png")
     image = split.read(0)
     (folder / f"example{'.png' if image.startswith(PNG_SIGNATURE) else '.jpg'}").write_bytes(image)

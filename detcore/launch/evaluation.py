@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +183,11 @@ def _track(config: Config, folder: Path, metrics: Mapping[str, float]) -> None:
         buffer.flush_buffer(handle.run_dir)
     except Exception:  # MLflow, SQLAlchemy, the artifact store and the network each raise their own
         buffer.warn_undelivered(handle)
+    _remove_empty(Path(config.run_dir, "tracking"))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes the folders in `folder`, and itself, that hold nothing."""
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
+        with suppress(OSError):  # it holds something, or is a file
+            path.rmdir()

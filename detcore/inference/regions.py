@@ -41,12 +41,14 @@ def with_regions(canvas: Image.Image, regions: Regions) -> Image.Image:
 
 
 def name_regions(canvas: Image.Image, regions: Regions) -> None:
-    """Each region's name at the pixel of it that is nearest to its middle."""
+    """Each region's name at the pixel of it that is nearest to its middle, or as near to it as all of it is seen."""
     pen, font = ImageDraw.Draw(canvas), font_of(max(14, round(max(canvas.size) / 60)))
     height, width = regions.ids.shape
     for number, name in regions.names.items():
         places = np.argwhere(regions.ids == number)
         if len(places):
             row, column = places[np.abs(places - np.median(places, axis=0)).sum(axis=1).argmin()].tolist()
-            place = ((column + 0.5) * canvas.width / width, (row + 0.5) * canvas.height / height)
+            x, y = (column + 0.5) * canvas.width / width, (row + 0.5) * canvas.height / height
+            margin = min((pen.textlength(name, font=font) + font.size) / 2, canvas.width / 2)
+            place = (min(max(x, margin), canvas.width - margin), min(max(y, font.size), canvas.height - font.size))
             pen.text(place, name, fill=(255, 255, 255), font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detcore.config import model as config_of
+from detcore.convert.detectron2_checks import HEAD_NORMS, expect_counterparts, norm_of
 from detcore.convert.detectron2_dense import retinanet_config
 from detcore.convert.detectron2_keypoint import keypoint_head
 from detcore.convert.detectron2_pooling import pooler
@@ -15,8 +16,6 @@ from detcore.convert.detectron2_semantic import (
     semantic_config,
 )
 
-NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "LN": "ln", "": "none"}
-
 
 def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfig:
     """Our section for the MODEL node of a Detectron2 configuration.
@@ -24,6 +23,7 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     Raises:
         ValueError: for an architecture or a setting that has no counterpart here.
     """
+    expect_counterparts(model)
     if model.get("META_ARCHITECTURE") == "RetinaNet":
         return retinanet_config(model, name=name, backbone=_backbone(model), neck=_neck(model), anchors=_anchors(model))
     if model.get("META_ARCHITECTURE") == "SemanticSegmentor":
@@ -90,7 +90,7 @@ def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
         "type": "resnet",
         "weights": "converted",  # the model's own: frozen as they are
         "depth": resnet["DEPTH"],
-        "norm": NORMS[resnet["NORM"]],
+        "norm": norm_of(resnet["NORM"], "RESNETS.NORM"),
         "stem_channels": resnet["STEM_OUT_CHANNELS"],
         "res2_channels": resnet["RES2_OUT_CHANNELS"],
         **(bottleneck if resnet["DEPTH"] >= 50 else {}),
@@ -107,7 +107,12 @@ def _neck(model: Mapping[str, Any]) -> dict[str, Any]:
     fpn = model["FPN"]
     if not fpn["IN_FEATURES"]:
         return {"type": "none"}
-    return {"type": "fpn", "channels": fpn["OUT_CHANNELS"], "norm": NORMS[fpn["NORM"]], "fuse": fpn["FUSE_TYPE"]}
+    return {
+        "type": "fpn",
+        "channels": fpn["OUT_CHANNELS"],
+        "norm": norm_of(fpn["NORM"], "FPN.NORM"),
+        "fuse": fpn["FUSE_TYPE"],
+    }
 
 
 def _anchors(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +156,7 @@ def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
         "conv_channels": head["CONV_DIM"],
         "num_fcs": head["NUM_FC"],
         "fc_channels": head["FC_DIM"],
-        "norm": NORMS[head["NORM"]],
+        "norm": norm_of(head["NORM"], "ROI_BOX_HEAD.NORM", HEAD_NORMS),
         "smooth_l1_beta": head["SMOOTH_L1_BETA"],
         "box_loss": head["BBOX_REG_LOSS_TYPE"],
         "box_loss_weight": head["BBOX_REG_LOSS_WEIGHT"],
@@ -192,6 +197,6 @@ def _mask_head(model: Mapping[str, Any]) -> dict[str, Any]:
         **({} if model["ROI_HEADS"]["NAME"] == "Res5ROIHeads" else pooler("ROI_MASK_HEAD", head)),
         "num_convs": head["NUM_CONV"],
         "conv_channels": head["CONV_DIM"],
-        "norm": NORMS[head["NORM"]],
+        "norm": norm_of(head["NORM"], "ROI_MASK_HEAD.NORM", HEAD_NORMS),
         "class_agnostic": head["CLS_AGNOSTIC_MASK"],
     }

@@ -97,7 +97,7 @@ class LayeredHead(RegionHead):
     conv_channels: Count = 256
     num_fcs: CountOrZero = 2
     fc_channels: Count = 1024
-    norm: Literal["none", "gn", "ln"] = "none"
+    norm: Literal["none", "gn", "ln", "frozen_bn"] = "none"
 
 
 class BoxHead(LayeredHead):
@@ -143,7 +143,7 @@ class MaskHead(Section):
     sampling_ratio: CountOrZero = 0
     num_convs: CountOrZero = 4
     conv_channels: Count = 256
-    norm: Literal["none", "gn", "ln"] = "none"
+    norm: Literal["none", "gn", "ln", "frozen_bn"] = "none"
     class_agnostic: bool = False
     aligned: bool = True
     """See the box head's."""

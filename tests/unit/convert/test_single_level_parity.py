@@ -50,9 +50,11 @@ def narrow(shared: Path, **changed: dict[str, object]) -> dict[str, Any]:
 
 
 PYRAMID = {
+    "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+    "RPN": {"IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"]},
     "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"], "OUT_CHANNELS": 16, "FUSE_TYPE": "avg"},
     "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128], [256], [512]]},
-    "ROI_HEADS": {"NAME": "StandardROIHeads"},
+    "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"]},
     "ROI_BOX_HEAD": {"POOLER_RESOLUTION": 7, "NUM_FC": 1, "FC_DIM": 8},
 }
 STAGES = ["res2", "res3", "res4", "res5"]

@@ -15,9 +15,9 @@ from torch import nn
 from detcore.config import Config
 from detcore.data import ShardedSplit, build_loader
 from detcore.data.shards import read_description as read_dataset
-from detcore.engine import Precision, evaluate, evaluator_of, ground_truth
+from detcore.engine import Precision, evaluate, evaluator_of, ground_truth, predictions
 from detcore.engine.atomic import write_file
-from detcore.evaluation import Evaluation, PRCurve, save_pr_curve
+from detcore.evaluation import Evaluation, Evaluator, PRCurve, save_pr_curve
 from detcore.inference import Predictor, PublishedModel, load_folder, read_description
 from detcore.inference.views import AugmentedPreprocessing, augmented_batches
 from detcore.launch.training import ensure_shards
@@ -64,12 +64,7 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
         scores = evaluate(
             predictor.model.to(precision.dtype),
             loader,
-            evaluator=evaluator_of(
-                predictor.model,
-                ground_truth(split),
-                config.engine.evaluation,
-                keep_maps_of=split.spread(config.tracking.num_pictures),
-            ),
+            evaluator=_evaluator(config, split, predictor.model),
             precision=precision,
         )
     assert scores is not None and scores.evaluation is not None
@@ -78,6 +73,16 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     if config.tracking.enabled:
         _track(config, folder, scores.metrics)
     return scores.metrics
+
+
+def _evaluator(config: Config, split: ShardedSplit, model: nn.Module) -> Evaluator:
+    """Of all that the model predicts and the split has; it is said what that leaves out."""
+    truth, pictured = ground_truth(split), split.spread(config.tracking.num_pictures)
+    evaluator = evaluator_of(model, truth, config.engine.evaluation, keep_maps_of=pictured)
+    for kind in predictions(model):
+        if kind not in evaluator.kinds:
+            print(f"no figures of {kind} on {split.split}: {truth.lacks(kind)}", flush=True)
+    return evaluator
 
 
 def _batches(

@@ -95,7 +95,7 @@ def test_from_raw_images_to_drawn_predictions(name: str, shared: Path, repositor
         f"data.root={raw}",
         f"data.train_transforms={SMALL}",
         f"data.test_transforms={SMALL}",
-        *(() if name == "rotated" else ("data.test_fraction=0.1",)),
+        *(() if name == "rotated" else ("data.test_fraction=0.3",)),
         "engine=default",
         "engine.steps=3",
         "engine.batch_size=2",

@@ -56,7 +56,7 @@ def soft_nms_padded(
     left = torch.where(usable, left, -torch.inf)
     kept_scores = left.new_zeros((len(left), max_keep))
     keep = torch.zeros_like(kept_scores, dtype=torch.int64)
-    count = keep.new_zeros(batch)
+    count = keep.new_zeros(len(left))
     for slot in range(min(max_keep, left.shape[1])):
         best = left.argmax(dim=1, keepdim=True)
         score = left.gather(1, best)

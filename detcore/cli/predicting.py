@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from detcore.cli.commands import Commands
 
 if TYPE_CHECKING:
     from detcore.config import TTAConfig
-    from detcore.inference import Prediction
     from detcore.inference.sources import ImageSource
 
 _INCOMPLETE = 1
@@ -70,7 +68,7 @@ def _predict(options: argparse.Namespace) -> int:
     table = sys.stderr if options.json == "-" else sys.stdout
     found = predictor.stream(sources, score_threshold=options.score, batch_size=options.batch_size, on_unreadable=skip)
     for prediction in found:
-        print(f"{prediction.name}: {_in_words(prediction)}", file=table)
+        print(f"{prediction.name}: {prediction.in_words()}", file=table)
         if options.out is not None:
             prediction.draw().save(options.out / _file_name(prediction.source, taken), quality=92)
         if options.json is not None:
@@ -106,8 +104,3 @@ def _file_name(source: Any, taken: set[str]) -> str:
         name, number = f"{stem}-{number}", number + 1
     taken.add(name)
     return f"{name}.jpg"
-
-
-def _in_words(prediction: "Prediction") -> str:
-    counts = Counter(prediction.class_names).most_common()
-    return ", ".join(f"{count} × {name}" for name, count in counts) or "nothing"

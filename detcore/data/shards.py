@@ -129,6 +129,12 @@ class ShardedSplit:
     def __len__(self) -> int:
         return len(self.heights)
 
+    def spread(self, count: int) -> list[int]:
+        """At most `count` samples, evenly spread over the split: always the same ones."""
+        last = len(self) - 1
+        places: list[int] = np.unique(np.linspace(0, last, min(count, len(self))).round().astype(int)).tolist()
+        return places
+
     def read(self, index: int) -> bytes:
         """The bytes of one image's file.
 

@@ -83,11 +83,13 @@ class Run:
             NonFiniteLossError: if a step since the last check was not finite: there is nothing to be evaluated.
         """
         self.meter.check()
+        settings, tracking = self.config.engine.evaluation, self.config.tracking
+        pictured = self.val_split.spread(tracking.num_pictures) if tracking.enabled else ()
         with self.training.averaged():
             return evaluate(
                 self.training.model,
                 self.val_batches,
-                evaluator=evaluator_of(self.training.model, self.truth, self.config.engine.evaluation),
+                evaluator=evaluator_of(self.training.model, self.truth, settings, keep_maps_of=pictured),
                 precision=self.training.precision,
                 losses=self.config.engine.validation_loss,
                 interrupted=interrupted,

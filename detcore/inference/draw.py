@@ -104,7 +104,7 @@ def draw(image: Image.Image | NDArray[np.uint8], drawing: Drawing, *, max_side: 
             _draw_keypoints(pen, drawing.keypoints[index] * (factor, factor, 1.0), drawing.skeleton, colour, line)
     _draw_captions(canvas, drawing, boxes, line)
     if drawing.regions is not None:
-        name_regions(canvas, drawing.regions, factor)
+        name_regions(canvas, drawing.regions)
     return canvas
 
 
@@ -115,7 +115,7 @@ def compare(
     *,
     titles: tuple[str, str] = ("truth", "prediction"),
 ) -> Image.Image:
-    """Truth beside prediction on one picture, each under its title and number of objects."""
+    """Truth beside prediction on one picture, each under its title and, where there are objects, their number."""
     panels = [draw(image, drawing, max_side=_LARGEST_PANEL) for drawing in (truth, prediction)]
     width, height = panels[0].size
     gap = max(4, width // 100)
@@ -125,7 +125,9 @@ def compare(
     pen = ImageDraw.Draw(sheet)
     for column, (panel, title, drawing) in enumerate(zip(panels, titles, (truth, prediction), strict=True)):
         left = column * (width + gap)
-        pen.text((left + gap, band / 2), f"{title}: {len(drawing.captions)}", fill=(20, 20, 20), font=font, anchor="lm")
+        if drawing.captions or drawing.regions is None:
+            title = f"{title}: {len(drawing.captions)}"
+        pen.text((left + gap, band / 2), title, fill=(20, 20, 20), font=font, anchor="lm")
         sheet.paste(panel, (left, band))
     return sheet
 

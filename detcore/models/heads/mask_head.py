@@ -73,7 +73,7 @@ class MaskLayers(nn.Module):
         """loss_mask from pooled features (B * P, C, S/2, S/2) of the slots that may be positive; see `mask_loss`."""
         slots = regions.positive.shape[1]
         logits = self.masks_of(pooled, regions.labels[:, :slots])
-        targets = polygon_roi_masks(polygons, regions.boxes_xyxy[:, :slots], regions.objects, logits.shape[-1])
+        targets = polygon_roi_masks(polygons, regions.boxes[:, :slots], regions.objects, logits.shape[-1])
         return mask_loss(
             logits=logits.flatten(0, 1), targets=targets.flatten(0, 1), positive=regions.positive.flatten()
         )
@@ -134,5 +134,5 @@ class MaskHead(MaskLayers):
 
     def losses(self, features: Sequence[Tensor], regions: TrainingRegions, polygons: Polygons) -> dict[str, Tensor]:
         """loss_mask, computed on the slots alone that may be positive."""
-        boxes = regions.boxes_xyxy[:, : regions.positive.shape[1]]
+        boxes = regions.boxes[:, : regions.positive.shape[1]]
         return self.losses_of(self.pool(features, boxes, regions.positive), regions, polygons)

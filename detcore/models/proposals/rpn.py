@@ -44,15 +44,15 @@ class Proposals(TensorStruct):
     """Regions that may hold an object, by falling score, padded to R an image. They carry no gradient.
 
     Attributes:
-        boxes_xyxy: (B, R, 4), pixels of the network's input, inside the content; 0 where padded. Those of a rotated
-            detector are (B, R, 5), xywha.
+        boxes: (B, R, 4) xyxy, or (B, R, 5) xywha of a rotated detector; pixels of the network's input, inside the
+            content; 0 where padded.
         logits: (B, R); 0 where padded.
         valid: (B, R) bool.
         anchors: (B, R) int64, the anchor that each came from: a name that, unlike its rank, rounding does not change.
         image_sizes: (B, 2) int64, height and width of the content, for heads that move the boxes further.
     """
 
-    boxes_xyxy: Tensor
+    boxes: Tensor
     logits: Tensor
     valid: Tensor
     anchors: Tensor

@@ -150,3 +150,15 @@ def test_regions_are_coloured_and_named() -> None:
     expected = 0.6 * np.array(GREY) + 0.4 * np.array(class_colour(3))
     np.testing.assert_allclose(pixels[20, 700], expected, atol=1)
     assert (pixels[140:220, 540:640] == 255).all(axis=-1).any()  # its name in the middle
+
+
+def test_names_of_regions_at_the_edge_are_whole() -> None:
+    def inked(corner: tuple[slice, slice]) -> int:
+        ids = np.zeros((80, 160), np.int32)
+        ids[corner] = 1
+        regions = Regions(ids=ids, labels={1: 3}, names={1: "building-other"})
+        return int((np.asarray(draw(Image.new("RGB", (160, 80), GREY), drawing([], regions=regions))) == 255).sum())
+
+    middle = inked((slice(38, 42), slice(76, 84)))
+    for corner in ((slice(0, 4), slice(0, 4)), (slice(76, 80), slice(156, 160))):
+        assert inked(corner) == pytest.approx(middle, rel=0.2)

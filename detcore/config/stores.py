@@ -17,7 +17,7 @@ class Store(Section):
     """
 
     cache_gb: Positive = 100.0
-    """At most so much (10^9 bytes) of shards is kept on each machine's disk; what was not used for longest goes first."""
+    """At most so much (10^9 bytes) is kept on each machine's disk; what was not used for longest goes first."""
     timeout_seconds: Positive = 30.0
     """For one request, which fetches at most 8 MiB; connecting included."""
     tries: Count = 6
@@ -42,8 +42,8 @@ def checked_place(place: str) -> str:
         raise ValueError(f"{without_secrets(place)} is none of {', '.join(f'{s}://' for s in SCHEMES)} nor a folder")
     if "@" in url.netloc or url.query or url.fragment:
         raise ValueError(
-            f"{without_secrets(place)}: credentials, queries and fragments do not belong into the place of shards, which"
-            " is logged; set them in the environment or the store's own files (docs/data_stores.md)"
+            f"{without_secrets(place)}: the place of shards is logged, so credentials, queries and fragments do not"
+            " belong there; set them in the environment or the store's own files (docs/data_stores.md)"
         )
     if not url.netloc:
         raise ValueError(f"{place} names no {'host' if url.scheme.startswith('http') else 'bucket'}")

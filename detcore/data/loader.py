@@ -111,6 +111,7 @@ def build_loader(
         seed=seed,
     )
     per_rank = batch_size // world_size
+    split.prefetch()
     return Loader(
         sampler=sampler,
         reader=reader,

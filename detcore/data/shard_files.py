@@ -1,9 +1,9 @@
 """The files of one split of prepared data, from a folder or from a store.
 
 From a store, the tables are fetched to this machine's disk before anything is read. Shards are fetched in the
-background, whole, and a sample whose shard is not here yet is read by itself, by its range: training begins at once, and
-from the second epoch on reads the disk. (Whole shards alone would make the first shuffled batch wait for all of them,
-ranges alone pay the store's latency and requests again in every epoch: `tests/perf/stores.py` measures the three.)
+background, whole, and a sample whose shard is not here yet is read by itself, by its range: training begins at once,
+and from the second epoch on reads the disk. (Whole shards alone would make the first shuffled batch wait for all of
+them, ranges alone pay the store's latency and requests again in every epoch: `tests/perf/stores.py` measures them.)
 """
 
 import os
@@ -100,7 +100,9 @@ class StoredFiles:
 
     def __init__(self, store: FileStore, entry: Mapping[str, Any], *, cache: FileCache) -> None:
         if "tables" not in entry:
-            raise ValueError(f"{store.url}: written by an earlier version, without the tables' hashes; prepare it again")
+            raise ValueError(
+                f"{store.url}: written by an earlier version, without the tables' hashes; prepare it again"
+            )
         self._store = store
         self._shards: list[dict[str, Any]] = entry["shards"]
         self._tables: dict[str, dict[str, Any]] = {table["name"]: table for table in entry["tables"]}
@@ -117,9 +119,12 @@ class StoredFiles:
         Raises:
             ValueError: it is missing or damaged, does not fit the cache, or the store does not answer.
         """
-        sha256 = self._tables[name]["sha256"]
+        sha256: str = self._tables[name]["sha256"]
         if name not in self._held:
-            found = self._fetch(self._tables[name], wait=True)
+            try:
+                found = self._fetch(self._tables[name])
+            except Damaged as error:
+                raise ValueError(f"{self._store.address(name)} {error}; prepare the data again") from error
             if found is None:
                 raise ValueError(
                     f"{self._store.address(name)}: the cache {self._cache.folder} has no room for it beside what is in "
@@ -148,13 +153,13 @@ class StoredFiles:
     def prefetch(self) -> None:
         if self._threads:
             return
-        self._closed.clear()
+        self._closed = threading.Event()
         # Each process begins elsewhere, so that those of one machine share the work: what one fetches, all have.
         number, first = len(self._shards), int.from_bytes(os.urandom(4), "little")
         self._waiting.extend((first + index) % number for index in range(number))
         # Daemons: the end of a program does not wait for shards that nobody is going to read.
         self._threads = [
-            threading.Thread(target=self._fetch_waiting, name="detcore-shards", daemon=True)
+            threading.Thread(target=self._fetch_waiting, args=(self._closed,), name="detcore-shards", daemon=True)
             for _ in range(min(_FETCHED_AT_ONCE, number))
         ]
         for thread in self._threads:
@@ -164,12 +169,12 @@ class StoredFiles:
         self._closed.set()
         self._waiting.clear()
         for thread in self._threads:
-            thread.join()
+            thread.join(timeout=1.0)  # a request under way may take longer; it ends by itself
         self._threads = []
         _close_all(self._held)
         _close_all(self._descriptors)
 
-    def _fetch_waiting(self) -> None:
+    def _fetch_waiting(self, closed: threading.Event) -> None:
         """Until all shards are here, none fits, or this is closed. What goes wrong is the readers' to raise."""
         while True:
             try:
@@ -177,7 +182,7 @@ class StoredFiles:
             except IndexError:
                 return
             try:
-                descriptor = self._fetch(self._shards[shard], wait=False)
+                descriptor = self._fetch(self._shards[shard], closed)
             except _Closed:
                 return
             except Damaged as error:
@@ -188,21 +193,20 @@ class StoredFiles:
             except OSError as error:
                 print(f"shards are no longer kept in {self._cache.folder}: {error}", file=sys.stderr, flush=True)
                 return
-            if descriptor is not None:
+            if descriptor is not None and not closed.is_set():
                 _keep(self._descriptors, shard, descriptor)
+            elif descriptor is not None:
+                os.close(descriptor)
 
-    def _fetch(self, file: Mapping[str, Any], *, wait: bool) -> int | None:
+    def _fetch(self, file: Mapping[str, Any], closed: threading.Event | None = None) -> int | None:
+        """A descriptor of a file's copy; with `closed`, gives up once that is set, and does not wait for others."""
+
         def read(start: int, end: int) -> bytes:
-            if not wait and self._closed.is_set():
+            if closed is not None and closed.is_set():
                 raise _Closed
             return self._read_range(file["name"], start, end)
 
-        try:
-            return self._cache.fetch(file["sha256"], file["bytes"], read, wait=wait)
-        except Damaged as error:
-            if not wait:
-                raise
-            raise ValueError(f"{self._store.address(file['name'])} {error}; prepare the data again") from error
+        return self._cache.fetch(file["sha256"], file["bytes"], read, wait=closed is None)
 
     def _read_range(self, name: str, start: int, end: int) -> bytes:
         try:

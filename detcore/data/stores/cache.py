@@ -40,7 +40,7 @@ class FileCache:
             raise ValueError(f"the cache {folder} cannot be written ({error.strerror}); set DETCORE_CACHE") from error
 
     def open(self, sha256: str) -> int | None:
-        """A descriptor of a file, which keeps the file from being removed until it is closed; None if it is not here."""
+        """A descriptor of a file, which keeps it from being removed until it is closed; None if it is not here."""
         path = self.folder / sha256
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -136,10 +136,14 @@ class FileCache:
                 yield path, status.st_mtime_ns, bytes
 
 
+def cache_folder() -> Path:
+    """Of this machine: DETCORE_CACHE, else ~/.cache/detcore."""
+    return Path(os.environ.get("DETCORE_CACHE") or Path.home() / ".cache" / "detcore")
+
+
 def default_cache(cache_gb: float) -> FileCache:
-    """The machine's: below DETCORE_CACHE, else ~/.cache/detcore."""
-    folder = Path(os.environ.get("DETCORE_CACHE") or Path.home() / ".cache" / "detcore")
-    return FileCache(folder / "shards", max_bytes=int(cache_gb * 1e9))
+    """The machine's, of shards and their tables."""
+    return FileCache(cache_folder() / "shards", max_bytes=int(cache_gb * 1e9))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A folder of files at an object store or web server, through fsspec."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +60,8 @@ class FileStore:
         """
 
         def request() -> bytes:
-            return self._wait(self._files._cat_file, name, start=start, end=end)
+            found: bytes = self._wait(self._files._cat_file, name, start=start, end=end)
+            return found
 
         try:
             data = self._ask(request, name)
@@ -80,8 +82,7 @@ class FileStore:
         Raises:
             StoreError: the store cannot be written, or what arrived is not as long.
         """
-        if self._scheme in ("http", "https"):
-            raise StoreError(f"{self.url}: shards cannot be written over {self._scheme}; write to a folder, s3 or gs")
+        self.refuse_unwritable()
 
         def request() -> None:
             sync(self._files.loop, self._files._put_file, str(path), self.address(name))
@@ -89,7 +90,14 @@ class FileStore:
         self._ask(request, name)
         arrived = self._ask(lambda: self._wait(self._files._info, name), name)["size"]
         if arrived != path.stat().st_size:
-            raise StoreError(f"{self.address(name)}: {arrived:,} of {path.stat().st_size:,} bytes arrived; write it again")
+            raise StoreError(
+                f"{self.address(name)}: {arrived:,} of {path.stat().st_size:,} bytes arrived; write it again"
+            )
+
+    def refuse_unwritable(self) -> None:
+        """Raises ValueError where the scheme is one to read from alone."""
+        if self._scheme in ("http", "https"):
+            raise ValueError(f"{self.url}: shards cannot be written over {self._scheme}; write to a folder, s3 or gs")
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there.
@@ -97,10 +105,8 @@ class FileStore:
         Raises:
             StoreError: the store refuses or stays out of reach.
         """
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._ask(lambda: self._wait(self._files._rm_file, name), name)
-        except FileNotFoundError:
-            pass
 
     def _wait(self, coroutine: Callable[..., Any], name: str, **arguments: Any) -> Any:
         """One request, cancelled when its time is up."""

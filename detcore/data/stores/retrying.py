@@ -53,13 +53,14 @@ def of_a_store(error: Exception) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp, gcsfs or botocore carries, or was caused by."""
-    response = getattr(error, "response", None)
-    found = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-    for status in (found, getattr(error, "status", None), getattr(error, "code", None)):
-        if isinstance(status, int) and 100 <= status < 600:
-            return status
-    return None if error.__cause__ is None else status_of(error.__cause__)
+    """The HTTP status that an error carries: of aiohttp's answers, of gcsfs, and of botocore below those of s3fs."""
+    for cause in (error, error.__cause__):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return status if isinstance(status, int) else None
+    status = getattr(error, "code" if type(error).__module__.startswith("gcsfs") else "status", None)
+    return status if isinstance(status, int) else None
 
 
 def reason(error: BaseException) -> str:

@@ -87,7 +87,10 @@ class FileStore:
         def request() -> None:
             sync(self._files.loop, self._files._put_file, str(path), self.address(name))
 
-        self._ask(request, name)
+        try:
+            self._ask(request, name)
+        except FileNotFoundError as error:
+            raise StoreError(f"{error}; make the bucket, or name another") from error
         arrived = self._ask(lambda: self._wait(self._files._info, name), name)["size"]
         if arrived != path.stat().st_size:
             raise StoreError(
@@ -118,8 +121,8 @@ class FileStore:
         tries = self._settings.tries
         try:
             return with_retries(request, tries=tries, pause_seconds=self._pause_seconds)
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.address(name)}: {reason(error)}") from error
         except Exception as error:
             if not of_a_store(error):
                 raise

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import tarfile
 import time
 
@@ -29,7 +30,9 @@ def bucket():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DETCORE_CACHE", str(tmp_path / "cache"))
+    # Not by DETCORE_CACHE: the compiled operators lie there too, and would be built anew.
+    for module in ("detcore.data.stores.cache", "detcore.data.prepare"):
+        monkeypatch.setattr(f"{module}.cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "shards"
 
 
@@ -99,6 +102,7 @@ def test_what_does_not_fit_the_cache_is_read_by_range(web, folder, cache):
         wait_for(lambda: len(shards_in(cache, folder)) == 1)
         same(split, folder)
         assert len(shards_in(cache, folder)) == 1
+    shutil.rmtree(cache)
     with pytest.raises(ValueError, match=r"index\.arrow: the cache .* raise data\.store\.cache_gb"):
         open_split(web.url, cache_gb=1e-9)
 
@@ -162,12 +166,12 @@ def test_what_is_no_prepared_data_is_named(web, folder):
 
 
 def test_a_store_that_is_out_of_order_is_waited_for_then_an_error(web, folder):
-    with open_split(web.url) as split:
+    with open_split(web.url, tries=3) as split:
         web.statuses = [503]
         web.cut = 1
         assert split.read(0) == ShardedSplit.open(folder, "train").read(0)
         web.statuses = [503] * 100
-        with pytest.raises(StoreError, match=r"shard-00000\.tar: 503 .*tried up to 2 times"):
+        with pytest.raises(StoreError, match=r"shard-00000\.tar: 503 .*tried up to 3 times"):
             split.read(1)
 
 
@@ -176,7 +180,7 @@ def loader_of(split, config, **changes):
     return build_loader(split, config, device="cpu", **{**arguments, **changes})
 
 
-def test_a_slow_store_shows_as_waiting_and_changes_no_batch(web, folder, tmp_path):
+def test_a_slow_store_changes_no_batch(web, folder, tmp_path):
     config = data_config(tmp_path, folder, threads=2)
     with loader_of(ShardedSplit.open(folder, "train"), config) as expected, open_split(web.url) as split:
         web.delay_seconds = 0.1
@@ -185,8 +189,6 @@ def test_a_slow_store_shows_as_waiting_and_changes_no_batch(web, folder, tmp_pat
                 one, other = next(expected), next(found)
                 assert (one.images == other.images).all()
                 assert (one.sample_ids == other.sample_ids).all()
-                web.delay_seconds, waited = 0.0, found.wait_seconds
-                assert waited >= 0.0
         assert expected.position == found.position == 4
 
 

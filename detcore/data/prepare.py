@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +31,7 @@ from detcore.data.report import Report, SplitReport
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
-from detcore.data.stores import cache_folder
+from detcore.data.stores import staging_folder
 
 
 def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
@@ -51,10 +50,9 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     """
     if is_url(config.shards):
         publisher = Publisher(config.shards, config.store)
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="prepare-", dir=cache_folder()) as staging:
-            report = _prepare(config, Path(staging, "shards"), seed=seed, progress=progress)
-            publisher.publish(Path(staging, "shards"), progress=progress)
+        with staging_folder() as staging:
+            report = _prepare(config, staging / "shards", seed=seed, progress=progress)
+            publisher.publish(staging / "shards", progress=progress)
     else:
         report = _prepare(config, Path(config.shards), seed=seed, progress=progress)
     if progress:

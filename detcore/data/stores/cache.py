@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 PART_BYTES = 8 << 20
 """What one request of a fetch asks for: long enough to hide a store's latency, short enough to be asked for again."""
@@ -139,6 +140,14 @@ class FileCache:
 def cache_folder() -> Path:
     """Of this machine: DETCORE_CACHE, else ~/.cache/detcore."""
     return Path(os.environ.get("DETCORE_CACHE") or Path.home() / ".cache" / "detcore")
+
+
+@contextmanager
+def staging_folder() -> Iterator[Path]:
+    """A folder on the cache's disk for what is on its way to a store; it ends with the context."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="staging-", dir=cache_folder()) as folder:
+        yield Path(folder)
 
 
 def default_cache(cache_gb: float) -> FileCache:

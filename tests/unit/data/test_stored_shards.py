@@ -31,8 +31,7 @@ def bucket():
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     # Not by DETCORE_CACHE: the compiled operators lie there too, and would be built anew.
-    for module in ("detcore.data.stores.cache", "detcore.data.prepare"):
-        monkeypatch.setattr(f"{module}.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("detcore.data.stores.cache.cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "shards"
 
 

@@ -135,21 +135,21 @@ class FileStore:
 
 
 def _file_system(scheme: str, timeout_seconds: float) -> Any:
-    """fsspec's, without retries of its own: they would multiply with ours."""
+    """fsspec's, without retries of its own, which would multiply with ours; never one made for an earlier endpoint."""
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme == "s3":
         # A request's time is bounded by us; these bound what cannot be cancelled, a connection that never comes up.
-        options = {
+        options["config_kwargs"] = {
             "connect_timeout": timeout_seconds,
             "read_timeout": timeout_seconds,
             "retries": {"max_attempts": 0},
             "max_pool_connections": _CONNECTIONS,
         }
-        files = fsspec.filesystem("s3", config_kwargs=options, use_listings_cache=False)
+    elif scheme in ("http", "https"):
+        options["client_kwargs"] = {"trust_env": True}  # proxies and ~/.netrc
+    files = fsspec.filesystem(scheme, **options)
+    if scheme == "s3":
         files.retries = 1
-    elif scheme == "gs":
-        files = fsspec.filesystem("gs", use_listings_cache=False)
-    else:
-        files = fsspec.filesystem(scheme, client_kwargs={"trust_env": True})  # proxies and ~/.netrc
     return files
 
 

@@ -62,14 +62,10 @@ def test_a_refusal_says_what_to_do_and_no_secret(bucket, tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    import fsspec
-
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"s3://team/a: .*set them in the environment"):
         FileStore(bucket).read("a")
     assert time.monotonic() - started < 2.0, "a refusal is not tried again"
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_files_of_a_web_server_are_read_and_not_written(web, tmp_path):
@@ -108,7 +104,7 @@ def test_trouble_that_stays_is_one_line(web, status, said):
 def test_a_slow_server_is_not_waited_for_longer_than_said(web):
     web.delay_seconds = 5.0
     started = time.monotonic()
-    with pytest.raises(StoreError, match="no answer in time .tried up to 2 times"):
+    with pytest.raises(StoreError, match=r"no answer in time \(tried up to 2 times\)"):
         store_at(web, tries=2, timeout_seconds=0.2).read("a.bin")
     assert time.monotonic() - started < 4.0
 

@@ -4,11 +4,12 @@ import csv
 import json
 import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from store_servers import s3_server, web_server
+from store_servers import FaultyServer, s3_server, web_server
 from tiny_training import StopAfter, TinyDetector, checkpoint_of, same, tiny_config, train
 
 from detcore.data import ShardedSplit
@@ -109,23 +110,54 @@ def test_a_store_in_bad_order_changes_nothing(tmp_path: Path, shards: Path) -> N
     train(TinyDetector(), local)
     with web_server(shards) as server:
         stored = tiny_config(tmp_path / "stored", server.url)
-        server.statuses, server.cut = [503, 500, 429], 3
+        server.statuses, server.cut = [503, 429], 2
         train(TinyDetector(), stored)
         assert not server.statuses and not server.cut, "all of it happened"
     assert same(checkpoint_of(stored, 10), checkpoint_of(local, 10))
 
 
+class Breaking(TinyDetector):
+    """In its third step the store breaks down."""
+
+    def __init__(self, server: FaultyServer) -> None:
+        super().__init__()
+        self.server = server
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        if self.passes == 2:
+            self.server.statuses = [503] * 1000
+        return super().losses(batch)
+
+
 @pytest.mark.usefixtures("own_cache")
 def test_a_store_that_breaks_down_stops_training_with_one_line(tmp_path: Path, shards: Path) -> None:
+    splits = read_description(shards)["splits"].values()
+    tables = sum(table["bytes"] for entry in splits for table in entry["tables"])
+    store = {"tries": 2, "cache_gb": tables / 1e9}  # no shard fits
     with web_server(shards) as server:
-        config = tiny_config(tmp_path / "run", server.url, data__store={"tries": 2}, data__on_bad_sample="skip")
-        opened = ShardedSplit.open(server.url, "train")  # brings the tables here
-        server.statuses = [200, *[503] * 1000]
-        server.statuses.pop(0)
-        with pytest.raises(ValueError, match=r"dataset\.json: 503 .*tried up to 2 times") as caught:
-            train(TinyDetector(), config)
-        opened.close()
-    assert "\n" not in str(caught.value)
+        config = tiny_config(tmp_path / "run", server.url, data__store=store, data__on_bad_sample="skip")
+        said = r"\(sample \d+ of train\): http://.*/train/shard-00000\.tar: 503 .*tried up to 2 times"
+        with pytest.raises(ValueError, match=said) as caught:
+            train(Breaking(server), config)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_store_is_not_missed_once_its_shards_are_here(tmp_path: Path, shards: Path) -> None:
+    local = tiny_config(tmp_path / "local", shards)
+    train(TinyDetector(), local)
+    with web_server(shards) as server:
+        stored = tiny_config(tmp_path / "stored", server.url, data__store={"tries": 1})
+        for split in ("train", "val"):
+            opened = ShardedSplit.open(server.url, split)
+            opened.prefetch()
+            deadline = time.monotonic() + 20
+            while sum(1 for _ in (tmp_path / "cache" / "shards").glob("?" * 64)) < (3 if split == "train" else 6):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            opened.close()
+        train(Breaking(server), stored)
+    assert same(checkpoint_of(stored, 10), checkpoint_of(local, 10))
 
 
 @pytest.mark.usefixtures("own_cache")

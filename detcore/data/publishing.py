@@ -32,12 +32,15 @@ class Publisher:
     def publish(self, folder: Path, *, progress: bool) -> None:
         """Several files at once. `dataset.json` goes first and comes last, so no reader finds a half of two.
 
+        Files of which it speaks and that are not in the folder stay as they are: splits written before.
+
         Raises:
             StoreError: a file could not be put there; there is no `dataset.json` then.
         """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         names = {path.relative_to(folder).as_posix(): path for path in paths}
         door = names.pop(_DOOR)
+        described = _files(json.loads(door.read_bytes()))
         self._store.remove(_DOOR)
         total = sum(path.stat().st_size for path in names.values())
         with Meter(f"writing {self._store.url}, bytes", total=total, shown=progress) as meter:
@@ -52,7 +55,7 @@ class Publisher:
             finally:
                 pool.shutdown(cancel_futures=True)
         self._store.write(door, _DOOR)
-        for name in sorted(self._before - names.keys()):  # of larger data that lay there before
+        for name in sorted(self._before - described):  # of larger data that lay there before
             self._store.remove(name)
 
 

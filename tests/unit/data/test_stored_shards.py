@@ -224,6 +224,24 @@ def test_prepare_writes_a_bucket_and_webdataset_reads_it(bucket, tmp_path):
     assert [json.loads(sample["json"])["image_id"] for sample in found] == split.image_ids.tolist()
 
 
+def test_own_samples_are_written_to_a_bucket_split_by_split(bucket, folder):
+    url = f"{bucket}/own"
+    write_split(samples(), url, split="train", categories=CATEGORIES, samples_per_shard=2)
+    write_split(samples(3), url, split="val", categories=CATEGORIES)
+    write_split(samples(3), folder, split="val", categories=CATEGORIES)
+    with open_split(url) as split:
+        same(split, folder)
+        assert split.content_hash == ShardedSplit.open(folder, "val").content_hash
+    write_split(samples(2), url, split="train", categories=CATEGORIES)
+    with open_split(url) as split:
+        assert len(split) == 2
+    with pytest.raises(FileNotFoundError):
+        FileStore(url).read("train/shard-00001.tar")
+    assert len(ShardedSplit.open(url, "val").read(2)) > 0
+    with pytest.raises(ValueError, match="has the categories"):
+        write_split(samples(), url, split="train", categories=["cat"])
+
+
 def test_shards_of_other_settings_are_replaced_by_prepare_alone(bucket, tmp_path):
     root = tmp_path / "raw"
     write_coco(root, images=10)

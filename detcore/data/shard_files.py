@@ -25,6 +25,10 @@ _FETCHED_AT_ONCE = 4
 class ShardFiles(Protocol):
     """Where the bytes of a split are. Safe to use from several threads."""
 
+    @property
+    def num_shards(self) -> int:
+        """Those of the split."""
+
     def table(self, name: str) -> Path:
         """A table of the split, on this machine's disk."""
 
@@ -65,6 +69,10 @@ class LocalFiles:
             size = path.stat().st_size if path.is_file() else None
             if size != shard["bytes"]:
                 raise ValueError(f"{path}: {size or 'no'} bytes, {shard['bytes']} were written; prepare the data again")
+
+    @property
+    def num_shards(self) -> int:
+        return len(self._shards)
 
     def table(self, name: str) -> Path:
         return self._folder / name
@@ -112,6 +120,10 @@ class StoredFiles:
         self._waiting: deque[int] = deque()
         self._threads: list[threading.Thread] = []
         self._closed = threading.Event()
+
+    @property
+    def num_shards(self) -> int:
+        return len(self._shards)
 
     def table(self, name: str) -> Path:
         """Fetched where it is not here; stays as long as this is open.

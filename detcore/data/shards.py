@@ -129,6 +129,11 @@ class ShardedSplit:
         names: list[str] = self._file_names.to_pylist()
         return names
 
+    @property
+    def shards(self) -> list[str]:
+        """Path or URL of each shard, as `webdataset.WebDataset` takes them."""
+        return [self._files.where(shard) for shard in range(self._files.num_shards)]
+
     def __len__(self) -> int:
         return len(self.heights)
 

@@ -217,9 +217,9 @@ def test_prepare_writes_a_bucket_and_webdataset_reads_it(bucket, tmp_path):
     store = FileStore(f"{bucket}/coco")
     files = sorted(path for path in (tmp_path / "local").rglob("*") if path.is_file())
     assert all(store.read(path.relative_to(tmp_path / "local").as_posix()) == path.read_bytes() for path in files)
-    with web_server(tmp_path / "local") as server:
-        urls = [f"{server.url}/train/{path.name}" for path in sorted((tmp_path / "local" / "train").glob("*.tar"))]
-        found = list(webdataset.WebDataset(urls, shardshuffle=False))
+    with web_server(tmp_path / "local") as server, open_split(server.url) as served:
+        assert served.shards[2] == f"{server.url}/train/shard-00002.tar"
+        found = list(webdataset.WebDataset(served.shards, shardshuffle=False))
     assert [sample["__key__"] for sample in found] == [f"{n:09d}" for n in range(8)]
     assert [json.loads(sample["json"])["image_id"] for sample in found] == split.image_ids.tolist()
 

@@ -102,7 +102,8 @@ class FileCache:
             found = digest.hexdigest()
             if found == sha256:
                 os.fsync(held)  # or a crash could leave zeros under the name that vouches for them
-                part.rename(self.folder / sha256)
+                with _locked(self.folder / "lock", wait=True):  # or who counts what is there could miss both names
+                    part.rename(self.folder / sha256)
                 return
             os.ftruncate(held, 0)
             os.lseek(held, 0, os.SEEK_SET)

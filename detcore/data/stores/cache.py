@@ -74,13 +74,21 @@ class FileCache:
             if descriptor is not None:
                 return descriptor
             part = self.folder / f"{sha256}.{size}.part"
-            if not self._make_room(part, size):
+            held = self._reserve(part, size)
+            if held is None:
                 return None
-            with _locked(part, wait=wait) as held:
-                if held is None:
+            kept = False
+            try:
+                if not _lock(held, wait=wait):
                     return None
-                if _is(part, held):  # else another finished or removed it while we waited
+                if _is(part, held):  # else another finished or removed it meanwhile
                     self._complete(held, part, sha256, size, read)
+                    fcntl.flock(held, fcntl.LOCK_SH)
+                    kept = True
+                    return held
+            finally:
+                if not kept:
+                    os.close(held)
 
     def _complete(self, held: int, part: Path, sha256: str, size: int, read: ReadRange) -> None:
         """Fetches what is missing of a part, checks it and puts it in place."""
@@ -102,7 +110,7 @@ class FileCache:
             found = digest.hexdigest()
             if found == sha256:
                 os.fsync(held)  # or a crash could leave zeros under the name that vouches for them
-                with _locked(self.folder / "lock", wait=True):  # or who counts what is there could miss both names
+                with self._counting():  # or who counts what is there could miss both names
                     part.rename(self.folder / sha256)
                 return
             os.ftruncate(held, 0)
@@ -110,11 +118,12 @@ class FileCache:
         part.unlink()
         raise Damaged(f"has SHA-256 {found[:12]}…, written was {sha256[:12]}…")
 
-    def _make_room(self, part: Path, size: int) -> bool:
-        """Reserves `size` bytes by making the part; removes what was used longest ago. False where it does not fit."""
-        with _locked(self.folder / "lock", wait=True):
-            if part.exists():
-                return True
+    def _reserve(self, part: Path, size: int) -> int | None:
+        """A descriptor of the part: of the one that is there, or of a new one, locked, for which what was used longest
+        ago makes room. None where it does not fit."""
+        with self._counting():
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(part, os.O_RDWR | os.O_CLOEXEC)
             files = sorted(self._files(), key=lambda entry: entry[1])
             used = sum(bytes for _, _, bytes in files)
             for path, _, bytes in files:
@@ -123,9 +132,20 @@ class FileCache:
                 if _remove_unused(path):
                     used -= bytes
             if used + size > self._max_bytes:
-                return False
-            part.touch()
-            return True
+                return None
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            _lock(descriptor, wait=True)
+            return descriptor
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Inside, no file gets another name or is added."""
+        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _lock(descriptor, wait=True)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _files(self) -> Iterator[tuple[Path, int, int]]:
         """Path, time of last use in ns and bytes of each; those of a part are what it will have."""
@@ -156,19 +176,13 @@ def default_cache(cache_gb: float) -> FileCache:
     return FileCache(cache_folder() / "shards", max_bytes=int(cache_gb * 1e9))
 
 
-@contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[int | None]:
-    """A descriptor that holds the file's lock, or None where another holds it and we do not wait."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Takes a file's lock for this descriptor; False where another has it and we do not wait."""
     try:
-        held: int | None = descriptor
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            held = None
-        yield held
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is(path: Path, descriptor: int) -> bool:

@@ -275,3 +275,19 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="set DETCORE_CACHE"):
         FileCache(tmp_path / "file" / "below", max_bytes=1)
+
+
+def test_the_bound_holds_whatever_many_do_at_once(tmp_path):
+    """Threads lock against each other as processes do: each has descriptors of its own."""
+    files = [os.urandom(100) for _ in range(12)]
+    caches = [FileCache(tmp_path, max_bytes=500) for _ in range(4)]
+
+    def use(task):
+        data = files[task * 7 % len(files)]
+        descriptor = caches[task % 4].fetch(sha256(data), 100, reader(data), wait=task % 2 == 0)
+        found = None if descriptor is None else content(descriptor)
+        sizes = [path.stat().st_size for path in tmp_path.iterdir() if len(path.name) == 64 and path.exists()]
+        return found in (None, data) and sum(sizes) <= 500
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(400)))

@@ -10,7 +10,7 @@ import fsspec
 from fsspec.asyn import sync
 
 from detcore.config.stores import Store
-from detcore.data.stores.retrying import of_a_store, reason, status_of, with_retries
+from detcore.data.stores.retrying import may_pass, of_a_store, reason, status_of, with_retries
 
 T = TypeVar("T")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
@@ -131,7 +131,8 @@ class FileStore:
                 advice = "are the credentials in the environment those of a user who may? (docs/data_stores.md)"
             elif "Credentials" in type(error).__name__:
                 advice = "set them in the environment or the store's own files (docs/data_stores.md)"
-            raise StoreError(f"{self.address(name)}: {reason(error)} (tried up to {tries} times); {advice}") from error
+            tried = f" (tried {tries} times)" if tries > 1 and may_pass(error) else ""
+            raise StoreError(f"{self.address(name)}: {reason(error)}{tried}; {advice}") from error
 
 
 def _file_system(scheme: str, timeout_seconds: float) -> Any:

@@ -17,6 +17,7 @@ import torch
 from detcore.config.data import DataConfig
 from detcore.data.batching import Capacity, Row, RowReader
 from detcore.data.buckets import Shape
+from detcore.data.damage import ReadsRows, SkipDamaged
 from detcore.data.rendering import Rendered, Renderer
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import EpochPlan, Sampler
@@ -39,7 +40,7 @@ class _Pending:
     batch: int
     last: bool
     result: Future[Rendered]
-    rows: list[Future[Row] | None]
+    rows: list[Future[Row | None] | None]
 
 
 def build_loader(
@@ -93,7 +94,7 @@ def build_loader(
         shuffle=train,
         factors=sampling_factors(split, config.sampling) if train else None,
     )
-    reader = RowReader(
+    reader: ReadsRows = RowReader(
         split=split,
         transforms=transforms,
         capacity=capacity,
@@ -101,6 +102,8 @@ def build_loader(
         min_box_size=config.min_box_size,
         transform=transform,
     )
+    if train and config.on_bad_sample == "skip":
+        reader = SkipDamaged(reader, num_samples=len(split), max_fraction=config.max_corrupt_fraction)
     renderer = Renderer(
         device=torch.device(device),
         mean=tuple(image_mean),
@@ -110,6 +113,7 @@ def build_loader(
         seed=seed,
     )
     per_rank = batch_size // world_size
+    split.prefetch()
     return Loader(
         sampler=sampler,
         reader=reader,
@@ -128,13 +132,14 @@ class Loader(Iterator[Batch]):
     Attributes:
         position: batches handed out so far, which is also the step in their `rng_key`.
         wait_seconds: how long the last batch was waited for.
+        skipped: samples of the last batch that were left out because their bytes are damaged.
     """
 
     def __init__(
         self,
         *,
         sampler: Sampler,
-        reader: RowReader,
+        reader: ReadsRows,
         renderer: Renderer,
         rows: slice,
         endless: bool,
@@ -150,6 +155,7 @@ class Loader(Iterator[Batch]):
         self._closed = False
         self._pending: deque[_Pending] = deque()
         self.wait_seconds = 0.0
+        self.skipped = 0
         self._seek(position=0, epoch=0, batch=0)
 
     @property
@@ -183,6 +189,7 @@ class Loader(Iterator[Batch]):
         self.position += 1
         self._epoch, self._batch = (done.epoch + 1, 0) if done.last else (done.epoch, done.batch + 1)
         self.wait_seconds = time.perf_counter() - started
+        self.skipped = sum(row is not None and row.result() is None for row in done.rows)
         return batch
 
     def plan(self, epoch: int) -> EpochPlan:

@@ -36,7 +36,7 @@ class Renderer:
         self._seed = seed
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def render(self, rows: Sequence[Future[Row] | None], *, shape: Shape, step: int) -> Rendered:
+    def render(self, rows: Sequence[Future[Row | None] | None], *, shape: Shape, step: int) -> Rendered:
         """Waits for the rows, then warps them into a batch, which on CUDA is ready at the event. For any thread."""
         read = [None if future is None else future.result() for future in rows]
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)

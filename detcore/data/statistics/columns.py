@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from detcore.config import Config
 from detcore.data.formats import RawSplit
 from detcore.data.formats.raw import upright_size
 from detcore.data.label_maps import UNLABELLED, decode_map
-from detcore.data.prepare import is_prepared
+from detcore.data.prepared import is_prepared
 from detcore.data.shards import SPLITS, ShardedSplit, read_description
 from detcore.data.some import read_splits
 
@@ -61,9 +60,9 @@ def read_columns(config: Config) -> DatasetColumns:
         ValueError: neither is there, or something is wrong with the raw data.
     """
     if is_prepared(config.data, seed=config.seed):
-        shards = Path(config.data.shards)
-        names = [name for name in SPLITS if name in read_description(shards)["splits"]]
-        opened = {name: ShardedSplit.open(shards, name) for name in names}
+        shards, store = config.data.shards, config.data.store
+        names = [name for name in SPLITS if name in read_description(shards, store=store)["splits"]]
+        opened = {name: ShardedSplit.open(shards, name, store=store) for name in names}
         first = opened[names[0]]
         categories, semantic_classes = first.categories, first.semantic_classes
         columns = {name: _of_shards(split) for name, split in opened.items()}

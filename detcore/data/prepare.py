@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from detcore.data.report import Report, SplitReport
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
+from detcore.data.splitting import with_missing_splits
 
 SETTINGS = "settings.sha256"
 """The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
@@ -55,13 +56,37 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     refuse_shared_images(raw)
     for split in raw.splits.values():
         refuse_absent_images(split)
-    raw = _with_missing_splits(raw, config, seed=seed)
+    raw = with_missing_splits(raw, config, seed=seed)
+    return write_raw(raw, config, settings=f"{_settings(config, seed=seed)}\n{raw_files}\n", progress=progress)
+
+
+def write_raw(
+    raw: RawDataset,
+    config: DataConfig,
+    *,
+    settings: str | None = None,
+    without_objects: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Checks all images and objects of raw data, then writes them as the folder `config.shards`.
+
+    Args:
+        settings: what `is_prepared` is to compare; None writes nothing for it.
+        without_objects: let a split have none at all, as a few images of one may.
+        progress: as in `prepare`.
+
+    Raises:
+        ValueError: one line saying what is wrong with the raw data, and where.
+    """
+    shards = Path(config.shards)
     threads = config.threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         checked = {
             name: _check_split(split, config, name, pool=pool, categories=raw.categories, progress=progress)
             for name, split in sorted(raw.splits.items(), key=lambda item: SPLITS.index(item[0]))
         }
+        if not without_objects:
+            _refuse_splits_without_objects(checked)
         temporary = shards.with_name(f"{shards.name}.tmp")
         try:
             entries = {}
@@ -90,7 +115,8 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
                 splits={name: ready.report for name, ready in checked.items()},
             )
             (temporary / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-            (temporary / SETTINGS).write_text(f"{_settings(config, seed=seed)}\n{raw_files}\n")
+            if settings is not None:
+                (temporary / SETTINGS).write_text(settings)
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -140,33 +166,6 @@ def _refuse_foreign_folder(shards: Path) -> None:
             )
 
 
-def _with_missing_splits(raw: RawDataset, config: DataConfig, *, seed: int) -> RawDataset:
-    """Takes val and test from train where the data has none.
-
-    Images are drawn by the hash of seed and file name, so a set that grows keeps most of them where they were.
-    """
-    if "train" not in raw.splits:
-        raise ValueError(f"{config.root}: no train split, only {listing(sorted(raw.splits))}; set data.splits")
-    train = raw.splits["train"]
-    names = train.images["file_name"].to_pylist()
-    order = sorted(range(len(names)), key=lambda row: hashlib.sha256(f"{seed}/{names[row]}".encode()).digest())
-    splits = dict(raw.splits)
-    for name, fraction in (("val", config.val_fraction), ("test", config.test_fraction)):
-        if name not in raw.splits and fraction > 0:
-            number = max(1, round(fraction * len(names)))
-            splits[name] = train.take(np.array(sorted(order[:number]), np.int64))
-            order = order[number:]
-    splits["train"] = train.take(np.array(sorted(order), np.int64))
-    for name, split in splits.items():
-        if split.images.num_rows == 0:
-            raise ValueError(
-                f"{split.source}: the {name} split has no images; the data's own train has {len(names)}, from which"
-                f" data.val_fraction = {config.val_fraction:g} and data.test_fraction = {config.test_fraction:g} draw"
-                " the splits that are missing"
-            )
-    return replace(raw, splits=splits)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Checked:
     """A split ready to be written: its images in order, with what each one's bytes need."""
@@ -212,13 +211,17 @@ def _check_split(
     columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
     split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
     cleaned = clean(split, min_box_size=config.min_box_size)
-    if cleaned.split.objects.num_rows == 0 and split.maps is None:
-        hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
-        raise ValueError(f"{split.source}: the {name} split has no objects{hint}")
     report = SplitReport.of(cleaned, categories=categories, skipped=skipped, converted=kept.count(False))
     return _Checked(
         split=cleaned.split, declared=[declared[row] for row in readable], kept=np.array(kept), report=report
     )
+
+
+def _refuse_splits_without_objects(checked: Mapping[str, _Checked]) -> None:
+    for name, ready in checked.items():
+        if ready.split.objects.num_rows == 0 and ready.split.maps is None:
+            hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
+            raise ValueError(f"{ready.split.source}: the {name} split has no objects{hint}")
 
 
 def _check_image(

@@ -126,9 +126,8 @@ def bench_training(
         }
         # From here on plain passes alone: what was captured goes, with its memory.
         training = replace(training, passes=PlainPasses(Losses(model), precision=precision, accumulate=1))
-        measured |= _in_plain_passes(
-            training, source, steps=steps, wait_share=measured["wait_ms"] / measured["step_ms"]
-        )
+        wait_share = measured["wait_ms"] / measured["step_ms"]
+        measured |= _in_plain_passes(training, source, steps=steps, wait_share=wait_share)
         measured["padding"] = source.feed.padding()
     finally:
         source.close()

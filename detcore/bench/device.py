@@ -76,6 +76,25 @@ def kernels(work: Work, device: torch.device) -> tuple[int, float] | None:
     return len(seconds), sum(seconds)
 
 
+def captured(work: Work) -> Work:
+    """Work on a CUDA device as a graph: replays it where it was captured, on the same tensors."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.clear_autocast_cache()  # type: ignore[no-untyped-call]
+    with torch.cuda.graph(graph, stream=stream):
+        kept = work()  # what it gives stays in its place as long as the graph
+    torch.clear_autocast_cache()  # type: ignore[no-untyped-call]
+
+    def replay(_: object = kept) -> None:
+        graph.replay()
+
+    return replay
+
+
 def peak_memory(device: torch.device) -> tuple[int, int] | None:
     """Bytes at most of tensors, and of what torch had taken for them, since they were last reset; None on a CPU."""
     if device.type != "cuda":

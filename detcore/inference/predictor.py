@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,11 @@ from detcore.structures.coordinates import boxes_to_original, keypoints_to_origi
 _MASK_THRESHOLD = 0.5
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_OPTIONS = (
+    "model", "labels", "preprocessing", "device", "semantic_labels", "keypoint_names", "skeleton", "precision",
+    "cuda_graphs",
+)  # fmt: skip
+"""What a predictor is made of, each kept under its name."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 OnUnreadable = Callable[[ImageSource, ValueError], None]
 _Read = tuple[ImageSource, NDArray[np.uint8]]
@@ -43,7 +48,7 @@ class Predictor:
         skeleton: pairs of 0-based keypoints that a line is drawn between.
         preprocessing: what the model was evaluated with.
         device: where it runs.
-        precision: bf16 and fp16 compute under autocast: faster on a GPU, and scores differ in the third digit.
+        precision: bf16 and fp16 compute under autocast: faster on a GPU, and rounded more coarsely.
         cuda_graphs: the model is captured once for each padded size and number of images, and then launched as a whole:
             faster where few images are looked at together. The same detections.
 
@@ -90,17 +95,21 @@ class Predictor:
         """
         assert isinstance(self.preprocessing, Preprocessing), "this predictor is augmented already"
         mirrored = KeypointLayout.of(self.keypoint_names).flip or None
-        return type(self)(
+        return self._changed(
             model=AugmentedDetector(self.model, mirrored_keypoints=mirrored),
-            labels=self.labels,
             preprocessing=AugmentedPreprocessing(own=self.preprocessing, tta=tta),
-            device=self.device,
-            semantic_labels=self.semantic_labels,
-            keypoint_names=self.keypoint_names,
-            skeleton=self.skeleton,
-            precision=self.precision,
-            cuda_graphs=self.cuda_graphs,
         )
+
+    def with_options(self, *, precision: Precision, cuda_graphs: bool) -> Self:
+        """The same detector that computes otherwise; the weights are shared.
+
+        Raises:
+            ValueError: CUDA graphs on another device.
+        """
+        return self._changed(precision=precision, cuda_graphs=cuda_graphs)
+
+    def _changed(self, **changes: Any) -> Self:
+        return type(self)(**({name: getattr(self, name) for name in _OPTIONS} | changes))
 
     def predict(
         self, source: Source, *, score_threshold: float = 0.5, batch_size: int = 8
@@ -150,9 +159,13 @@ class Predictor:
         with torch.inference_mode():
             return batch, self._detect(batch)
 
-    def _detect_plainly(self, batch: Batch) -> Detections:
+    def autocast(self) -> torch.autocast:
+        """The precision that it computes in."""
         dtype = _AUTOCAST.get(self.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _detect_plainly(self, batch: Batch) -> Detections:
+        with self.autocast():
             detections: Detections = self.model.detect(batch)  # type: ignore[operator]
         return detections
 

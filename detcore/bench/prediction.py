@@ -73,11 +73,11 @@ class PredictionReport:
     rows: tuple[PredictionRow, ...]
 
 
-def random_predictor(config: Config, *, device: torch.device, precision: Precision, cuda_graphs: bool) -> Predictor:
+def random_predictor(config: Config, *, device: torch.device, precision: Precision) -> Predictor:
     """The configuration's detector with random weights, which looks at images as its first test transform says.
 
     Raises:
-        ValueError: the model cannot be built from the configuration alone, or there are no CUDA graphs.
+        ValueError: the model cannot be built from the configuration alone.
     """
     num_classes = classes_of(config, None)
     model: Any = random_model(config, num_classes=num_classes, device=device)
@@ -97,7 +97,6 @@ def random_predictor(config: Config, *, device: torch.device, precision: Precisi
         ),
         device=device,
         precision=precision,
-        cuda_graphs=cuda_graphs,
     )
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import detcore
-from detcore.cli import data, machine, models, predicting
+from detcore.cli import bench, data, machine, models, predicting
 from detcore.cli.commands import USER_ERROR, Commands
 
 _INTERRUPTED = 130
@@ -47,6 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"detcore {detcore.__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = Commands(parser)
-    for group in (predicting, models, data, machine):
+    for group in (predicting, models, data, bench, machine):
         group.declare(commands)
     return parser

@@ -162,13 +162,18 @@ def load_folder(
             image_std=preprocessing.image_std,
             size_divisor=preprocessing.size_divisor,
         ),
-        device=_device(device),
+        device=chosen_device(device),
         precision=precision,
         cuda_graphs=cuda_graphs,
     )
 
 
-def _device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
+    """'cpu', 'cuda', 'cuda:1' …, or 'auto': CUDA where there is any.
+
+    Raises:
+        ValueError: there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

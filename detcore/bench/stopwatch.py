@@ -52,8 +52,11 @@ class Stopwatch:
 
     def _mark(self) -> None:
         """From now on time belongs to the innermost part that is open."""
-        now: Any = time.perf_counter()
-        if self._cuda:
-            now = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            now.record()
-        self._marks.append((now, self._inside[-1] if self._inside else None))
+        self._marks.append((self._now(), self._inside[-1] if self._inside else None))
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event

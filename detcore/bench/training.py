@@ -1,7 +1,6 @@
 """How fast a model trains on this device, and what the time of a step goes into."""
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -181,7 +180,7 @@ def _as_it_trains(training: Training, source: Source, *, steps: int, rounds: int
 
 def _in_plain_passes(training: Training, source: Source, *, steps: int, wait_share: float) -> dict[str, Any]:
     """The report's fields that operators have to be told apart for."""
-    device, shapes = training.precision.device, Counter(source.feed.shapes)
+    device, seen = training.precision.device, source.feed.shapes
     if device.type == "cuda":
         torch.cuda.empty_cache()
         part_seconds(training, source.feed, steps=steps, device=device)  # new shapes need memory, which takes time
@@ -194,9 +193,9 @@ def _in_plain_passes(training: Training, source: Source, *, steps: int, wait_sha
         height, width = batch.images.shape[-2:]
         if (height, width) not in flops:
             flops[height, width] = flops_of(partial(training.passes, batch, last=True))
-    counted = sum(shapes[shape] for shape in flops)
+    per_pass = sum(seen[shape] * count for shape, count in flops.items()) / sum(seen[shape] for shape in flops)
     return {
         "shares": {part: seconds / busy * (1 - wait_share) for part, seconds in spent.items()} | {WAITING: wait_share},
         "plain_step_ms": busy / steps * 1e3,
-        "step_tflop": sum(shapes[shape] * count for shape, count in flops.items()) / counted / 1e12,
+        "step_tflop": per_pass * training.accumulate / 1e12,
     }

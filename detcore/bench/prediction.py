@@ -14,7 +14,7 @@ from detcore.bench.device import Work, captured, device_name, seconds_of
 from detcore.bench.source import classes_of, random_model
 from detcore.config import Config
 from detcore.inference import Predictor
-from detcore.inference.captured import DetectionGraph
+from detcore.inference.captured import Detect, DetectionGraph
 from detcore.inference.predictor import Precision
 from detcore.inference.preprocessing import Preprocessing
 from detcore.structures.batch import Batch, Detections
@@ -156,20 +156,20 @@ def _ways(predictor: Predictor, images: Sequence[Image], *, compiled: bool) -> I
         with predictor.autocast():
             return predictor.model.detect(batch)  # type: ignore[operator, no-any-return]
 
-    fused_dense, fused = (torch.compile(function, dynamic=False) for function in (dense, detect))
     if callable(getattr(predictor.model, "dense", None)):
         yield DENSE, PLAIN, lambda: dense
         if on_cuda:
             yield DENSE, GRAPH, lambda: captured(dense)
         if compiled:
-            yield DENSE, COMPILED, lambda: fused_dense
+            yield DENSE, COMPILED, lambda: torch.compile(dense, dynamic=False)
     yield DETECTIONS, PLAIN, lambda: partial(detect, batch)
     if on_cuda:
         yield DETECTIONS, GRAPH, lambda: partial(DetectionGraph(detect, batch), batch)
     if compiled:
+        fused: Detect = torch.compile(detect, dynamic=False)
         yield DETECTIONS, COMPILED, lambda: partial(fused, batch)
-    if compiled and on_cuda:
-        yield DETECTIONS, COMPILED_GRAPH, lambda: partial(DetectionGraph(fused, batch), batch)
+        if on_cuda:
+            yield DETECTIONS, COMPILED_GRAPH, lambda: partial(DetectionGraph(fused, batch), batch)
     for graphs in (False, True) if on_cuda else (False,):
         whole = predictor.with_options(precision=precision, cuda_graphs=graphs)
         call = partial(whole.predict, images, batch_size=len(images), score_threshold=0.0)

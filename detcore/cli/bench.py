@@ -131,7 +131,7 @@ def _predictor(options: argparse.Namespace, device: "torch.device") -> "Predicto
 def _positive(options: argparse.Namespace, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
-        if any(number < 1 for number in (value if isinstance(value, list) else [value or 1])):
+        if any(number < 1 for number in (value if isinstance(value, list) else [1 if value is None else value])):
             raise ValueError(f"--{name.replace('_', '-')} {value}: give whole numbers from 1 on")
 
 

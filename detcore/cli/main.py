@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where images were left out or data has errors, 2 for what the user can mend (in one line),
         130 for Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:
@@ -38,6 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options. Overrides of the configuration may stand between others, which argparse alone takes together only."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and not hasattr(options, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

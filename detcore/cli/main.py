@@ -41,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options. Overrides of the configuration may stand between others, which argparse alone takes together only."""
+    """The options. Overrides of the configuration may stand anywhere, which argparse alone does not let them."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and not hasattr(options, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    takes_overrides = hasattr(options, "overrides")
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         options.overrides += rest
     return options

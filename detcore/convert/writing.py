@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from detcore.config.data import ResizeShortestEdge
+from detcore.config.transforms import ResizeShortestEdge
 from detcore.config.model import KeypointRCNN, ModelConfig
 from detcore.convert.coco_classes import COCO_KEYPOINTS, COCO_SKELETON
 from detcore.engine.atomic import write_folder

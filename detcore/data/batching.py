@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from detcore.config.data import Transform
+from detcore.config.transforms import Transform
 from detcore.data.annotations import Objects
 from detcore.data.augment import Draw, PlacedObjects, draw, place_objects
 from detcore.data.buckets import Shape

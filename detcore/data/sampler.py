@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from detcore.config.data import Transform
+from detcore.config.transforms import Transform
 from detcore.data.augment import content_sizes, num_size_choices
 from detcore.data.buckets import Shape, assign_buckets, choose_buckets
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.config.model import ModelConfig
 from detcore.config.section import Count, CountOrZero, Positive, Section
 from detcore.inference.predictor import Predictor

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.data.augment import content_sizes, scaling
 from detcore.ops import warp_normalize
 from detcore.structures.batch import Batch

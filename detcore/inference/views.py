@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.config.training import TTAConfig
 from detcore.data import ShardedSplit
 from detcore.data.batching import decode

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detcore.config.data import ResizeShortestEdge
+from detcore.config.transforms import ResizeShortestEdge
 from detcore.data.augment import content_sizes, num_size_choices
 from detcore.data.buckets import assign_buckets, choose_buckets
 

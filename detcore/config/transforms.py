@@ -4,6 +4,7 @@ Where the kinds differ: sizing, geometric and mixing ones compose into one matri
 colours into another; pointwise ones change the finished pixels and so stand at a pipeline's end.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -235,7 +236,7 @@ class MixUp(Chance):
 
 
 class CopyPaste(Chance):
-    """Objects of another image are pasted by their outlines (arXiv:2012.07177); what they hide is cut off or removed."""
+    """Another image's objects are pasted by their outlines (arXiv:2012.07177); what they hide is cut off or removed."""
 
     type: Literal["copy_paste"] = "copy_paste"
     share: Share = 0.5
@@ -251,6 +252,15 @@ Mixing = Mosaic | MixUp | CopyPaste
 Pointwise = HSVJitter | GaussianBlur | GaussianNoise | RandomErasing
 
 Transform = Annotated[Sizing | Geometric | Colour | Mixing | Pointwise, Field(discriminator="type")]
+
+
+def most_images(transforms: Iterable[Transform]) -> int:
+    """How many images of the split one sample can be mixed of."""
+    images = 1
+    for transform in transforms:
+        if isinstance(transform, Mixing) and transform.probability > 0.0:
+            images *= 4 if isinstance(transform, Mosaic) else 2
+    return images
 
 
 def check_order(transforms: tuple[Transform, ...]) -> None:

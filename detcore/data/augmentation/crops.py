@@ -8,7 +8,7 @@ from detcore.data.augmentation.geometry import Matrix, Size
 from detcore.data.augmentation.objects import move_points
 from detcore.data.label_maps import UNLABELLED
 
-Window = tuple[float, float, float, float]
+Window = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels."""
 
 _CLASS_TRIES, _CLASS_POINTS = 10, 64
@@ -42,11 +42,11 @@ def with_several_classes(
     """
     inverse = np.linalg.inv(geometry)
     steps = (np.arange(_CLASS_POINTS) + 0.5) / _CLASS_POINTS
-    grid = np.stack(np.meshgrid(steps * crop[1], steps * crop[0]), axis=-1).reshape(-1, 2)
+    grid: Matrix = np.stack(np.meshgrid(steps * crop[1], steps * crop[0]), axis=-1).reshape(-1, 2)
     left = top = 0
     for _ in range(_CLASS_TRIES):
         left, top = anywhere(size, crop, random)
-        places = np.floor(move_points(grid + [left, top], inverse)).astype(np.int64)
+        places = np.floor(move_points(grid + np.array([left, top]), inverse)).astype(np.int64)
         inside = ((places >= 0) & (places < semantic.shape[::-1])).all(axis=1)
         columns, rows = places[inside].T
         counts = np.bincount(semantic[rows, columns], minlength=256)
@@ -66,7 +66,7 @@ def overlapping(size: Size, transform: MinIoUCrop, boxes_xyxy: Matrix, random: n
         random: a stream.
     """
     height, width = size
-    whole = (0.0, 0.0, float(width), float(height))
+    whole = (0, 0, width, height)
     wanted = (None, 0.0, *transform.min_ious)
     for _ in range(_MOST_ROUNDS):
         min_iou = wanted[int(random.integers(len(wanted)))]
@@ -75,7 +75,7 @@ def overlapping(size: Size, transform: MinIoUCrop, boxes_xyxy: Matrix, random: n
         share = random.uniform(transform.min_size, 1.0, (_IOU_TRIES, 2))
         sides = np.maximum((share * [width, height]).astype(np.int64), 1)
         corner = (random.random((_IOU_TRIES, 2)) * ([width, height] - sides + 1)).astype(np.int64)
-        windows = np.concatenate([corner, corner + sides], axis=1).astype(np.float64)
+        windows = np.concatenate([corner, corner + sides], axis=1)
         aspect = sides[:, 0] / sides[:, 1]
         found = np.flatnonzero((aspect >= 0.5) & (aspect <= 2.0) & _meets(windows, boxes_xyxy, min_iou))
         if len(found):
@@ -84,16 +84,16 @@ def overlapping(size: Size, transform: MinIoUCrop, boxes_xyxy: Matrix, random: n
     return whole
 
 
-def _meets(windows: Matrix, boxes_xyxy: Matrix, min_iou: float) -> NDArray[np.bool_]:
+def _meets(windows: NDArray[np.int64], boxes_xyxy: Matrix, min_iou: float) -> NDArray[np.bool_]:
     """Which windows (k, 4) overlap each box (n, 4) by `min_iou` and hold the centre of one, if there are any: (k,)."""
     if not len(boxes_xyxy):
         return np.ones(len(windows), np.bool_)
     low = np.maximum(windows[:, None, :2], boxes_xyxy[:, :2])
     high = np.minimum(windows[:, None, 2:], boxes_xyxy[:, 2:])
     shared = (high - low).clip(min=0.0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (windows, boxes_xyxy)]
-    iou = shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-12)
+    own, others = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (windows, boxes_xyxy))
+    iou = shared / np.maximum(own[:, None] + others - shared, 1e-12)
     centre = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
-    holds = ((centre > windows[:, None, :2]) & (centre < windows[:, None, 2:])).all(axis=2).any(axis=1)
+    holds = np.all((centre > windows[:, None, :2]) & (centre < windows[:, None, 2:]), axis=2).any(axis=1)
     met: NDArray[np.bool_] = holds & (iou.min(axis=1) >= min_iou)
     return met

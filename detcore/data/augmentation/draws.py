@@ -11,6 +11,9 @@ from detcore.data.sampler import Purpose
 _LEVEL_BITS, _PARTNER_BITS = 12, 3
 """A site's number in one pipeline has the bits of a level, less those that number a mixing transform's partners."""
 
+PARTNER = 2 ** (_LEVEL_BITS - _PARTNER_BITS) - 2
+"""The site that draws which image is a partner: beyond those of transforms."""
+
 _of_thread = threading.local()
 
 

@@ -40,9 +40,10 @@ def turn(angle_deg: float, about: tuple[float, float], to: tuple[float, float]) 
 
 def rotation(transform: Rotate, size: Size, random: np.random.Generator) -> Matrix:
     """A drawn rotation that leaves the canvas as it is."""
-    across, down = random.uniform(*transform.centre).tolist()
+    least, greatest = transform.centre
+    across, down = random.uniform(least, greatest).tolist()
     if transform.sample == "range":
-        angle = random.uniform(*transform.degrees)
+        angle = random.uniform(transform.degrees[0], transform.degrees[1])
     else:
         angle = transform.degrees[int(random.integers(len(transform.degrees)))]
     centre = (across * size[1], down * size[0])

@@ -14,6 +14,15 @@ _BEYOND = 1e-6
 """An object that reaches so far over an edge, in pixels, is cut off there; less is rounding."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Which objects are no targets: those with a side of no more than `min_size` pixels, and those that were cut or
+    covered until less than `min_visible` of their area was left."""
+
+    min_size: float
+    min_visible: float
+
+
 @dataclass(frozen=True)
 class PlacedObjects:
     """Objects of one image in pixels of the raw image, of a canvas, or of the network's input.
@@ -144,21 +153,17 @@ def ring_extents(
     return outlined, np.concatenate([low, high], axis=1)
 
 
-def cut(
-    objects: PlacedObjects, size: Size, *, min_size: float, min_visible: float, cut_rings: bool = False
-) -> PlacedObjects:
+def cut(objects: PlacedObjects, size: Size, limits: Limits, *, cut_rings: bool = False) -> PlacedObjects:
     """Cuts objects off at the edges of their image and drops what is hardly left of any.
 
     A box is cut to the image, and where its object has an outline that leaves the image, to what of that is inside. It
-    is dropped if a side is not above `min_size`, or if less than `min_visible` of it is left. Rotated boxes are not
-    cut: an object is dropped if its centre lies outside or a side is not above `min_size`. A keypoint outside is as one
-    that is not labelled: 0, 0, 0.
+    is dropped if it is beyond the limits. Rotated boxes are not cut: an object is dropped if its centre lies outside or
+    a side is too small. A keypoint outside is as one that is not labelled: 0, 0, 0.
 
     Args:
         objects: in pixels of the image.
         size: height and width of the image.
-        min_size: in pixels.
-        min_visible: share of a box's area.
+        limits: of what stays.
         cut_rings: whether outlines lose their parts outside, which masks, read inside boxes only, do not show.
     """
     edge = np.array(size[::-1], np.float64)
@@ -178,11 +183,11 @@ def cut(
             boxes[hidden] = 0.0
             objects = objects.with_rings(vertices, counts) if cut_rings else objects
         sides = boxes[:, 2:] - boxes[:, :2]
-        kept = (sides > min_size).all(axis=1) & (sides.prod(axis=1) >= min_visible * whole)
+        kept = (sides > limits.min_size).all(axis=1) & (sides.prod(axis=1) >= limits.min_visible * whole)
         objects = replace(objects, boxes_xyxy=boxes)
     else:
         centre, sides = objects.boxes_xywha[:, :2], objects.boxes_xywha[:, 2:4]
-        kept = ((sides > min_size) & (centre >= 0.0) & (centre < edge)).all(axis=1)
+        kept = ((sides > limits.min_size) & (centre >= 0.0) & (centre < edge)).all(axis=1)
     if objects.keypoints is not None:
         points = objects.keypoints[..., :2]
         inside = ((points >= 0.0) & (points < edge)).all(axis=-1, keepdims=True)
@@ -192,8 +197,7 @@ def cut(
 
 def _leaving(boxes_xyxy: Matrix, edge: Matrix) -> NDArray[np.bool_]:
     """Which boxes (n, 4) reach over the edges of an image."""
-    over: NDArray[np.bool_] = ((boxes_xyxy[:, :2] < -_BEYOND) | (boxes_xyxy[:, 2:] > edge + _BEYOND)).any(axis=1)
-    return over
+    return np.any((boxes_xyxy[:, :2] < -_BEYOND) | (boxes_xyxy[:, 2:] > edge + _BEYOND), axis=1)
 
 
 def _cut_rings(objects: PlacedObjects, leaving: NDArray[np.bool_], edge: Matrix) -> tuple[Matrix, NDArray[np.int64]]:

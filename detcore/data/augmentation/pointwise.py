@@ -64,7 +64,8 @@ def drawn_step(transform: Pointwise, random: np.random.Generator) -> Step:
 def _rectangle(transform: RandomErasing, random: np.random.Generator) -> tuple[float, float, float, float]:
     """Shares of a square image: the aspect ratio is that of the shares."""
     area = random.uniform(*transform.area)
-    aspect = math.exp(random.uniform(*(math.log(end) for end in transform.aspect)))
+    least, greatest = transform.aspect
+    aspect = math.exp(random.uniform(math.log(least), math.log(greatest)))
     height, width = min(math.sqrt(area * aspect), 1.0), min(math.sqrt(area / aspect), 1.0)
     top, left = random.uniform(0.0, 1.0 - height), random.uniform(0.0, 1.0 - width)
     return top, left, top + height, left + width
@@ -127,7 +128,9 @@ def _blur(levels: Tensor, sigma: float) -> Tensor:
     for axis in (1, 2):
         index = torch.arange(-reach, levels.shape[axis] + reach, device=levels.device).clamp(0, levels.shape[axis] - 1)
         padded, length = levels.index_select(axis, index), levels.shape[axis]
-        levels = sum(weight * padded.narrow(axis, at, length) for at, weight in enumerate(weights.unbind()))
+        levels = torch.zeros_like(levels)
+        for at, weight in enumerate(weights.tolist()):
+            levels.add_(padded.narrow(axis, at, length), alpha=weight)
     return levels
 
 

@@ -6,6 +6,7 @@ digit to digit, the first transform's first.
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +162,8 @@ def _cropped(transform: RandomCrop, sizes: Integers, digits: list[Integers]) -> 
         case "absolute_range":
             least, greatest = np.minimum(sizes, int(low)), np.minimum(sizes, int(high))
             share = np.stack(digits[:2], axis=1) / _STEPS
-            return least + (share * (greatest - least + 1)).astype(np.int64)
+            spread: Integers = least + (share * (greatest - least + 1)).astype(np.int64)
+            return spread
 
 
 def _between(ends: tuple[float, float], digit: Integers) -> Floats:
@@ -170,7 +172,7 @@ def _between(ends: tuple[float, float], digit: Integers) -> Floats:
     return spread
 
 
-def _rounded(sizes: Floats) -> Integers:
+def _rounded(sizes: NDArray[Any]) -> Integers:
     """Rounded half up, and at least 1."""
     return np.maximum((sizes + 0.5).astype(np.int64), 1)
 

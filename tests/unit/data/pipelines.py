@@ -185,6 +185,10 @@ def pipelines(draw):
     """Crops, flips, turns and affine maps in any order about a resize."""
     before, after = draw(st.lists(MOVES, max_size=1)), draw(st.lists(MOVES, max_size=3))
     transforms = (*before, draw(SIZING), *after)
-    drawing = [type(transform) for transform in transforms if isinstance(transform, RandomCrop | Rotate | Extent)]
-    assume(len(drawing) < 3 and drawing.count(RandomCrop) < 2)  # more would draw too many sizes
+    assume(draws_few_sizes(transforms))
     return transforms
+
+
+def draws_few_sizes(transforms):
+    drawing = [type(transform) for transform in transforms if isinstance(transform, RandomCrop | Rotate | Extent)]
+    return len(drawing) < 3 and drawing.count(RandomCrop) < 2

@@ -32,6 +32,12 @@ ANYWHERE = (10_000, 10_000)
 MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
+def picture_of(image):
+    """Of (h, w, 3), without objects."""
+    nothing = PlacedObjects.of(boxes_xyxy=np.zeros((0, 4)), labels=np.zeros(0, np.int64))
+    return Picture(torch.from_numpy(image), nothing)
+
+
 def run(transforms, picture, *, seed=0, choice=None, within=ANYWHERE, others=(), mixes=True, flip=(), **limits):
     """A pipeline on one picture; its size is drawn too, and `others` are what mixtures draw from."""
     number = num_size_choices(transforms)

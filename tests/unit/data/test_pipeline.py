@@ -18,7 +18,7 @@ from detcore.config.transforms import (
 )
 from detcore.data.augmentation.canvas import Picture
 from detcore.data.augmentation.objects import Limits, PlacedObjects, cut, moved
-from pipelines import inner_and_outer, painted, pipelines, planned_size, run, seen, seen_labels
+from pipelines import inner_and_outer, painted, picture_of, pipelines, planned_size, run, seen, seen_labels
 
 
 @settings(max_examples=150, deadline=None)
@@ -181,10 +181,7 @@ def test_a_turn_is_counter_clockwise_and_expands_to_hold_all():
 
 
 def empty(height, width):
-    return Picture(
-        torch.zeros((height, width, 3), dtype=torch.uint8),
-        PlacedObjects.of(boxes_xyxy=np.zeros((0, 4)), labels=np.zeros(0, np.int64)),
-    )
+    return picture_of(np.zeros((height, width, 3), np.uint8))
 
 
 def test_no_objects():

@@ -65,7 +65,7 @@ class ResizeScale(Section):
 
 
 class FixedSizeCrop(Section):
-    """Exactly height x width: a random part of a larger image; a smaller one at the top left, the mean colour around."""
+    """Exactly height x width: a random part of a larger image; a smaller one at the top left, mean colour around."""
 
     type: Literal["fixed_size_crop"] = "fixed_size_crop"
     height: Count

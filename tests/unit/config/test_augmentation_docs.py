@@ -36,9 +36,10 @@ def test_each_transform_is_of_one_kind():
     assert all(kind.__doc__ for kind in kinds)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((config_directory() / "data" / "augmentation").glob("*.yaml")), ids=lambda p: p.stem
-)
+RECIPES = sorted((config_directory() / "data" / "augmentation").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_of_augmentations_goes_with_any_data(path):
     stated = yaml.safe_load(path.read_text())
     for data in ("coco_mini", "digits"):

@@ -61,7 +61,7 @@ def build_loader(
     dtype: torch.dtype = torch.float32,
     size_divisor: int | None = None,
     transform: SampleTransform | None = None,
-    num_steps: int | None = None,
+    mixed_batches: int | None = None,
 ) -> "Loader":
     """Batches of a split for one rank.
 
@@ -79,7 +79,7 @@ def build_loader(
         size_divisor: what the model needs heights and widths to be multiples of, besides `config.size_divisor`.
         transform: your own augmentation, before all others, called from several threads. It may change the image's
             size; it may not return more objects than the split's fullest image has.
-        num_steps: batches of the whole training, for `config.unmixed_last_steps`; None mixes images in all of them.
+        mixed_batches: so many of a training's first batches have mixed images; None means all.
 
     Raises:
         ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
@@ -123,7 +123,7 @@ def build_loader(
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
         num_threads=config.threads or _own_cores(),
-        mixed_steps=None if num_steps is None else num_steps - config.unmixed_last_steps,
+        mixed_batches=mixed_batches,
     )
 
 
@@ -151,7 +151,7 @@ class Loader(Iterator[Batch]):
         rows: slice,
         endless: bool,
         num_threads: int,
-        mixed_steps: int | None,
+        mixed_batches: int | None,
     ) -> None:
         self._sampler = sampler
         self._reader = reader
@@ -159,7 +159,7 @@ class Loader(Iterator[Batch]):
         self._rows = rows
         self._endless = endless
         self._num_threads = num_threads
-        self._mixed_steps = math.inf if mixed_steps is None else mixed_steps
+        self._mixed_batches = math.inf if mixed_batches is None else mixed_batches
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._pending: deque[_Pending] = deque()
@@ -266,7 +266,7 @@ class Loader(Iterator[Batch]):
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
-        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
+        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
         drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
         rows = [
             None if sample < 0 else executor.submit(read, epoch=epoch, sample=sample, choice=choice, repeat=repeat)

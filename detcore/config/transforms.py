@@ -151,7 +151,7 @@ class Extent(Section):
 
 
 class Affine(Chance):
-    """Rotation, scale, shear and shift about the image's centre, uniform in ± each range."""
+    """Rotation, scale, shear, shift and perspective about the image's centre, uniform in ± each range."""
 
     type: Literal["affine"] = "affine"
     degrees: NonNegative = 0.0
@@ -159,6 +159,9 @@ class Affine(Chance):
     shear_degrees: NonNegative = 0.0
     translate: Fraction = 0.0
     """As a fraction of width and height."""
+    perspective: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """The depth of the right side less that of the left one, and of the bottom less that of the top; it is 1 in the
+    middle. Warped by slower operators."""
 
 
 Strength = Fraction | NonNegativeRange

@@ -60,7 +60,7 @@ def extent(transform: Extent, size: Size, scale: float, new: Size, random: np.ra
 
 
 def affine(transform: Affine, size: Size, random: np.random.Generator) -> Matrix:
-    """Scale, shear and rotation about the centre, then a shift."""
+    """Scale, shear and rotation about the centre, a shift, and a perspective about where the centre came to lie."""
     angle, shear, shift_x, shift_y = random.uniform(-1.0, 1.0, 4).tolist()
     scale = random.uniform(*transform.scale)
     radians = math.radians(angle * transform.degrees)
@@ -68,8 +68,15 @@ def affine(transform: Affine, size: Size, random: np.random.Generator) -> Matrix
     cos, sin = math.cos(radians), math.sin(radians)
     linear = scale * np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, slant], [0.0, 1.0]])
     centre = size[1] / 2, size[0] / 2
+    tilt = random.uniform(-transform.perspective, transform.perspective, 2) if transform.perspective else np.zeros(2)
     to = centre[0] + shift_x * size[1] * transform.translate, centre[1] + shift_y * size[0] * transform.translate
-    return _about(linear, centre, to)
+    matrix = _about(linear, centre, to)
+    if tilt.any():
+        # Depth is 1 at the centre, and grows or falls by up to half of each tilt towards the sides.
+        tilted = np.eye(3)
+        tilted[2, :2] = tilt / [size[1], size[0]]
+        matrix = shift(*to) @ tilted @ shift(-to[0], -to[1]) @ matrix
+    return matrix
 
 
 def _about(linear: Matrix, about: tuple[float, float], to: tuple[float, float]) -> Matrix:

@@ -10,6 +10,9 @@ from detcore.data.augmentation.geometry import Matrix, Size
 from detcore.data.rings import clip_rings, flatten_rings
 from detcore.data.rotated import move, upright
 
+_HORIZON = 1e-3
+"""The least depth that a perspective divides by."""
+
 _BEYOND = 1e-6
 """An object that reaches so far over an edge, in pixels, is cut off there; less is rounding."""
 
@@ -117,10 +120,10 @@ def moved(objects: PlacedObjects, geometry: Matrix, keypoint_flip: Sequence[int]
     if rotated is None:
         boxes = _moved_boxes(objects, vertices, geometry)
     else:
-        rotated = move(rotated, geometry)
+        rotated = _moved_rotated(rotated, geometry)
         boxes = upright(rotated)
     if keypoints is not None:
-        if np.linalg.det(geometry[:2, :2]) < 0:
+        if np.linalg.det(geometry) < 0:
             keypoints = keypoints[:, list(keypoint_flip)]
         points, visibility = move_points(keypoints[..., :2], geometry), keypoints[..., 2:]
         keypoints = np.where(visibility > 0, np.concatenate([points, visibility], axis=-1), 0.0)
@@ -131,10 +134,25 @@ def _moved_boxes(objects: PlacedObjects, vertices: Matrix, geometry: Matrix) -> 
     """(n, 4); `vertices` have been moved already."""
     corners = move_points(objects.boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), geometry).reshape(-1, 4, 2)
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    if len(vertices) and (geometry[0, 1] or geometry[1, 0]):
+    if len(vertices) and (geometry[0, 1] or geometry[1, 0] or geometry[2, :2].any()):
         outlined, extents = ring_extents(vertices, objects.ring_counts, objects.ring_objects)
         boxes[outlined] = extents
     return boxes
+
+
+def _moved_rotated(boxes_xywha: Matrix, geometry: Matrix) -> Matrix:
+    """(n, 5); under a perspective each is moved by the affine map that is nearest to it at the box's centre."""
+    if not geometry[2, :2].any() and geometry[2, 2] == 1.0:
+        return move(boxes_xywha, geometry)
+    rows = [np.zeros((0, 5))]
+    for box in boxes_xywha:
+        at = move_points(box[:2], geometry)
+        depth = max(float(box[:2] @ geometry[2, :2] + geometry[2, 2]), _HORIZON)
+        local = np.eye(3)
+        local[:2, :2] = (geometry[:2, :2] - np.outer(at, geometry[2, :2])) / depth
+        local[:2, 2] = at - local[:2, :2] @ box[:2]
+        rows.append(move(box[None], local))
+    return np.concatenate(rows)
 
 
 def ring_extents(
@@ -220,6 +238,9 @@ def _with_rings(
 
 
 def move_points(points: Matrix, geometry: Matrix) -> Matrix:
-    """Points (..., 2) through an affine 3x3."""
+    """Points (..., 2) through a homogeneous 3x3. Behind the horizon of a perspective, they are only far away."""
     through: Matrix = points @ geometry[:2, :2].T + geometry[:2, 2]
+    if geometry[2, :2].any() or geometry[2, 2] != 1.0:
+        depth = points @ geometry[2, :2] + geometry[2, 2]
+        through = through / np.maximum(depth, _HORIZON)[..., None]
     return through

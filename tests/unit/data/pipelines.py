@@ -181,6 +181,7 @@ MOVES = st.one_of(
         scale=RANGES,
         shear_degrees=st.floats(0, 15),
         translate=st.floats(0, 0.2),
+        perspective=st.sampled_from([0.0, 0.0, 0.2]),
         probability=st.sampled_from([0.5, 1.0]),
     ),
 )

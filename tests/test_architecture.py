@@ -21,6 +21,7 @@ CONVERT = ENGINE | INFERENCE | {"convert"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
 LAUNCH = ENGINE | EXPORT | TRACKING | {"launch"}
+CLI = LAUNCH | CONVERT | {"cli"}
 ALLOWED: dict[str, frozenset[str]] = {
     "config": frozenset(),
     "structures": STRUCTURES,
@@ -36,6 +37,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": EXPORT,
     "tracking": TRACKING,
     "launch": LAUNCH,
+    "cli": CLI,
 }
 ONLY_IMPORTER = {"mlflow": "tracking", "ray": "launch"}
 
@@ -95,6 +97,8 @@ def test_test_files_have_names_of_their_own(repository: Path) -> None:
         ("config", "import torch"),
         ("toolchain", "from torch.utils import cpp_extension"),
         ("tracking", "import detcore.export"),
+        ("launch", "from detcore.cli import main"),
+        ("cli", "import mlflow"),
     ],
 )
 def test_a_forbidden_import_is_found(room: str, source: str) -> None:

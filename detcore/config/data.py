@@ -55,8 +55,8 @@ class Split(Section):
     """Where a split's annotations and images lie, relative to the root."""
 
     annotations: str
-    """COCO: the JSON file. VOC: the list below ImageSets/Main. YOLO, DOTA: the folder of label files. Semantic: the
-    folder of PNGs."""
+    """COCO, LVIS: the JSON file. VOC: the list below ImageSets/Main. YOLO, DOTA: the folder of label files. Semantic,
+    Cityscapes: the folder of PNGs and polygons. Open Images: the CSV of boxes. CVAT: the XML file."""
     images: str
     instances: str | None = None
     """coco_panoptic: the JSON file of the things' boxes and masks; None takes them from the panoptic segments."""
@@ -94,7 +94,19 @@ Sampling = Annotated[UniformSampling | RepeatFactorSampling, Field(discriminator
 class DataConfig(Section):
     name: str
     """Becomes part of names of runs, folders and registered models: letters, digits, '_', '-' and blanks within."""
-    format: Literal["coco", "voc", "yolo", "coco_panoptic", "coco_rotated", "dota", "semantic"]
+    format: Literal[
+        "coco",
+        "voc",
+        "yolo",
+        "coco_panoptic",
+        "coco_rotated",
+        "dota",
+        "semantic",
+        "lvis",
+        "cityscapes",
+        "open_images",
+        "cvat",
+    ]
     root: str
     """The raw folder."""
     source: Source | None = None
@@ -107,6 +119,8 @@ class DataConfig(Section):
     """Categories that are no class: their objects are crowd regions of every class."""
     semantic: SemanticPNGs | None = None
     """What the PNGs of format semantic hold."""
+    absent_images: Literal["refuse", "skip"] = "refuse"
+    """Images that the annotations list but that are not there: an error, or left out and counted."""
     val_fraction: Fraction = 0.1
     """Taken from train where the data has no val split."""
     test_fraction: Fraction = 0.1

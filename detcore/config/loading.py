@@ -10,7 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -19,6 +19,8 @@ from detcore.config.root import Config
 
 CONF_SHA256 = "conf_sha256"
 """The key under which a composed file records what `conf/` it came from."""
+STARTS_FROM = "starts_from"
+"""The key under which a composed file names what DVC's train stage reads besides the data."""
 PUBLISHED_NAME = "published_name"
 """The resolver by which a model that is trained on from has its source's name."""
 
@@ -47,14 +49,27 @@ def conf_sha256(directory: Path | None = None) -> str:
     return digest.hexdigest()
 
 
+def starts_from(*, _root_: DictConfig) -> str:
+    """The file or folder of weights that training starts from, where it is a path: else the stage's own script.
+
+    A stage of DVC's has as many dependencies as dvc.yaml lists, and each must be there.
+    """
+    for key in ("model.source", "model.weights", "model.backbone.weights"):
+        place = OmegaConf.select(_root_, key)
+        if isinstance(place, str) and place and Path(place).exists():
+            return place
+    return "pipelines/train.py"
+
+
 def register_resolvers() -> None:
     """Makes known what conf/ asks for in `${NAME:…}`."""
     OmegaConf.register_new_resolver(CONF_SHA256, conf_sha256, replace=True)
+    OmegaConf.register_new_resolver(STARTS_FROM, starts_from, replace=True)
     OmegaConf.register_new_resolver(PUBLISHED_NAME, lambda source: published_name(str(source)), replace=True)
 
 
 def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The composed configuration as plain values, with `conf_sha256`; what `params.yaml` holds.
+    """The composed configuration as plain values, with `conf_sha256` and `starts_from`; what `params.yaml` holds.
 
     Args:
         overrides: Hydra's grammar, such as `model=mask_rcnn_r50_fpn` or `optim.lr=0.01`.
@@ -112,7 +127,7 @@ def validate(params: Mapping[str, Any], *, source: str) -> Config:
     Raises:
         ValueError: one line for each fault: where it came from, the key's path, what is wrong.
     """
-    values = {key: value for key, value in params.items() if key != CONF_SHA256}
+    values = {key: value for key, value in params.items() if key not in (CONF_SHA256, STARTS_FROM)}
     try:
         return Config.model_validate(values)
     except ValidationError as error:

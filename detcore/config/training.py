@@ -87,6 +87,10 @@ class EngineConfig(Section):
     accumulate: Count = 1
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cuda_graphs: bool = False
+    """On a GPU, forward and backward are captured for each bucket at the start, and launched as a whole."""
+    gradient_exchange: Literal["full", "bf16"] = "full"
+    """What gradients travel between workers as: bf16 halves the bytes and rounds."""
     ema_decay: Fraction | None = None
     """None keeps no average; otherwise the average is what is evaluated and published."""
     eval_every: Count | None = None

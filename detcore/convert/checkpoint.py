@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from detcore.config.transforms import ResizeShortestEdge
@@ -54,7 +55,11 @@ def convert_detectron2(
     state = {name: tensor for name, tensor in state.items() if name not in dropped}
     if settings["INPUT"]["FORMAT"] == "RGB":
         state, settings = _as_if_blue_came_first(state, settings)
-    config = model_config({**settings["MODEL"], "TEST": settings["TEST"]}, name=name_of(file))
+    try:
+        config = model_config({**settings["MODEL"], "TEST": settings["TEST"]}, name=name_of(file))
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']} (got {f['input']!r})" for f in error.errors())
+        raise ValueError(f"{settings_file or file}: no {error.title} can be made of it: {'; '.join(faults)}") from None
     num_classes = config.num_classes
     assert num_classes is not None
     names = _labels(labels, num_classes, keypoints=bool(settings["MODEL"]["KEYPOINT_ON"]), notes=notes)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from detcore.config import model as config_of
+from detcore.convert.detectron2_checks import HEAD_NORMS, expect_counterparts, norm_of
 from detcore.convert.detectron2_dense import retinanet_config
 from detcore.convert.detectron2_keypoint import keypoint_head
+from detcore.convert.detectron2_pooling import pooler
 from detcore.convert.detectron2_rotated import is_rotated, rotated_config
 from detcore.convert.detectron2_semantic import (
     POINT_REND_HEADS,
@@ -14,8 +16,6 @@ from detcore.convert.detectron2_semantic import (
     semantic_config,
 )
 
-NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "bn", "GN": "gn", "LN": "ln", "": "none"}
-
 
 def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfig:
     """Our section for the MODEL node of a Detectron2 configuration.
@@ -23,6 +23,7 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     Raises:
         ValueError: for an architecture or a setting that has no counterpart here.
     """
+    expect_counterparts(model)
     if model.get("META_ARCHITECTURE") == "RetinaNet":
         return retinanet_config(model, name=name, backbone=_backbone(model), neck=_neck(model), anchors=_anchors(model))
     if model.get("META_ARCHITECTURE") == "SemanticSegmentor":
@@ -89,7 +90,7 @@ def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
         "type": "resnet",
         "weights": "converted",  # the model's own: frozen as they are
         "depth": resnet["DEPTH"],
-        "norm": NORMS[resnet["NORM"]],
+        "norm": norm_of(resnet["NORM"], "RESNETS.NORM"),
         "stem_channels": resnet["STEM_OUT_CHANNELS"],
         "res2_channels": resnet["RES2_OUT_CHANNELS"],
         **(bottleneck if resnet["DEPTH"] >= 50 else {}),
@@ -106,7 +107,12 @@ def _neck(model: Mapping[str, Any]) -> dict[str, Any]:
     fpn = model["FPN"]
     if not fpn["IN_FEATURES"]:
         return {"type": "none"}
-    return {"type": "fpn", "channels": fpn["OUT_CHANNELS"], "norm": NORMS[fpn["NORM"]], "fuse": fpn["FUSE_TYPE"]}
+    return {
+        "type": "fpn",
+        "channels": fpn["OUT_CHANNELS"],
+        "norm": norm_of(fpn["NORM"], "FPN.NORM"),
+        "fuse": fpn["FUSE_TYPE"],
+    }
 
 
 def _anchors(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,25 +148,15 @@ def _rpn(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _expect_aligned(name: str, head: Mapping[str, Any]) -> None:
-    if head["POOLER_TYPE"] in ("ROIAlign", "ROIPool"):
-        raise ValueError(
-            f"MODEL.{name}.POOLER_TYPE is {head['POOLER_TYPE']}: regions are pooled with pixel centres aligned here, "
-            "which is ROIAlignV2; other weights need training anew"
-        )
-
-
 def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_BOX_HEAD"]
-    _expect_aligned("ROI_BOX_HEAD", head)
     settings = {
-        "pooler_resolution": head["POOLER_RESOLUTION"],
-        "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
+        **pooler("ROI_BOX_HEAD", head),
         "num_convs": head["NUM_CONV"],
         "conv_channels": head["CONV_DIM"],
         "num_fcs": head["NUM_FC"],
         "fc_channels": head["FC_DIM"],
-        "norm": NORMS[head["NORM"]],
+        "norm": norm_of(head["NORM"], "ROI_BOX_HEAD.NORM", HEAD_NORMS),
         "smooth_l1_beta": head["SMOOTH_L1_BETA"],
         "box_loss": head["BBOX_REG_LOSS_TYPE"],
         "box_loss_weight": head["BBOX_REG_LOSS_WEIGHT"],
@@ -189,19 +185,18 @@ def _box_head(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _res5_head(model: Mapping[str, Any]) -> dict[str, Any]:
-    shared = ("pooler_resolution", "sampling_ratio", "class_agnostic", "box_weights", "smooth_l1_beta")
-    return {"type": "res5", **{key: value for key, value in _box_head(model).items() if key in shared}}
+    # Without the layers between pooling and predictions, which are res5's.
+    settings = {key: value for key, value in _box_head(model).items() if key in config_of.Res5Head.model_fields}
+    return {**settings, "type": "res5"}
 
 
 def _mask_head(model: Mapping[str, Any]) -> dict[str, Any]:
     head = model["ROI_MASK_HEAD"]
-    _expect_aligned("ROI_MASK_HEAD", head)
-    pooler = {"pooler_resolution": head["POOLER_RESOLUTION"], "sampling_ratio": head["POOLER_SAMPLING_RATIO"]}
     return {
         # With res5 as the box head nothing is pooled for masks alone.
-        **({} if model["ROI_HEADS"]["NAME"] == "Res5ROIHeads" else pooler),
+        **({} if model["ROI_HEADS"]["NAME"] == "Res5ROIHeads" else pooler("ROI_MASK_HEAD", head)),
         "num_convs": head["NUM_CONV"],
         "conv_channels": head["CONV_DIM"],
-        "norm": NORMS[head["NORM"]],
+        "norm": norm_of(head["NORM"], "ROI_MASK_HEAD.NORM", HEAD_NORMS),
         "class_agnostic": head["CLS_AGNOSTIC_MASK"],
     }

@@ -136,9 +136,7 @@ def _rcnn(state: Mapping[str, Tensor]) -> Settings:
             },
             "ROI_HEADS": {"IN_FEATURES": _LEVELS[:4]},
         }
-    convs = _count(state, r"proposal_generator\.rpn_head\.conv\.conv(\d+)\.weight")
-    if convs:
-        settings = merged(settings, {"RPN": {"CONV_DIMS": [-1] * convs}})
+    settings = merged(settings, {"RPN": {"CONV_DIMS": _rpn_widths(state)}})
     if not any(name.startswith("roi_heads.") for name in state):
         return merged(settings, {"META_ARCHITECTURE": "ProposalNetwork", "RPN": {"POST_NMS_TOPK_TEST": 2000}})
     settings = merged(settings, _box_head(state))
@@ -151,6 +149,14 @@ def _rcnn(state: Mapping[str, Tensor]) -> Settings:
     return settings
 
 
+def _rpn_widths(state: Mapping[str, Tensor]) -> list[int]:
+    """Of its convolutions; -1 where it is the width before."""
+    head = "proposal_generator.rpn_head.conv"
+    several = _count(state, rf"{re.escape(head)}\.conv(\d+)\.weight")
+    weights = [state[f"{head}.conv{n}.weight"] for n in range(several)] or [state[f"{head}.weight"]]
+    return [-1 if weight.shape[0] == weight.shape[1] else weight.shape[0] for weight in weights]
+
+
 def _box_head(state: Mapping[str, Tensor]) -> Settings:
     if "roi_heads.res5.0.conv1.weight" in state:
         scores = state["roi_heads.box_predictor.cls_score.weight"]
@@ -161,6 +167,9 @@ def _box_head(state: Mapping[str, Tensor]) -> Settings:
     scores, boxes = state[f"{predictor}.cls_score.weight"], state[f"{predictor}.bbox_pred.weight"]
     num_fcs = _count(state, rf"{re.escape(head)}\.fc(\d+)\.weight")
     num_convs = _count(state, rf"{re.escape(head)}\.conv(\d+)\.weight")
+    stages = _count(state, r"roi_heads\.box_predictor\.(\d+)\.")
+    if cascade and stages != len(DEFAULTS["MODEL"]["ROI_BOX_CASCADE_HEAD"]["IOUS"]):
+        raise ValueError(f"a cascade of {stages} stages: published ones have three; give --config")
     return {
         **({"RPN": {"POST_NMS_TOPK_TRAIN": 2000}} if cascade else {}),
         "ROI_HEADS": {
@@ -229,6 +238,9 @@ def _retinanet(state: Mapping[str, Tensor]) -> Settings:
     boxes, scores = state["head.bbox_pred.weight"].shape[0], state["head.cls_score.weight"].shape[0]
     if boxes != 4 * 9:
         raise ValueError(f"{boxes // 4} anchors a place are not those of published RetinaNets; give --config")
+    # Norms stand between the convolutions, and are no matrices.
+    tower = [weight for name, weight in state.items() if re.match(r"head\.cls_subnet\.\d+\.weight", name)]
+    convs = [weight for weight in tower if weight.dim() == 4]
     sizes = [[base * 2 ** (step / 3) for step in range(3)] for base in (32, 64, 128, 256, 512)]
     return {
         "META_ARCHITECTURE": "RetinaNet",
@@ -236,7 +248,8 @@ def _retinanet(state: Mapping[str, Tensor]) -> Settings:
         "ANCHOR_GENERATOR": {"SIZES": sizes},
         "RETINANET": {
             "NUM_CLASSES": scores // 9,
-            "NUM_CONVS": _count(state, r"head\.cls_subnet\.(\d+)\.weight"),
+            "NUM_CONVS": len(convs),
+            "NORM": "" if len(convs) == len(tower) else "GN",
             "SMOOTH_L1_LOSS_BETA": 0.0,
         },
     }

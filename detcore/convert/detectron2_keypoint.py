@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from detcore.convert.detectron2_pooling import pooler
 from detcore.convert.names import Rule
 
 KEYPOINT_HEAD_RULES = [
@@ -12,12 +13,15 @@ KEYPOINT_HEAD_RULES = [
 
 
 def keypoint_head(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Our section's values for the MODEL node of a Detectron2 configuration."""
+    """Our section's values for the MODEL node of a Detectron2 configuration.
+
+    Raises:
+        ValueError: for a kind of pooling that has no counterpart here.
+    """
     head = model["ROI_KEYPOINT_HEAD"]
     return {
         "num_keypoints": head["NUM_KEYPOINTS"],
-        "pooler_resolution": head["POOLER_RESOLUTION"],
-        "sampling_ratio": head["POOLER_SAMPLING_RATIO"],
+        **pooler("ROI_KEYPOINT_HEAD", head),
         "conv_channels": tuple(head["CONV_DIMS"]),
         "normalizer": "visible" if head["NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS"] else "static",
         "loss_weight": head["LOSS_WEIGHT"],

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from detcore.convert.detectron2_yaml import read_yaml
 
 Settings = dict[str, Any]
 
@@ -171,24 +171,46 @@ def read_settings(file: Path) -> Settings:
     Raises:
         ValueError: the file, or one that it is based on, is absent or no configuration.
     """
-    return merged(DEFAULTS, _read_yaml(file, ()))
+    stated = _with_base(file, ())
+    return merged(DEFAULTS, _of_their_kinds(DEFAULTS, stated, str(file)))
 
 
-def _read_yaml(file: Path, above: tuple[Path, ...]) -> Settings:
+def _of_their_kinds(defaults: Settings, stated: Settings, source: str, above: str = "") -> Settings:
+    """`stated`, each value of the kind that its default is of; one that is left blank is an empty text."""
+    checked = dict(stated)
+    for key, default in defaults.items():
+        if key not in stated:
+            continue
+        value, path = stated[key], above + key
+        if isinstance(default, str) and value is None:
+            checked[key] = ""
+        elif isinstance(default, Mapping) and isinstance(value, Mapping):
+            checked[key] = _of_their_kinds(dict(default), dict(value), source, f"{path}.")
+        elif not isinstance(value, _KINDS[type(default)][0]):
+            raise ValueError(f"{source}: {path} is {value!r}, not {_KINDS[type(default)][1]}")
+    return checked
+
+
+_KINDS: dict[type, tuple[Any, str]] = {
+    dict: (Mapping, "a node of keys"),
+    list: ((list, tuple), "a list"),
+    str: (str, "a text"),
+    bool: ((bool, int), "True or False"),
+    int: ((int, float), "a number"),
+    float: ((int, float), "a number"),
+}
+
+
+def _with_base(file: Path, above: tuple[Path, ...]) -> Settings:
     file = file.resolve()
     if not file.is_file():
         based = f", which {above[-1]} is based on" if above else ""
         raise ValueError(f"there is no file {file}{based}")
     if file in above:
         raise ValueError(f"{file} is based on itself")
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no plain YAML: {' '.join(str(error).split())[:150]}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is no configuration: it holds no keys")
+    content = read_yaml(file)
     base = content.pop("_BASE_", None)
-    return merged(_read_yaml(file.parent / base, (*above, file)), content) if base else content
+    return merged(_with_base(file.parent / str(base), (*above, file)), content) if base else content
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:

@@ -3,14 +3,13 @@
 import importlib
 import pickle
 import re
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,8 +20,9 @@ _ARRAYS = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "Counter"): Counter,
+    ("collections", "Counter"): dict,
 }
+"""Types whose attributes a pickle cannot set; it could those of Counter, for all who use it."""
 _ARRAY_FUNCTIONS = ("_reconstruct", "scalar")
 """Of numpy's multiarray module, whose name differs between its versions."""
 
@@ -60,16 +60,24 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"there is no file {file}")
     try:
         content = _read(file)
-    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{file} is no readable checkpoint: {' '.join(str(error).split())[:200]}") from error
+    except Exception as error:  # a damaged pickle may raise any, its documentation says
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{file} is no readable checkpoint: {said or 'it is empty'} ({type(error).__name__})"
+        ) from error
     for name in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
     if not isinstance(content, Mapping):
         raise ValueError(f"{file} holds a {type(content).__name__}, not tensors by name")
-    tensors = {str(name).removeprefix("module."): _tensor(value) for name, value in content.items()}
-    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    kept: dict[str, Tensor] = {}
+    for key, value in content.items():
+        name, tensor = str(key).removeprefix("module."), _tensor(value)
+        if name in kept:
+            raise ValueError(f"{file} has {name} twice, once as module.{name}")
+        if tensor is not None:
+            kept[name] = _plain(tensor, f"{file}: {name}")
     if not kept:
         raise ValueError(f"{file} holds no tensors; its keys begin {list(content)[:5]}")
     return kept
@@ -86,9 +94,17 @@ def _read(file: Path) -> Any:
         return _ArrayUnpickler(opened, encoding="latin1").load()
 
 
+def _plain(tensor: Tensor, where: str) -> Tensor:
+    """ValueError for a tensor that is not simply its numbers."""
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+        kind = "without values" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}"
+        raise ValueError(f"{where} is {kind}: weights are dense and real")
+    return tensor
+
+
 def _tensor(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
         return torch.from_numpy(np.ascontiguousarray(value))
     return None

@@ -1,6 +1,7 @@
 """Raw formats to shards to batches."""
 
 from detcore.data.annotations import Objects
+from detcore.data.checking import CheckReport, check
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.loader import Loader, build_loader
 from detcore.data.own_samples import write_split
@@ -10,6 +11,7 @@ from detcore.data.shards import ShardedSplit
 from detcore.data.sources import obtain
 
 __all__ = [
+    "CheckReport",
     "KeypointLayout",
     "Loader",
     "Objects",
@@ -17,6 +19,7 @@ __all__ = [
     "SampleTransform",
     "ShardedSplit",
     "build_loader",
+    "check",
     "obtain",
     "prepare",
     "write_split",

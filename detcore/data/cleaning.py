@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detcore.data.annotations import SCHEMA, rings_array
+from detcore.data.annotations import LATER, SCHEMA, rings_array
 from detcore.data.formats import RawSplit
 from detcore.data.outlines import decode_mask, decode_runs, trace_outline
 
@@ -40,7 +40,7 @@ def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
             whose own are not, or whose centre lies outside its image.
 
     Raises:
-        ValueError: a run-length mask that is broken or of another size than its image.
+        ValueError: a run-length mask, also of a crowd region, that is broken or of another size than its image.
     """
     split = replace(split, objects=_with_outlines(split))
     objects = split.objects
@@ -50,8 +50,8 @@ def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
     with np.errstate(invalid="ignore"):  # what is not finite is dropped below
         clipped_w = np.minimum(x + w, width) - np.maximum(x, 0)
         clipped_h = np.minimum(y + h, height) - np.maximum(y, 0)
-    finite = np.isfinite(x + y + w + h + objects["area"].to_numpy()) & _finite_rings(objects)
-    inside = (clipped_w > min_box_size) & (clipped_h > min_box_size)
+        finite = np.isfinite(x + y + w + h + objects["area"].to_numpy()) & _finite_lists(objects)
+        inside = (clipped_w > min_box_size) & (clipped_h > min_box_size) & _outlines_reach(objects, width, height)
     if rotated := objects["bbox_rotated"].null_count == 0 and objects.num_rows > 0:
         # Boxes that reach past the image stay as they are, if only their centre is in it.
         centre_x, centre_y, w, h, _ = objects["bbox_rotated"].flatten().to_numpy().reshape(-1, 5).T
@@ -68,7 +68,9 @@ def clean(split: RawSplit, *, min_box_size: float) -> Cleaned:
     for reason, wrong in reasons.items():
         dropped[reason] = _names(split, np.flatnonzero(left & wrong))
         left &= ~wrong
-    beyond = left & ((w - clipped_w > min_box_size) | (h - clipped_h > min_box_size)) & (not rotated)
+    with np.errstate(invalid="ignore"):
+        past_the_image = (w - clipped_w > min_box_size) | (h - clipped_h > min_box_size)
+    beyond = left & past_the_image & (not rotated)
     kept = replace(split, objects=objects.filter(pa.array(left)))
     return Cleaned(split=kept, dropped=dropped, clipped=_names(split, np.flatnonzero(beyond)))
 
@@ -91,22 +93,42 @@ def _outlines(objects: pa.RecordBatch) -> tuple[NDArray[np.bool_], NDArray[np.bo
     return masked, np.diff(count) > 0
 
 
-def _finite_rings(objects: pa.RecordBatch) -> NDArray[np.bool_]:
+def _finite_lists(objects: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Which objects have nothing but numbers in rings, keypoints and rotated box."""
     polygons = objects["polygons"]
-    broken = np.concatenate([[0], np.cumsum(~np.isfinite(polygons.values.values.to_numpy()))])
-    starts = polygons.values.offsets.to_numpy()[polygons.offsets.to_numpy()]
-    finite: NDArray[np.bool_] = np.diff(broken[starts]) == 0
+    finite = np.ones(objects.num_rows, np.bool_)
+    for values, starts in (
+        (polygons.values.values, polygons.values.offsets.to_numpy()[polygons.offsets.to_numpy()]),
+        *((objects[name].values, objects[name].offsets.to_numpy()) for name in LATER),
+    ):
+        broken = np.concatenate([[0], np.cumsum(~np.isfinite(values.to_numpy()))])
+        finite &= np.diff(broken[starts]) == 0
     return finite
+
+
+def _outlines_reach(objects: pa.RecordBatch, width: NDArray[np.int32], height: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which objects have no rings, or rings whose extent overlaps their image."""
+    polygons = objects["polygons"]
+    starts = polygons.values.offsets.to_numpy()[polygons.offsets.to_numpy()]
+    reaches = np.ones(objects.num_rows, np.bool_)
+    outlined = np.flatnonzero(np.diff(starts) > 0)
+    if len(outlined):
+        for axis, side in enumerate((width, height)):
+            values = polygons.values.values.to_numpy()[axis::2]
+            low, high = (bound.reduceat(values, starts[outlined] // 2) for bound in (np.minimum, np.maximum))
+            reaches[outlined] &= ~((high <= 0) | (low >= side[outlined]))
+    return reaches
 
 
 def _with_outlines(split: RawSplit) -> pa.RecordBatch:
     """The objects, with rings traced around the run-length masks of those that are no crowd regions."""
     objects = split.objects
     valid = [objects[name].is_valid().to_numpy(zero_copy_only=False) for name in ("rle_counts", "rle_runs")]
-    rows = np.flatnonzero((valid[0] | valid[1]) & ~objects["crowd"].to_numpy(zero_copy_only=False))
-    if not len(rows):
+    crowd = objects["crowd"].to_numpy(zero_copy_only=False)
+    traced = {int(row): _traced(split, int(row), crowd=crowd[row]) for row in np.flatnonzero(valid[0] | valid[1])}
+    traced = {row: rings for row, rings in traced.items() if not crowd[row]}
+    if not traced:
         return objects
-    traced = {int(row): _traced(split, int(row)) for row in rows}
     polygons = objects["polygons"]
     values, starts, object_starts = (
         polygons.values.values.to_numpy(),
@@ -131,7 +153,8 @@ def _with_outlines(split: RawSplit) -> pa.RecordBatch:
     return objects.set_column(SCHEMA.get_field_index("polygons"), SCHEMA.field("polygons"), column)
 
 
-def _traced(split: RawSplit, row: int) -> list[NDArray[np.float64]]:
+def _traced(split: RawSplit, row: int, *, crowd: bool) -> list[NDArray[np.float64]]:
+    """The rings around a mask; around none of a crowd region, but its mask is checked all the same."""
     objects = split.objects
     counts = objects["rle_counts"][row].as_py()
     image = split.images.slice(objects["sample"][row].as_py(), 1)
@@ -140,7 +163,8 @@ def _traced(split: RawSplit, row: int) -> list[NDArray[np.float64]]:
         if objects["rle_size"][row].as_py() != size:
             raise ValueError(f"mask of size {objects['rle_size'][row].as_py()} on an image of {size}")
         runs = np.array(objects["rle_runs"][row].as_py(), np.int64) if counts is None else decode_runs(counts)
-        return trace_outline(decode_mask(runs, height=size[0], width=size[1]))
+        mask = decode_mask(runs, height=size[0], width=size[1])
+        return [] if crowd else trace_outline(mask)
     except ValueError as error:
         name, annotation_id = _names(split, np.array([row]))[0]
         raise ValueError(f"{split.source}: annotation {annotation_id} of {name}: {error}") from error

@@ -1,6 +1,7 @@
 """Maps of labels, one PNG an image: semantic classes, or the segments of a panoptic annotation."""
 
 import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -8,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 UNLABELLED = 255
 """In a semantic map: the pixel does not count."""
@@ -39,14 +40,12 @@ class LabelMaps:
 
     Attributes:
         files: the PNG of each image.
-        num_classes: semantic classes.
-        first_id: the id of the first of them in the PNGs; panoptic PNGs have no such ids.
+        class_of: (256,) int16, what each number in a semantic PNG stands for: a class, `UNLABELLED`, or nothing, -1.
         segments: rows of `SEGMENT_SCHEMA`, sorted by sample, where the PNGs are panoptic; None where they are semantic.
     """
 
     files: tuple[Path, ...]
-    num_classes: int
-    first_id: int = 0
+    class_of: NDArray[np.int16] | None = None
     segments: pa.RecordBatch | None = None
 
     def take(self, rows: NDArray[np.int64]) -> Self:
@@ -71,8 +70,8 @@ class LabelMaps:
             ValueError: the PNG is missing, broken, of another size or kind, or holds a number that stands for nothing.
         """
         path = self.files[row]
-        if not path.is_file():
-            raise ValueError(f"{path.name} is not in {path.parent}")
+        if not os.path.isfile(path):
+            raise ValueError(f"{path.name[:200]} is not in {path.parent}")
         data = path.read_bytes()
         pixels = decode_map(data)
         if pixels.shape[:2] != size:
@@ -92,13 +91,27 @@ class LabelMaps:
     def _classes(self, pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
         if pixels.ndim != 2:
             raise ValueError(f"{name} is no image of class ids: it has {pixels.shape[2]} channels")
-        # In uint8, 0 less a first id of 1 is 255: not labelled.
-        classes = np.where(pixels == UNLABELLED, UNLABELLED, pixels - np.uint8(self.first_id)).astype(np.uint8)
-        wrong = (classes >= self.num_classes) & (classes != UNLABELLED)
-        if wrong.any():
-            last = self.num_classes - 1 + self.first_id
-            raise ValueError(f"{name} holds {pixels[wrong][0]}, the ids are {self.first_id}..{last} and {UNLABELLED}")
-        return classes
+        assert self.class_of is not None  # semantic maps have it
+        classes = self.class_of[pixels]
+        if (classes < 0).any():
+            allowed = _spans(np.flatnonzero(self.class_of >= 0).tolist())
+            raise ValueError(f"{name} holds {pixels[classes < 0][0]}, the ids are {allowed}")
+        return classes.astype(np.uint8)
+
+
+def numbered_classes(num_classes: int, first_id: int) -> NDArray[np.int16]:
+    """`LabelMaps.class_of` for ids that count the classes; 255 is not labelled, nor is what is below the first."""
+    class_of = np.full(256, -1, np.int16)
+    class_of[first_id : first_id + num_classes] = np.arange(min(num_classes, 256 - first_id))
+    class_of[:first_id] = class_of[UNLABELLED] = UNLABELLED
+    return class_of
+
+
+def _spans(numbers: list[int]) -> str:
+    """Rising numbers as people write them: 0..18 and 255."""
+    first = [number for number in numbers if number - 1 not in numbers]
+    last = [number for number in numbers if number + 1 not in numbers]
+    return " and ".join(f"{a}..{b}" if a < b else f"{a}" for a, b in zip(first, last, strict=True))
 
 
 def decode_map(data: bytes) -> NDArray[np.uint8]:
@@ -110,6 +123,8 @@ def decode_map(data: bytes) -> NDArray[np.uint8]:
     try:
         image = Image.open(io.BytesIO(data))
         pixels = np.array(image)
+    except UnidentifiedImageError as error:
+        raise ValueError("unreadable map: of no known format") from error
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ValueError(f"unreadable map: {error or type(error).__name__}") from error
     if image.mode not in ("L", "P", "RGB"):

@@ -4,8 +4,6 @@ The order of batches and every byte in them follow from split, seed and position
 """
 
 import math
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,9 +22,10 @@ from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
 from detcore.data.row_reading import RowReader
 from detcore.data.sample import SampleTransform
-from detcore.data.sampler import Sampler
+from detcore.data.sampler import EpochPlan, Sampler
 from detcore.data.sampling import sampling_factors
 from detcore.data.shards import ShardedSplit
+from detcore.data.threads import own_cores, start_threads
 from detcore.structures.batch import Batch
 
 # Batches in the making beside the one that is waited for.
@@ -122,14 +121,9 @@ def build_loader(
         renderer=renderer,
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
-        num_threads=config.threads or _own_cores(),
+        num_threads=config.threads or own_cores(),
         mixed_batches=mixed_batches,
     )
-
-
-def _own_cores() -> int:
-    """Cores of this process: Ray and torchrun tell a worker its share through OMP_NUM_THREADS, which torch follows."""
-    return min(len(os.sched_getaffinity(0)), torch.get_num_threads())
 
 
 class Loader(Iterator[Batch]):
@@ -199,6 +193,15 @@ class Loader(Iterator[Batch]):
         self.wait_seconds = time.perf_counter() - started
         return batch
 
+    def plan(self, epoch: int) -> EpochPlan:
+        """The global batches of an epoch."""
+        return self._sampler.epoch(epoch)
+
+    def row(self, *, epoch: int, batch: int, row: int) -> Batch:
+        """One row of a global batch of an epoch, as iterating would give it to some rank; moves nothing on."""
+        pending = self._submit(self._threads(), epoch, batch, slice(row, row + 1))
+        return self._renderer.receive(pending.result.result())
+
     def state_dict(self) -> dict[str, int]:
         """Where the next batch stands; what was only fetched ahead does not count."""
         values = (self._sampler.seed, self._sampler.batch_size, self.position, self._epoch, self._batch)
@@ -256,45 +259,27 @@ class Loader(Iterator[Batch]):
 
     def _fill(self) -> None:
         """Gives the threads work until enough batches are in the making."""
+        executor = self._threads()
+        while len(self._pending) <= _PREFETCH and (place := next(self._planned, None)) is not None:
+            self._pending.append(self._submit(executor, *place, self._rows))
+            self._next_step += 1
+
+    def _threads(self) -> ThreadPoolExecutor:
         if self._closed:
             raise RuntimeError("the loader is closed")
         if self._executor is None:
-            self._executor = _start_threads(self._num_threads)
-        while len(self._pending) <= _PREFETCH and (place := next(self._planned, None)) is not None:
-            self._pending.append(self._submit(self._executor, *place))
+            self._executor = start_threads(self._num_threads)
+        return self._executor
 
-    def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
+    def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int, of_batch: slice) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
         read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
-        drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
+        drawn = zip(*(of[batch, of_batch].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
         rows = [
             None if sample < 0 else executor.submit(read, epoch=epoch, sample=sample, choice=choice, repeat=repeat)
             for sample, choice, repeat in drawn
         ]
         # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
         result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)
-        self._next_step += 1
         return _Pending(epoch, batch, batch + 1 == len(plan), result, rows)
-
-
-def _start_threads(number: int) -> ThreadPoolExecutor:
-    """A pool whose threads each run torch's operators on themselves alone: parallelism is over samples and batches.
-
-    torch.set_num_threads sets the calling thread's number, and the default that other threads take over when they first
-    ask: so a thread asks before it sets its own, and the default is put back.
-    """
-    of_caller = torch.get_num_threads()
-    executor = ThreadPoolExecutor(number, thread_name_prefix="detcore-loader")
-    started = threading.Barrier(number + 1)
-
-    def settle() -> None:
-        torch.get_num_threads()
-        torch.set_num_threads(1)
-        started.wait()
-
-    for _ in range(number):
-        executor.submit(settle)
-    started.wait()
-    torch.set_num_threads(of_caller)
-    return executor

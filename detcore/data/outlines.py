@@ -29,6 +29,8 @@ def decode_runs_reference(counts: str) -> NDArray[np.int64]:
     value = shift = 0
     for character in counts:
         bits = ord(character) - 48
+        if shift >= 60:
+            raise ValueError("run-length counts hold a number beyond any image")
         if not 0 <= bits < 64:
             raise ValueError(f"character {character!r} in run-length counts")
         value |= (bits & 0x1F) << shift
@@ -41,6 +43,8 @@ def decode_runs_reference(counts: str) -> NDArray[np.int64]:
         value = shift = 0
     if shift:
         raise ValueError("run-length counts end within a number")
+    if any(abs(run) >= 1 << 62 for run in runs):
+        raise ValueError("run-length counts hold a number beyond any image")
     return np.array(runs, np.int64)
 
 
@@ -50,8 +54,9 @@ def decode_mask(runs: NDArray[np.int64], *, height: int, width: int) -> NDArray[
     Raises:
         ValueError: runs that are negative or do not sum up to the size.
     """
-    if (runs < 0).any() or runs.sum() != height * width:
-        raise ValueError(f"run lengths of {int(runs.sum())} pixels in a mask of {height} x {width}")
+    total = sum(runs.tolist())  # Python's integers do not overflow: hostile runs could sum up to anything
+    if (runs < 0).any() or total != height * width:
+        raise ValueError(f"run lengths of {total} pixels in a mask of {height} x {width}")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
@@ -176,7 +181,8 @@ def _distance_to_segment(
 
 def ring_area(ring: NDArray[np.float64]) -> float:
     """The area that a ring of (k, 2) points encloses, in square pixels."""
-    return abs(_signed_area(ring))
+    with np.errstate(invalid="ignore", over="ignore"):  # rings that are not finite have no area
+        return abs(_signed_area(ring))
 
 
 def _signed_area(ring: NDArray[np.float64]) -> float:

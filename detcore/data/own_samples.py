@@ -98,6 +98,7 @@ def _other_splits(
         ("categories", list(categories), []),
         ("keypoints", None if keypoints is None else keypoints.to_dict(), None),
         ("semantic_classes", list(semantic_classes), []),
+        ("frequencies", [], []),
     ):
         if there.get(what, nothing) != given:
             raise ValueError(f"{folder}: has the {what} {there.get(what, nothing)}, got {given}")

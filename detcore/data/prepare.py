@@ -4,30 +4,26 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from detcore.config import DataConfig
 from detcore.data.annotations import Annotations
-from detcore.data.cleaning import clean
+from detcore.data.checked_split import CheckedSplit, check_split
+from detcore.data.federated import Federated
 from detcore.data.fingerprint import fingerprint
-from detcore.data.formats import RawDataset, RawSplit, read_raw
-from detcore.data.formats.raw import IMAGE_SCHEMA, listing
-from detcore.data.images import StoredImage, read_image, store_image
-from detcore.data.label_maps import LabelMaps, StoredMaps
+from detcore.data.formats import RawDataset, read_raw
+from detcore.data.formats.raw import listing
+from detcore.data.images import StoredImage, store_image
+from detcore.data.label_maps import StoredMaps
 from detcore.data.progress import track
-from detcore.data.raw_checks import refuse_absent_images, refuse_other_sizes, refuse_shared_images
-from detcore.data.report import Report, SplitReport
+from detcore.data.raw_checks import refuse_shared_images, without_absent_images
+from detcore.data.report import Report
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
+from detcore.data.splitting import with_missing_splits
 
 SETTINGS = "settings.sha256"
 """The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
@@ -53,44 +49,55 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     raw_files = fingerprint(root, without=shards)
     raw = read_raw(config, root)
     refuse_shared_images(raw)
-    for split in raw.splits.values():
-        refuse_absent_images(split)
-    raw = _with_missing_splits(raw, config, seed=seed)
+    raw, absent = without_absent_images(raw, skip=config.absent_images == "skip")
+    raw = with_missing_splits(raw, config, seed=seed)
+    settings = f"{_settings(config, seed=seed)}\n{raw_files}\n"
+    return write_raw(raw, config, settings=settings, absent=absent, progress=progress)
+
+
+def write_raw(
+    raw: RawDataset,
+    config: DataConfig,
+    *,
+    settings: str | None = None,
+    absent: Mapping[str, list[str]] | None = None,
+    without_objects: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Checks all images and objects of raw data, then writes them as the folder `config.shards`.
+
+    Args:
+        settings: what `is_prepared` is to compare; None writes nothing for it.
+        absent: images by split that were left out because they are not there, for the report.
+        without_objects: let a split have none at all, as a few images of one may.
+        progress: as in `prepare`.
+
+    Raises:
+        ValueError: one line saying what is wrong with the raw data, and where.
+    """
+    shards = Path(config.shards)
     threads = config.threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         checked = {
-            name: _check_split(split, config, name, pool=pool, categories=raw.categories, progress=progress)
-            for name, split in sorted(raw.splits.items(), key=lambda item: SPLITS.index(item[0]))
+            name: check_split(
+                raw.splits[name],
+                config,
+                name,
+                pool=pool,
+                categories=raw.categories,
+                absent=(absent or {}).get(name, []),
+                progress=progress,
+            )
+            for name in SPLITS
+            if name in raw.splits
         }
+        if not without_objects:
+            _refuse_splits_without_objects(checked)
         temporary = shards.with_name(f"{shards.name}.tmp")
         try:
-            entries = {}
-            for name, ready in checked.items():
-                entries[name] = _write_split(
-                    ready,
-                    temporary / name,
-                    config,
-                    raw.categories,
-                    pool=pool,
-                    what=f"{config.name} {name}",
-                    progress=progress,
-                )
-            description = write_description(
-                temporary,
-                name=config.name,
-                format=config.format,
-                categories=raw.categories,
-                splits=entries,
-                keypoints=raw.keypoints,
-                semantic_classes=raw.semantic_classes,
-            )
-            report = Report(
-                name=config.name,
-                content_hash=description["content_hash"],
-                splits={name: ready.report for name, ready in checked.items()},
-            )
-            (temporary / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-            (temporary / SETTINGS).write_text(f"{_settings(config, seed=seed)}\n{raw_files}\n")
+            report = _write_folder(temporary, checked, raw, config, pool=pool, progress=progress)
+            if settings is not None:
+                (temporary / SETTINGS).write_text(settings)
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -119,9 +126,10 @@ def is_prepared(config: DataConfig, *, seed: int) -> bool:
 def _settings(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
     loading = {"shards", "sampling", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
-    values = config.model_dump(mode="json", exclude=loading)
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
-    values = {key: value for key, value in values.items() if value or key not in ("angles", "ignore", "semantic")}
+    later = {"angles", "ignore", "semantic", "absent_images"}
+    unset = {key for key in later if getattr(config, key) == DataConfig.model_fields[key].default}
+    values = config.model_dump(mode="json", exclude=loading | unset)
     for split in (values["splits"] or {}).values():
         if split["instances"] is None:
             del split["instances"]
@@ -140,102 +148,50 @@ def _refuse_foreign_folder(shards: Path) -> None:
             )
 
 
-def _with_missing_splits(raw: RawDataset, config: DataConfig, *, seed: int) -> RawDataset:
-    """Takes val and test from train where the data has none.
-
-    Images are drawn by the hash of seed and file name, so a set that grows keeps most of them where they were.
-    """
-    if "train" not in raw.splits:
-        raise ValueError(f"{config.root}: no train split, only {listing(sorted(raw.splits))}; set data.splits")
-    train = raw.splits["train"]
-    names = train.images["file_name"].to_pylist()
-    order = sorted(range(len(names)), key=lambda row: hashlib.sha256(f"{seed}/{names[row]}".encode()).digest())
-    splits = dict(raw.splits)
-    for name, fraction in (("val", config.val_fraction), ("test", config.test_fraction)):
-        if name not in raw.splits and fraction > 0:
-            number = max(1, round(fraction * len(names)))
-            splits[name] = train.take(np.array(sorted(order[:number]), np.int64))
-            order = order[number:]
-    splits["train"] = train.take(np.array(sorted(order), np.int64))
-    for name, split in splits.items():
-        if split.images.num_rows == 0:
-            raise ValueError(
-                f"{split.source}: the {name} split has no images; the data's own train has {len(names)}, from which"
-                f" data.val_fraction = {config.val_fraction:g} and data.test_fraction = {config.test_fraction:g} draw"
-                " the splits that are missing"
-            )
-    return replace(raw, splits=splits)
+def _refuse_splits_without_objects(checked: Mapping[str, CheckedSplit]) -> None:
+    for name, ready in checked.items():
+        if ready.split.objects.num_rows == 0 and ready.split.maps is None:
+            hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
+            raise ValueError(f"{ready.split.source}: the {name} split has no objects{hint}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    """A split ready to be written: its images in order, with what each one's bytes need."""
-
-    split: RawSplit
-    declared: list[tuple[int, int]]
-    kept: NDArray[np.bool_]
-    report: SplitReport
-
-
-def _check_split(
-    split: RawSplit,
+def _write_folder(
+    folder: Path,
+    checked: Mapping[str, CheckedSplit],
+    raw: RawDataset,
     config: DataConfig,
-    name: str,
     *,
     pool: ThreadPoolExecutor,
-    categories: tuple[str, ...],
     progress: bool,
-) -> _Checked:
-    """Decodes every image once, then cleans the objects of those that can be read."""
-    files = split.images["file_name"].to_pylist()
-    declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
-    paths = [split.folder / file for file in files]
-    checks = pool.map(partial(_check_image, maps=split.maps), paths, declared, range(len(files)))
-    sizes, kept, skipped = [], [], {}
-    readable = []
-    for row, check in enumerate(
-        track(checks, f"{config.name} {name}: checking images", total=len(files), shown=progress)
-    ):
-        if isinstance(check, str):
-            skipped[files[row]] = check
-        else:
-            readable.append(row)
-            sizes.append(check[:2])
-            kept.append(check[2])
-    if len(skipped) > config.max_corrupt_fraction * len(files):
-        raise ValueError(
-            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
-            f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
+) -> Report:
+    """Writes all splits, what describes them, and the report."""
+    entries = {}
+    for name, ready in checked.items():
+        what = f"{config.name} {name}"
+        entries[name] = _write_split(
+            ready, folder / name, config, raw.categories, pool=pool, what=what, progress=progress
         )
-    refuse_other_sizes(split, readable, declared, sizes)
-    split = split.take(np.array(readable, np.int64))
-    columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
-    split = replace(split, images=pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA))
-    cleaned = clean(split, min_box_size=config.min_box_size)
-    if cleaned.split.objects.num_rows == 0 and split.maps is None:
-        hint = "" if name == "train" else f"; if it was drawn from train, raise data.{name}_fraction or set it to 0"
-        raise ValueError(f"{split.source}: the {name} split has no objects{hint}")
-    report = SplitReport.of(cleaned, categories=categories, skipped=skipped, converted=kept.count(False))
-    return _Checked(
-        split=cleaned.split, declared=[declared[row] for row in readable], kept=np.array(kept), report=report
+    description = write_description(
+        folder,
+        name=config.name,
+        format=config.format,
+        categories=raw.categories,
+        splits=entries,
+        keypoints=raw.keypoints,
+        semantic_classes=raw.semantic_classes,
+        frequencies=raw.frequencies,
     )
-
-
-def _check_image(
-    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None
-) -> tuple[int, int, bool] | str:
-    """Height, width and whether the file's bytes may stay; or why it or its map cannot be read."""
-    try:
-        image, kept = read_image(path.read_bytes(), declared=declared)
-        if maps is not None:
-            maps.read(row, (image.height, image.width))
-    except ValueError as error:
-        return str(error)
-    return image.height, image.width, kept
+    report = Report(
+        name=config.name,
+        content_hash=description["content_hash"],
+        splits={name: ready.report for name, ready in checked.items()},
+    )
+    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    return report
 
 
 def _write_split(
-    checked: _Checked,
+    checked: CheckedSplit,
     folder: Path,
     config: DataConfig,
     categories: tuple[str, ...],
@@ -249,6 +205,7 @@ def _write_split(
     image_ids, files = split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist()
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
+    federated = None if split.federated is None else Federated.of(split.federated)
     stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
         for row, (image, maps) in enumerate(stored):
@@ -259,12 +216,13 @@ def _write_split(
                 annotations=annotations,
                 rows=range(starts[row], starts[row + 1]),
                 maps=maps,
+                federated=federated,
             )
         return writer.finish(split.objects)
 
 
 def _stored(
-    checked: _Checked, files: list[str], pool: ThreadPoolExecutor
+    checked: CheckedSplit, files: list[str], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[StoredImage, StoredMaps | None]]:
     """The images in order, read and converted by threads, a few at a time."""
     maps = checked.split.maps

@@ -1,6 +1,9 @@
 """What is wrong with a raw data set as a whole: an error that names it."""
 
 import os
+from dataclasses import replace
+
+import numpy as np
 
 from detcore.data.formats import RawDataset, RawSplit
 from detcore.data.formats.raw import listing
@@ -17,11 +20,24 @@ def refuse_shared_images(raw: RawDataset) -> None:
                 raise ValueError(f"{path}: the image is both in {other} and in {name}; a split must have its own")
 
 
-def refuse_absent_images(split: RawSplit) -> None:
-    """Raises ValueError where images are listed that are not there."""
-    absent = [name for name in split.images["file_name"].to_pylist() if not (split.folder / name).is_file()]
-    if absent:
-        raise ValueError(f"{split.source}: {len(absent)} images are not in {split.folder}: {listing(absent)}")
+def without_absent_images(raw: RawDataset, *, skip: bool) -> tuple[RawDataset, dict[str, list[str]]]:
+    """The data without the images that are listed but not there, and their names by split.
+
+    Raises:
+        ValueError: there are such images and they are not to be skipped, or none of a split's is there.
+    """
+    splits, absent = {}, {}
+    for name, split in raw.splits.items():
+        files = split.images["file_name"].to_pylist()
+        there = np.array([os.path.isfile(split.folder / file) for file in files], np.bool_)
+        absent[name] = [file for file, found in zip(files, there, strict=True) if not found]
+        if absent[name] and not (skip and there.any()):
+            hint = "" if skip else "; to do without them: data.absent_images=skip"
+            raise ValueError(
+                f"{split.source}: {len(absent[name])} images are not in {split.folder}: {listing(absent[name])}{hint}"
+            )
+        splits[name] = split.take(np.flatnonzero(there)) if absent[name] else split
+    return replace(raw, splits=splits), absent
 
 
 def refuse_other_sizes(

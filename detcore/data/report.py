@@ -22,7 +22,9 @@ class SplitReport:
         objects_by_category: written, by name of the class.
         converted: images stored in another form than the file had (colour space, EXIF orientation, file format).
         skipped: why, by file, of the images that cannot be read.
-        dropped: [file, annotation id] of the objects left out, by reason.
+        absent: the images that are listed but not there.
+        dropped: [file, annotation id] of the objects left out, by reason; of what the format does not number, its place
+            among the image's.
         clipped: [file, annotation id] of the objects whose box is clipped to the image in training.
     """
 
@@ -34,11 +36,20 @@ class SplitReport:
     objects_by_category: dict[str, int]
     converted: int
     skipped: dict[str, str]
+    absent: list[str]
     dropped: dict[str, list[tuple[str, int]]]
     clipped: list[tuple[str, int]]
 
     @classmethod
-    def of(cls, cleaned: Cleaned, *, categories: tuple[str, ...], skipped: dict[str, str], converted: int) -> Self:
+    def of(
+        cls,
+        cleaned: Cleaned,
+        *,
+        categories: tuple[str, ...],
+        skipped: dict[str, str],
+        absent: list[str],
+        converted: int,
+    ) -> Self:
         """The report on a cleaned split."""
         objects = cleaned.split.objects
         crowd = objects["crowd"].to_numpy(zero_copy_only=False)
@@ -54,7 +65,8 @@ class SplitReport:
             objects_by_category=dict(zip(categories, by_class, strict=True)),
             converted=converted,
             skipped=skipped,
-            dropped=cleaned.dropped,
+            absent=absent,
+            dropped=cleaned.dropped | cleaned.split.left_out,
             clipped=cleaned.clipped,
         )
 
@@ -82,13 +94,15 @@ class Report:
                 "images without objects": split.images_without_objects,
                 "images converted": split.converted,
                 "unreadable images skipped": len(split.skipped),
+                "absent images skipped": len(split.absent),
                 **{f"dropped: {reason}": len(dropped) for reason, dropped in split.dropped.items()},
                 "boxes clipped": len(split.clipped),
             }
-        shown = [key for key in next(iter(columns.values())) if any(counts[key] for counts in columns.values())]
+        keys = dict.fromkeys(key for counts in columns.values() for key in counts)
+        shown = [key for key in keys if any(counts.get(key) for counts in columns.values())]
         table = Table("", *columns, title=f"{self.name} ({self.content_hash[:12]})")
         for key in shown:
-            table.add_row(key, *(f"{counts[key]:,}" for counts in columns.values()))
+            table.add_row(key, *(f"{counts.get(key, 0):,}" for counts in columns.values()))
         return table
 
     def print(self) -> None:
@@ -97,6 +111,7 @@ class Report:
         console.print(self.table())
         for name, split in self.splits.items():
             left_out = [f"{file}: {why}" for file, why in split.skipped.items()]
+            left_out += [f"{file}: is not there" for file in split.absent]
             left_out += [
                 f"{file}: annotation {annotation_id}: {reason}"
                 for reason, dropped in split.dropped.items()

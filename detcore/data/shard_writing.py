@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import Annotations
+from detcore.data.federated import Federated
 from detcore.data.images import StoredImage
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import SEGMENT_SCHEMA, StoredMaps
@@ -49,8 +50,9 @@ class SplitWriter:
         annotations: Annotations,
         rows: Iterable[int],
         maps: StoredMaps | None = None,
+        federated: Federated | None = None,
     ) -> None:
-        """Appends one image with its objects, the given rows of `annotations`, and its maps."""
+        """Appends one image with its objects, the given rows of `annotations`, its maps and its row of `federated`."""
         index = len(self._index["shard"])
         shard, place = divmod(index, self._samples_per_shard)
         if place == 0:
@@ -64,6 +66,10 @@ class SplitWriter:
             "width": image.width,
             "annotations": [{**record, "category": self._categories[record["category_id"] - 1]} for record in records],
         }
+        looked_for: tuple[list[int] | None, list[int] | None] = (None, None)
+        if federated is not None:
+            description |= federated.record(index)
+            looked_for = (federated.negative(index).tolist(), federated.not_exhaustive(index).tolist())
         if maps is not None and maps.panoptic is not None:
             description["segments"] = maps.segments
         offset = self._append(f"{index:09d}.{image.extension}", image.data)
@@ -77,7 +83,7 @@ class SplitWriter:
                 values = (index, segment["id"], segment["category"], segment["is_thing"], bool(segment["iscrowd"]))
                 for column, value in zip(self._segments.values(), values, strict=True):
                     column.append(value)
-        row = (shard, offset, len(image.data), image.height, image.width, image_id, file_name, *places)
+        row = (shard, offset, len(image.data), image.height, image.width, image_id, file_name, *places, *looked_for)
         for column, value in zip(self._index.values(), row, strict=True):
             column.append(value)
 
@@ -130,6 +136,7 @@ def write_description(
     splits: dict[str, Any],
     keypoints: KeypointLayout | None = None,
     semantic_classes: Sequence[str] = (),
+    frequencies: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes and returns `dataset.json`; the content hash covers all names, splits and every byte of every shard."""
     splits = {split: splits[split] for split in SPLITS if split in splits}
@@ -138,6 +145,8 @@ def write_description(
         kinds["keypoints"] = keypoints.to_dict()
     if semantic_classes:
         kinds["semantic_classes"] = list(semantic_classes)
+    if frequencies:
+        kinds["frequencies"] = list(frequencies)
     hashes = {split: [shard["sha256"] for shard in splits[split]["shards"]] for split in splits}
     content = [list(categories), hashes, *([kinds] if kinds else [])]
     description = {

@@ -25,6 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.data.annotations import Annotations, Objects
+from detcore.data.federated import FEDERATED_FIELDS, Federated
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import decode_map, segment_ids, segment_records, segment_starts
 
@@ -39,9 +40,10 @@ INDEX_SCHEMA = pa.schema(
         ("image_id", pa.int64()),
         ("file_name", pa.large_string()),
         *((f"{kind}_{what}", pa.int64()) for kind in ("semantic", "panoptic") for what in ("offset", "size")),
+        *FEDERATED_FIELDS,
     ]
 )
-"""Shards of an earlier version lack the last four columns."""
+"""Shards of an earlier version lack the last two or six columns."""
 SPLITS = ("train", "val", "test")
 
 
@@ -60,6 +62,8 @@ class ShardedSplit:
         keypoints: what the keypoints of the objects are, or None.
         semantic_classes: names by class of the semantic maps; none where there are no maps.
         has_semantic, has_panoptic: every sample has such a map.
+        federated: which classes were looked for in each image; None where all were.
+        frequencies: 'r', 'c' or 'f' by class, where the source says which are rare, common or frequent (LVIS).
         max_objects, max_vertices, max_rings: the largest numbers in one image, crowd regions included.
         content_hash: SHA-256 of all splits, the same wherever and whenever they were prepared.
     """
@@ -85,6 +89,8 @@ class ShardedSplit:
         self.widths: NDArray[np.int32] = index["width"].to_numpy()
         self.image_ids: NDArray[np.int64] = index["image_id"].to_numpy()
         self._file_names = index["file_name"]
+        self.federated = Federated.of(index)
+        self.frequencies: tuple[str, ...] = tuple(description.get("frequencies", ()))
         self._shard_of = index["shard"].to_numpy()
         self._places = {
             kind: [index[f"{kind}{what}"].to_numpy() for what in ("offset", "size")]
@@ -122,6 +128,12 @@ class ShardedSplit:
 
     def __len__(self) -> int:
         return len(self.heights)
+
+    def spread(self, count: int) -> list[int]:
+        """At most `count` samples, evenly spread over the split: always the same ones."""
+        last = len(self) - 1
+        places: list[int] = np.unique(np.linspace(0, last, min(count, len(self))).round().astype(int)).tolist()
+        return places
 
     def read(self, index: int) -> bytes:
         """The bytes of one image's file.
@@ -177,19 +189,24 @@ class ShardedSplit:
         """The ground truth as COCO's JSON, values exactly as in the source; category_id is the class + 1.
 
         Rotated boxes are `bbox_rotated`, (cx, cy, w, h, angle in degrees, counter-clockwise); `bbox` is then the
-        upright box around.
+        upright box around. Federated data has LVIS's keys besides: neg_category_ids and not_exhaustive_category_ids of
+        an image, frequency of a category.
         """
         sizes = zip(self.image_ids.tolist(), self.file_names, self.heights.tolist(), self.widths.tolist(), strict=True)
         starts = self.annotations.starts.tolist()
         return {
-            "images": [{"id": i, "file_name": name, "height": h, "width": w} for i, name, h, w in sizes],
+            "images": [
+                {"id": i, "file_name": name, "height": h, "width": w, **self._looked_for(row)}
+                for row, (i, name, h, w) in enumerate(sizes)
+            ],
             "annotations": [
                 self.annotations.record(row, image_id=image_id)
                 for image_id, first, last in zip(self.image_ids.tolist(), starts[:-1], starts[1:], strict=True)
                 for row in range(first, last)
             ],
             "categories": [
-                {"id": i, "name": name, **self._keypoint_names()} for i, name in enumerate(self.categories, 1)
+                {"id": i, "name": name, **self._keypoint_names(), **self._frequency(i - 1)}
+                for i, name in enumerate(self.categories, 1)
             ],
         }
 
@@ -199,6 +216,12 @@ class ShardedSplit:
             return {}
         lines = [[a + 1, b + 1] for a, b in self.keypoints.skeleton]
         return {"keypoints": list(self.keypoints.names), "skeleton": lines}
+
+    def _looked_for(self, index: int) -> dict[str, list[int]]:
+        return {} if self.federated is None else self.federated.record(index)
+
+    def _frequency(self, label: int) -> dict[str, str]:
+        return {"frequency": self.frequencies[label]} if self.frequencies else {}
 
     def close(self) -> None:
         """Closes the shards; a later read opens them again."""

@@ -1,29 +1,35 @@
 """Puts the parts of a training together, after checking that they fit."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from detcore.config import Config
-from detcore.config.training import kind_of
+from detcore.config.training import EngineConfig, kind_of
 from detcore.data import SampleTransform, ShardedSplit, build_loader
+from detcore.data.buckets import Shape
+from detcore.engine.captured import CapturedPasses
 from detcore.engine.checkpoint import CheckpointFolder
+from detcore.engine.collective import world_size
 from detcore.engine.ema import ParameterAverage
 from detcore.engine.evaluate import evaluator_of, ground_truth, predictions
 from detcore.engine.fingerprint import fingerprint
 from detcore.engine.history import History
 from detcore.engine.meter import Meter
 from detcore.engine.optim import build_optimizer
+from detcore.engine.passes import Losses, Passes, PlainPasses
 from detcore.engine.precision import Precision
 from detcore.engine.publish import class_names, image_statistics
 from detcore.engine.rng import seed_all
 from detcore.engine.run import Run, say
 from detcore.engine.schedule import lr_factor
-from detcore.engine.step import Losses, Training
+from detcore.engine.step import Training
 from detcore.engine.worker import Worker
 from detcore.evaluation import GroundTruth
 
@@ -57,25 +63,23 @@ def open_run(
         device=device,
         rank=worker.rank,
         world_size=worker.world_size,
-        dtype=precision.dtype,
+        dtype=precision.image_dtype,
         size_divisor=getattr(model, "size_divisor", None),
     )
     eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
     folder = Path(config.run_dir) if worker.rank == 0 else None
+    per_pass, mixed = engine.batch_size // engine.accumulate, engine.steps - config.data.unmixed_last_steps
+    batches = loader(
+        train_split, train=True, batch_size=per_pass, transform=transform, mixed_batches=mixed * engine.accumulate
+    )
     run = Run(
         config=config,
         worker=worker,
         train_split=train_split,
         val_split=val_split,
         truth=truth,
-        training=_training(model, config=config, precision=precision, world_size=worker.world_size),
-        batches=loader(
-            train_split,
-            train=True,
-            batch_size=engine.batch_size // engine.accumulate,
-            transform=transform,
-            mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
-        ),
+        training=_training(model, config=config, precision=precision, shapes=batches.buckets),
+        batches=batches,
         val_batches=loader(val_split, train=False, batch_size=eval_batch_size),
         meter=Meter(
             image_ids=train_split.image_ids,
@@ -91,25 +95,37 @@ def open_run(
     return run
 
 
-def _training(model: nn.Module, *, config: Config, precision: Precision, world_size: int) -> Training:
+def _training(model: nn.Module, *, config: Config, precision: Precision, shapes: Sequence[Shape]) -> Training:
+    engine, decay = config.engine, config.engine.ema_decay
+    return Training(
+        model=model,
+        passes=_passes(model, engine=engine, precision=precision, shapes=shapes),
+        optimizer=build_optimizer(model, optim=config.optim),
+        average=None if decay is None else ParameterAverage(model, decay=decay),
+        precision=precision,
+        lr_factor=partial(lr_factor, total_steps=engine.steps, optim=config.optim),
+        clip_norm=config.optim.clip_norm,
+        accumulate=engine.accumulate,
+    )
+
+
+def _passes(model: nn.Module, *, engine: EngineConfig, precision: Precision, shapes: Sequence[Shape]) -> Passes:
+    """Forward and backward as the engine's settings have them; without a GPU there are no CUDA graphs."""
+    plain = partial(PlainPasses, precision=precision, accumulate=engine.accumulate)
     losses: nn.Module = Losses(model)
-    if world_size > 1:
+    half_exchange = engine.gradient_exchange == "bf16"
+    if engine.cuda_graphs and precision.device.type == "cuda":
+        return CapturedPasses(plain(losses), model, shapes=shapes, half_exchange=half_exchange, say=say)
+    if engine.cuda_graphs:
+        say(f"engine.cuda_graphs: there are none on {precision.device.type}; every operator is launched by itself")
+    if world_size() > 1:
         device_ids = [precision.device] if precision.device.type == "cuda" else None
         losses = DistributedDataParallel(
             losses, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
         )
-    decay = config.engine.ema_decay
-    return Training(
-        model=model,
-        losses=losses,
-        optimizer=build_optimizer(model, optim=config.optim),
-        scaler=precision.gradient_scaler(),
-        average=None if decay is None else ParameterAverage(model, decay=decay),
-        precision=precision,
-        lr_factor=partial(lr_factor, total_steps=config.engine.steps, optim=config.optim),
-        clip_norm=config.optim.clip_norm,
-        accumulate=config.engine.accumulate,
-    )
+        if half_exchange:
+            losses.register_comm_hook(None, bf16_compress_hook)
+    return plain(losses)
 
 
 def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Worker) -> None:

@@ -1,6 +1,6 @@
 """A model's detections on a whole split, over all ranks, against the ground truth."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -47,13 +47,16 @@ def ground_truth(split: ShardedSplit) -> GroundTruth:
     )
 
 
-def evaluator_of(model: nn.Module, truth: GroundTruth, settings: EvaluationConfig) -> Evaluator:
+def evaluator_of(
+    model: nn.Module, truth: GroundTruth, settings: EvaluationConfig, *, keep_maps_of: Collection[int] = ()
+) -> Evaluator:
     """An evaluator of all that the model predicts and the data has. ValueError if that is nothing."""
     return Evaluator(
         truth,
         predicts=predictions(model),
         settings=settings,
         panoptic_limits=getattr(model, "panoptic_limits", PanopticLimits()),
+        keep_maps_of=keep_maps_of,
     )
 
 

@@ -21,8 +21,13 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of parameters and images."""
+        """Of parameters."""
         return torch.float64 if self.name == "fp64" else torch.float32
+
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """Of images: what the first convolution would round them to in any case."""
+        return _AUTOCAST.get(self.name, self.dtype)
 
     def autocast(self) -> AbstractContextManager[object]:
         if self.name not in _AUTOCAST:

@@ -83,11 +83,13 @@ class Run:
             NonFiniteLossError: if a step since the last check was not finite: there is nothing to be evaluated.
         """
         self.meter.check()
+        settings, tracking = self.config.engine.evaluation, self.config.tracking
+        pictured = self.val_split.spread(tracking.num_pictures) if tracking.enabled else ()
         with self.training.averaged():
             return evaluate(
                 self.training.model,
                 self.val_batches,
-                evaluator=evaluator_of(self.training.model, self.truth, self.config.engine.evaluation),
+                evaluator=evaluator_of(self.training.model, self.truth, settings, keep_maps_of=pictured),
                 precision=self.training.precision,
                 losses=self.config.engine.validation_loss,
                 interrupted=interrupted,
@@ -119,7 +121,7 @@ class Run:
             assert checkpoint.average is not None
             training.average.load(checkpoint.average)
         training.optimizer.load_state_dict(tensors["optimizer"])
-        training.scaler.load_state_dict(tensors["scaler"])
+        training.passes.scaler.load_state_dict(tensors["scaler"])
         self.batches.load_state_dict(tensors["loader"])
         if self.worker.rank < len(tensors["generators"]):  # fewer ranks may have saved it
             set_rng_state(tensors["generators"][self.worker.rank])
@@ -150,7 +152,7 @@ class Run:
             average=average,
             tensors={
                 "optimizer": training.optimizer.state_dict(),
-                "scaler": training.scaler.state_dict(),
+                "scaler": training.passes.scaler.state_dict(),
                 "loader": self.batches.state_dict(),
                 "generators": generators,
             },

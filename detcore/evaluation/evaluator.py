@@ -1,6 +1,6 @@
 """Detections in, metrics out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from detcore.config import EvaluationConfig
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.instances import Boxes, InstanceKind, Instances, Keypoints, Masks, Proposals, RotatedBoxes
+from detcore.evaluation.kept_maps import KeptMaps, MapPair, panoptic_pair, semantic_pair
 from detcore.evaluation.metrics import Outcome, PRCurve
 from detcore.evaluation.panoptic import PanopticMaps, predicted_segments
 from detcore.evaluation.results import ImageDetections, Results
@@ -33,12 +34,15 @@ class Evaluation:
         per_class: class name -> metrics; without classes that have no object.
         curves: precision over recall at IoU 0.5 by prefix: box, mask, keypoint, rotated.
         results: all detections as columns, by image id, then falling score; None where the model detects no objects.
+        maps: by image id the true and the predicted panoptic map, or the semantic ones where there are none; of the
+            images alone that the evaluator was told to keep them of.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     curves: dict[str, PRCurve]
     results: Results | None
+    maps: Mapping[int, MapPair]
 
     @cached_property
     def detections(self) -> list[dict[str, Any]]:
@@ -69,6 +73,7 @@ class Evaluator:
         predicts: the kinds of prediction that the model gives. Compared are those that the truth has, too.
         settings: how.
         panoptic_limits: what becomes a segment of a predicted panoptic map.
+        keep_maps_of: samples whose maps are to be looked at afterwards.
 
     Attributes:
         kinds: what is compared.
@@ -84,6 +89,7 @@ class Evaluator:
         predicts: Sequence[str] = ("boxes",),
         settings: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
         panoptic_limits: PanopticLimits = PanopticLimits(),  # noqa: B008
+        keep_maps_of: Collection[int] = (),
     ) -> None:
         lacks = {kind: truth.lacks(kind) for kind in predicts}
         self.kinds = tuple(kind for kind, reason in lacks.items() if reason is None)
@@ -95,19 +101,22 @@ class Evaluator:
         instances = [_instance_kind(kind, truth, settings) for kind in self.kinds if kind in _INSTANCE_KINDS]
         self._instances = Instances(truth, instances) if instances else None
         self._parts: list[Part] = [] if self._instances is None else [self._instances]
+        compared = None
         if "semantic" in self.kinds and truth.semantic is not None:
+            compared = partial(semantic_pair, truth=truth.semantic)
             self._parts.append(
                 SemanticMaps(truth=truth.semantic, classes=truth.semantic_classes, boundary=settings.boundary_iou)
             )
         if "panoptic" in self.kinds and truth.panoptic is not None:
+            combine = partial(predicted_segments, limits=panoptic_limits)
+            compared = partial(panoptic_pair, truth=truth.panoptic, combine=combine)
             self._parts.append(
-                PanopticMaps(
-                    truth=truth.panoptic,
-                    combine=partial(predicted_segments, limits=panoptic_limits),
-                    things=truth.classes,
-                    stuff=truth.semantic_classes,
-                )
+                PanopticMaps(truth=truth.panoptic, combine=combine, things=truth.classes, stuff=truth.semantic_classes)
             )
+        self._maps = None
+        if compared is not None and keep_maps_of:
+            self._maps = KeptMaps(keep_maps_of, compared)
+            self._parts.append(self._maps)
 
     def add(self, batch: Batch, detections: Detections) -> None:
         """Takes a batch's detections over into original image coordinates; objects that vanish there are dropped.
@@ -170,6 +179,7 @@ class Evaluator:
             per_class=per_class,
             curves={prefix: outcome.curve for prefix, outcome in outcomes.items() if outcome.curve is not None},
             results=None if self._instances is None else self._instances.results(),
+            maps={} if self._maps is None else self._maps.by_image,
         )
 
     def _see(self, image_ids: Iterable[int]) -> None:

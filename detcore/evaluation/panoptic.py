@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,16 @@ def count_segments(truth: Segments, predicted: Segments) -> dict[Category, NDArr
     return dict(counts)
 
 
+def true_segments(ids: NDArray[np.integer], segments: Iterable[dict[str, Any]]) -> Segments:
+    """A ground truth's map and its segments; see `PanopticMap`."""
+    segments = tuple(segments)
+    return Segments(
+        ids=ids,
+        categories={segment["id"]: (bool(segment["is_thing"]), segment["category"]) for segment in segments},
+        crowd=frozenset(segment["id"] for segment in segments if segment["iscrowd"]),
+    )
+
+
 def predicted_segments(found: BatchInImages, row: int, limits: PanopticLimits) -> Segments:
     """A row's objects and pixels' classes in one map."""
     ids, segments = panoptic(found.detections, found.batch, row, limits)
@@ -144,12 +155,7 @@ class PanopticMaps:
             image_id, (ids, segments) = found.images[row]["id"], self._truth(found.samples[row])
             if ids.shape != found.sizes[row]:
                 raise ValueError(f"image {image_id}: its panoptic map is {ids.shape}, it is {found.sizes[row]}")
-            truth = Segments(
-                ids=ids,
-                categories={segment["id"]: (bool(segment["is_thing"]), segment["category"]) for segment in segments},
-                crowd=frozenset(segment["id"] for segment in segments if segment["iscrowd"]),
-            )
-            counts = count_segments(truth, self._combine(found, row))
+            counts = count_segments(true_segments(ids, segments), self._combine(found, row))
             categories = tuple(sorted(counts))
             table = np.array([counts[category] for category in categories]).reshape(-1, 4)
             self._by_image[image_id] = PanopticCounts(image_id=image_id, categories=categories, counts=table)

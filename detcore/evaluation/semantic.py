@@ -12,7 +12,7 @@ from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.metrics import Outcome
 from detcore.evaluation.truth import SemanticMap
 
-_UNLABELLED = 255
+UNLABELLED = 255
 _BOUNDARY_SHARE = 0.02
 """How far a boundary reaches inwards, as a share of the image's diagonal: the paper's default."""
 
@@ -57,7 +57,7 @@ class SemanticMaps:
         for row in found.rows:
             predicted = found.semantic(row).long()
             truth = self._true_map(found, row).to(logits.device, non_blocking=True).long()
-            truth = torch.where(truth == _UNLABELLED, count, truth)
+            truth = torch.where(truth == UNLABELLED, count, truth)
             _count(self._counts, truth * count + predicted)
             if self._boundary:
                 self._count_edges(truth, predicted)
@@ -77,7 +77,7 @@ class SemanticMaps:
         image = found.images[row]
         if values.shape != found.sizes[row]:
             raise ValueError(f"image {image['id']}: its semantic map is {values.shape}, it is {found.sizes[row]}")
-        stray = values[(values >= len(self._classes)) & (values != _UNLABELLED)]
+        stray = values[(values >= len(self._classes)) & (values != UNLABELLED)]
         if stray.size:
             raise ValueError(
                 f"image {image['id']}: its semantic map has class {stray.flat[0]}, there are {len(self._classes)}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from pycocotools import mask as coco_mask
 
 from detcore.data import Objects
 from detcore.inference.colours import OPACITY, RGB, class_colour, font_of
@@ -16,6 +17,8 @@ _SMALLEST_CANVAS = 720
 """Smaller images are enlarged until their longer side has so many pixels: captions need room."""
 _LARGEST_PANEL = 1000
 """Longer side of an image in a comparison, which is two images wide."""
+_FARTHEST = 1e5
+"""Pixels; points beyond are moved there: the rasteriser walks every outline step by step."""
 Box = tuple[float, float, float, float]
 
 
@@ -101,7 +104,7 @@ def draw(image: Image.Image | NDArray[np.uint8], drawing: Drawing, *, max_side: 
             _draw_keypoints(pen, drawing.keypoints[index] * (factor, factor, 1.0), drawing.skeleton, colour, line)
     _draw_captions(canvas, drawing, boxes, line)
     if drawing.regions is not None:
-        name_regions(canvas, drawing.regions, factor)
+        name_regions(canvas, drawing.regions)
     return canvas
 
 
@@ -112,7 +115,7 @@ def compare(
     *,
     titles: tuple[str, str] = ("truth", "prediction"),
 ) -> Image.Image:
-    """Truth beside prediction on one picture, each under its title and number of objects."""
+    """Truth beside prediction on one picture, each under its title and, where there are objects, their number."""
     panels = [draw(image, drawing, max_side=_LARGEST_PANEL) for drawing in (truth, prediction)]
     width, height = panels[0].size
     gap = max(4, width // 100)
@@ -122,7 +125,9 @@ def compare(
     pen = ImageDraw.Draw(sheet)
     for column, (panel, title, drawing) in enumerate(zip(panels, titles, (truth, prediction), strict=True)):
         left = column * (width + gap)
-        pen.text((left + gap, band / 2), f"{title}: {len(drawing.captions)}", fill=(20, 20, 20), font=font, anchor="lm")
+        if drawing.captions or drawing.regions is None:
+            title = f"{title}: {len(drawing.captions)}"
+        pen.text((left + gap, band / 2), title, fill=(20, 20, 20), font=font, anchor="lm")
         sheet.paste(panel, (left, band))
     return sheet
 
@@ -186,17 +191,17 @@ def _bitmap(mask: NDArray[np.bool_], factor: float) -> tuple[Image.Image, tuple[
 def _filled(
     rings: Sequence[NDArray[np.float64]], factor: float, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[int, int]] | None:
-    """The union of filled rings, as `_bitmap`."""
+    """The union of filled rings, as `_bitmap`, by the rule that masks for training are drawn by."""
+    rings = [ring for ring in rings if len(ring) >= 3]
     if not rings:
         return None
     points = np.concatenate(rings) * factor
     low = np.clip(np.floor(points.min(axis=0)).astype(int) - 1, 0, size)
     high = np.clip(np.ceil(points.max(axis=0)).astype(int) + 2, low + 1, np.maximum(size, low + 1))
-    bitmap = Image.new("L", tuple((high - low).tolist()))
-    pen = ImageDraw.Draw(bitmap)
-    for ring in rings:
-        pen.polygon([tuple(point) for point in (ring * factor - low).tolist()], fill=255)
-    return bitmap, (int(low[0]), int(low[1]))
+    width, height = (high - low).tolist()
+    moved = [(ring * factor - low).clip(-_FARTHEST, _FARTHEST).reshape(-1) for ring in rings]
+    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
+    return Image.fromarray(255 * drawn), (int(low[0]), int(low[1]))
 
 
 def _draw_captions(canvas: Image.Image, drawing: Drawing, boxes: Sequence[Box], line: int) -> None:
@@ -230,9 +235,9 @@ def _tag_places(box: Box, tag: tuple[int, int], canvas: tuple[int, int]) -> list
     return [(x, y, x + width, y + height) for x, y in inside or [pushed]]
 
 
-def _grown(box: Box, by: float) -> Box:
-    x1, y1, x2, y2 = box
-    # PIL's rectangle includes its last pixel.
+def _grown(box: Box, by: int) -> Box:
+    """Between pixels, as PIL takes it: it cuts fractions off, and counts a rectangle's last pixel in."""
+    x1, y1, x2, y2 = (math.floor(side + 0.5) for side in box)
     return x1 - by, y1 - by, max(x2 + by - 1, x1 - by), max(y2 + by - 1, y1 - by)
 
 

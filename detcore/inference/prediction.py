@@ -1,5 +1,6 @@
 """What a detector saw in one image."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from detcore.inference.draw import Drawing, draw
 from detcore.inference.regions import Regions
 from detcore.inference.sources import ImageSource, read_rgb
 from detcore.ops import PanopticSegment
+
+_SMALLEST_SHARE = 0.005
+"""Of an image's pixels; smaller regions are not told in words."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +97,18 @@ class Prediction:
     def semantic_name(self, label: int) -> str:
         """The name of a class of pixels, or its number where the model has no names for them."""
         return self.semantic_names[label] if self.semantic_names else str(label)
+
+    def in_words(self) -> str:
+        """What was found, most first, and how much of the image is stuff: '2 × cat, 1 × dog; grass 61%, sky 12%'."""
+        counts = Counter(self.class_names).most_common()
+        parts = [", ".join(f"{count} × {name}" for name, count in counts)]
+        regions = self.drawing().regions
+        if regions is not None:
+            numbers, sizes = np.unique(regions.ids, return_counts=True)
+            shares = zip(sizes / regions.ids.size, numbers.tolist(), strict=True)
+            named = [(share, regions.names[number]) for share, number in shares if number and share >= _SMALLEST_SHARE]
+            parts.append(", ".join(f"{name} {share:.0%}" for share, name in sorted(named, reverse=True)))
+        return "; ".join(filter(None, parts)) or "nothing"
 
     def draw(self) -> Image.Image:
         """The image with what was found on it; a small image is enlarged. A file is read again."""

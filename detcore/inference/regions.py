@@ -15,7 +15,7 @@ class Regions:
     """Coloured parts of an image that are no objects.
 
     Attributes:
-        ids: (height, width) int, the region of each pixel; 0 is left as it is.
+        ids: (height, width) int, the region of each pixel; 0 is left as it is. It may be smaller than the image.
         labels: of each region, the class that chooses its colour.
         names: of each region, what is written on it.
     """
@@ -40,12 +40,15 @@ def with_regions(canvas: Image.Image, regions: Regions) -> Image.Image:
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def name_regions(canvas: Image.Image, regions: Regions, factor: float) -> None:
-    """Each region's name at the pixel of it that is nearest to its middle."""
+def name_regions(canvas: Image.Image, regions: Regions) -> None:
+    """Each region's name at the pixel of it that is nearest to its middle, or as near to it as all of it is seen."""
     pen, font = ImageDraw.Draw(canvas), font_of(max(14, round(max(canvas.size) / 60)))
+    height, width = regions.ids.shape
     for number, name in regions.names.items():
         places = np.argwhere(regions.ids == number)
         if len(places):
             row, column = places[np.abs(places - np.median(places, axis=0)).sum(axis=1).argmin()].tolist()
-            place = (factor * (column + 0.5), factor * (row + 0.5))
+            x, y = (column + 0.5) * canvas.width / width, (row + 0.5) * canvas.height / height
+            margin = min((pen.textlength(name, font=font) + font.size) / 2, canvas.width / 2)
+            place = (min(max(x, margin), canvas.width - margin), min(max(y, font.size), canvas.height - font.size))
             pen.text(place, name, fill=(255, 255, 255), font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))

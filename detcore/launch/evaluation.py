@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import nn
 from detcore.config import Config
 from detcore.data import ShardedSplit, build_loader
 from detcore.data.shards import read_description as read_dataset
-from detcore.engine import Precision, evaluate, evaluator_of, ground_truth
+from detcore.engine import Precision, evaluate, evaluator_of, ground_truth, predictions
 from detcore.engine.atomic import write_file
-from detcore.evaluation import Evaluation, PRCurve, save_pr_curve
+from detcore.evaluation import Evaluation, Evaluator, PRCurve, save_pr_curve
 from detcore.inference import Predictor, PublishedModel, load_folder, read_description
 from detcore.inference.views import AugmentedPreprocessing, augmented_batches
 from detcore.launch.training import ensure_shards
@@ -64,7 +64,7 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
         scores = evaluate(
             predictor.model.to(precision.dtype),
             loader,
-            evaluator=evaluator_of(predictor.model, ground_truth(split), config.engine.evaluation),
+            evaluator=_evaluator(config, split, predictor.model),
             precision=precision,
         )
     assert scores is not None and scores.evaluation is not None
@@ -73,6 +73,16 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     if config.tracking.enabled:
         _track(config, folder, scores.metrics)
     return scores.metrics
+
+
+def _evaluator(config: Config, split: ShardedSplit, model: nn.Module) -> Evaluator:
+    """Of all that the model predicts and the split has; it is said what that leaves out."""
+    truth, pictured = ground_truth(split), split.spread(config.tracking.num_pictures)
+    evaluator = evaluator_of(model, truth, config.engine.evaluation, keep_maps_of=pictured)
+    for kind in predictions(model):
+        if kind not in evaluator.kinds:
+            print(f"no figures of {kind} on {split.split}: {truth.lacks(kind)}", flush=True)
+    return evaluator
 
 
 def _batches(
@@ -154,7 +164,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _draw(evaluation: Evaluation, split: ShardedSplit, folder: Path, *, count: int) -> None:
     (folder / "pictures").mkdir(exist_ok=True)
-    for index, picture in enumerate(Pictures(split, count=count).draw(evaluation.results)):
+    for index, picture in enumerate(Pictures(split, count=count).draw(evaluation)):
         picture.save(folder / "pictures" / f"{index:02d}.png")
     image = split.read(0)
     (folder / f"example{'.png' if image.startswith(PNG_SIGNATURE) else '.jpg'}").write_bytes(image)
@@ -178,3 +188,11 @@ def _track(config: Config, folder: Path, metrics: Mapping[str, float]) -> None:
         buffer.flush_buffer(handle.run_dir)
     except Exception:  # MLflow, SQLAlchemy, the artifact store and the network each raise their own
         buffer.warn_undelivered(handle)
+    _remove_empty(Path(config.run_dir, "tracking"))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes the folders in `folder`, and itself, that hold nothing."""
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
+        with suppress(OSError):  # it holds something, or is a file
+            path.rmdir()

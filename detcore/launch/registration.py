@@ -14,6 +14,8 @@ from detcore.tracking import register
 from detcore.tracking.client import tracking_uri, without_password
 
 FILE_NAME = "registered.json"
+_REPORTED = ("_ap", "_ap50", "miou", "pq", "proposal_ar1000")
+"""Ends of the figures that people are told; all are in the file."""
 
 
 def register_published(config: Config) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def report(config: Config) -> str:
     outcome = json.loads(path.read_text())
     name, version = outcome["name"], outcome["version"]
     split = "test" if outcome["test"] else "val"
-    figures = "  ".join(f"{key} {value:.1f}" for key, value in outcome[split].items() if key.endswith(("_ap", "_ap50")))
+    figures = "  ".join(f"{key} {value:.1f}" for key, value in outcome[split].items() if key.endswith(_REPORTED))
     example = next(Path(config.run_dir, EVALUATION_FOLDER).glob("example.*"), "IMAGE.jpg")
     uri = without_password(tracking_uri(config.tracking))
     browser = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"

@@ -12,6 +12,7 @@ from detcore.models.heads.dense_head import DenseHead, DensePredictions
 from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.selection import DetectionLimits
 from detcore.structures.batch import Batch, Detections
+from detcore.structures.boxes import rows_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class DenseDetector(nn.Module):
         predictions, limits, geometry = self.dense(batch.images), self.limits, self.anchors.geometry
         scores, index, labels = self._best_of_each_level(predictions)
         anchors = predictions.anchors[index]
-        boxes = self.decode(anchors, predictions.offsets.take_along_dim(index[..., None], dim=1))
+        boxes = self.decode(anchors, rows_at(predictions.offsets, index))
         usable = (scores > 0) & boxes.isfinite().all(dim=-1) & batch.real[:, None]
         boxes = torch.where(usable[..., None], boxes, 0.0)
         if limits.clip_before_nms:
@@ -107,12 +108,12 @@ class DenseDetector(nn.Module):
             usable = usable & geometry.larger_than(boxes, 0.0)
         keep, count = geometry.nms(boxes, scores, labels, limits.nms_threshold, limits.max_detections, valid=usable)
         # Most published models let boxes meet whole; what is left of them is cut afterwards.
-        boxes = geometry.clip(boxes.take_along_dim(keep[..., None], dim=1), batch.image_sizes)
+        boxes = geometry.clip(rows_at(boxes, keep), batch.image_sizes)
         valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
         valid = valid & geometry.larger_than(boxes, 0.0)
         order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)
         valid, keep = valid.gather(1, order), keep.gather(1, order)
-        boxes = torch.where(valid[..., None], boxes.take_along_dim(order[..., None], dim=1), 0.0).float()
+        boxes = torch.where(valid[..., None], rows_at(boxes, order), 0.0).float()
         return Detections(
             **geometry.detected(boxes, batch.image_sizes),
             scores=torch.where(valid, scores.gather(1, keep), 0.0).float(),

@@ -20,7 +20,7 @@ class MaskRCNNC4(MaskRCNN):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         polygons = required_polygons(batch)
         losses, features, regions = self._proposal_losses(batch)
-        shared = self.box_head.region_features(features, regions.boxes_xyxy, regions.valid)
+        shared = self.box_head.region_features(features, regions.boxes, regions.valid)
         losses |= self.box_head.losses_of(mean_over_places(shared), regions, batch)
         positive = shared[:, : regions.positive.shape[1]].flatten(0, 1)
         return losses | self.mask_head.losses_of(positive, regions, polygons)

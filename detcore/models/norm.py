@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.models.initialization import for_relu, start
+from detcore.ops.conv_act import added, conv2d_act
+from detcore.ops.group_norm import group_norm_act
 
 NORMS = ("none", "frozen_bn", "bn", "gn", "ln")
 
@@ -84,7 +85,8 @@ def make_norm(kind: str, num_channels: int) -> nn.Module | None:
 class ConvNorm(nn.Conv2d):
     """A convolution with padding to keep the size, its norm, and a ReLU. It has a bias only where there is no norm.
 
-    A frozen norm is multiplied into the weights on the fly: it costs no pass over the activations.
+    A frozen norm is multiplied into the weights on the fly: it costs no pass over the activations. Nor do, where
+    `conv2d_act` fuses them, the bias, the ReLU and a residual; `group_norm_act` takes the latter two in as well.
     """
 
     def __init__(
@@ -113,15 +115,40 @@ class ConvNorm(nn.Conv2d):
         self.relu = relu
         start([self], for_relu)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The map, with `residual` (see `conv2d_act`) added before the ReLU."""
         if isinstance(self.norm, FrozenBatchNorm):
             scale, shift = self.norm.scale_and_shift()
-            x = self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), shift)
-        else:
-            x = self._conv_forward(x, self.weight, self.bias)
-            if self.norm is not None:
-                x = self.norm(x)
-        return F.relu(x, inplace=True) if self.relu else x
+            return self.convolved(x, self.weight * scale.view(-1, 1, 1, 1), shift, residual)
+        if self.norm is None:
+            assert self.bias is not None
+            return self.convolved(x, self.weight, self.bias, residual)
+        x = self._conv_forward(x, self.weight, None)
+        if isinstance(self.norm, nn.GroupNorm):
+            return group_norm_act(
+                x,
+                self.norm.weight,
+                self.norm.bias,
+                num_groups=self.norm.num_groups,
+                eps=self.norm.eps,
+                residual=residual,
+                relu=self.relu,
+            )
+        return added(self.norm(x), residual, relu=self.relu)
+
+    def convolved(self, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
+        """By this weight and bias, with what follows."""
+        return conv2d_act(
+            x,
+            weight,
+            bias,
+            stride=self.stride[0],
+            padding=int(self.padding[0]),
+            dilation=self.dilation[0],
+            groups=self.groups,
+            residual=residual,
+            relu=self.relu,
+        )
 
 
 def conv_stack(widths: Sequence[int], *, norm: str) -> nn.Sequential:

@@ -60,7 +60,7 @@ class PointRend(FasterRCNN):
         losses, features, regions = self._first_losses(batch)
         positive = regions.positive
         slots = positive.shape[1]
-        boxes, labels = regions.boxes_xyxy[:, :slots], regions.labels[:, :slots]
+        boxes, labels = regions.boxes[:, :slots], regions.labels[:, :slots]
         if self.train_on_predicted_boxes:
             boxes = self._predicted_boxes(features, regions)
         objects = torch.where(positive, regions.objects, -1)
@@ -78,7 +78,7 @@ class PointRend(FasterRCNN):
     def _predicted_boxes(self, features: list[Tensor], regions: TrainingRegions) -> Tensor:
         """The box head's box for the class of each region that may be positive; its own where that is not finite."""
         slots = regions.positive.shape[1]
-        boxes, labels = regions.boxes_xyxy[:, :slots], regions.labels[:, :slots]
+        boxes, labels = regions.boxes[:, :slots], regions.labels[:, :slots]
         proposals = Proposals(boxes, torch.zeros_like(boxes[..., 0]), regions.positive, torch.zeros_like(labels))
         index = torch.arange(slots, device=boxes.device).expand_as(labels)
         predictions = self.box_head.predict(features, proposals)

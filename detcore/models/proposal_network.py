@@ -34,7 +34,7 @@ class ProposalNetwork(ProposalStage):
         proposals = self.rpn.propose(self.dense(batch.images)[1], batch.image_sizes, self.rpn.test_limits)
         valid = proposals.valid & batch.real[:, None]
         return Detections(
-            boxes_xyxy=torch.where(valid[..., None], proposals.boxes_xyxy, 0.0).float(),
+            boxes_xyxy=torch.where(valid[..., None], proposals.boxes, 0.0).float(),
             scores=torch.where(valid, proposals.logits.sigmoid(), 0.0).float(),
             labels=torch.zeros_like(proposals.anchors),
             valid=valid,

@@ -12,7 +12,7 @@ from detcore.models.faster_rcnn import required_targets
 from detcore.models.heads.dense_head import DensePredictions
 from detcore.ops import ciou_loss, diou_loss, giou_loss
 from detcore.structures.batch import Batch
-from detcore.structures.boxes import at_least_float32
+from detcore.structures.boxes import at_least_float32, rows_at
 
 IOU_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
@@ -69,7 +69,7 @@ class RetinaNet(DenseDetector):
         positive = status == 1
         labels = torch.where(positive, targets.labels.gather(1, matched), self.num_classes)
         divisor = self.divisor(positive.sum().to(boxes.dtype))
-        matched_boxes = boxes.take_along_dim(matched[..., None], dim=1)
+        matched_boxes = rows_at(boxes, matched)
         return {
             "loss_cls": self.class_loss(predictions, labels, status >= 0) / divisor,
             "loss_box_reg": self._box_loss(predictions, matched_boxes, positive) / divisor,

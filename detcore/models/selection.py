@@ -9,6 +9,7 @@ from torch import Tensor
 from detcore.models.box_geometry import UPRIGHT, BoxGeometry
 from detcore.ops import soft_nms_padded
 from detcore.structures.batch import Detections
+from detcore.structures.boxes import rows_at
 
 SoftNMS = Literal["none", "linear", "gaussian"]
 
@@ -73,7 +74,7 @@ def select_detections(
             valid=usable,
         )
     valid = torch.arange(limits.max_detections, device=keep.device) < count[:, None]
-    kept = torch.where(valid[..., None], boxes.take_along_dim(keep[..., None], dim=1), 0.0).float()
+    kept = torch.where(valid[..., None], rows_at(boxes, keep), 0.0).float()
     detections = Detections(
         **geometry.detected(kept, image_sizes),
         scores=torch.where(valid, kept_scores, 0.0).float(),

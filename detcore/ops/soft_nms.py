@@ -52,27 +52,29 @@ def soft_nms_padded(
             f"max_keep {max_keep} not negative"
         )
     boxes, left = at_least_float32(boxes_xyxy.detach()), at_least_float32(scores.detach())
-    left = torch.where(left > min_score, left, -torch.inf)
-    if valid is not None:
-        left = torch.where(valid, left, -torch.inf)
-    batch, num_boxes = left.shape
-    keep = torch.zeros((batch, max_keep), dtype=torch.int64, device=left.device)
-    kept_scores = left.new_zeros((batch, max_keep))
-    count = keep.new_zeros(batch)
-    for slot in range(min(max_keep, num_boxes)):
+    usable = left > min_score if valid is None else valid & (left > min_score)
+    left = torch.where(usable, left, -torch.inf)
+    kept_scores = left.new_zeros((len(left), max_keep))
+    keep = torch.zeros_like(kept_scores, dtype=torch.int64)
+    count = keep.new_zeros(len(left))
+    for slot in range(min(max_keep, left.shape[1])):
         best = left.argmax(dim=1, keepdim=True)
         score = left.gather(1, best)
         found = score > -torch.inf
         keep[:, slot] = torch.where(found, best, 0)[:, 0]
         kept_scores[:, slot] = torch.where(found, score, 0.0)[:, 0]
         count += found[:, 0]
-        overlap = iou(boxes.gather(1, best[..., None].expand(-1, -1, 4)), boxes)[:, 0]
-        overlap = torch.where(overlap > 0, overlap, 0.0)
-        if groups is not None:
-            overlap = torch.where(groups == groups.gather(1, best), overlap, 0.0)
-        if method == "linear":
-            left = left * torch.where(overlap > iou_threshold, 1 - overlap, 1.0)
-        else:
-            left = left * (-overlap.square() / sigma).exp()
+        overlap = _overlap_with(best, boxes, groups)
+        linear = torch.where(overlap > iou_threshold, 1 - overlap, 1.0)
+        left = left * (linear if method == "linear" else (-overlap.square() / sigma).exp())
         left = torch.where(left > min_score, left, -torch.inf).scatter(1, best, -torch.inf)
     return keep, kept_scores, count
+
+
+def _overlap_with(best: Tensor, boxes_xyxy: Tensor, groups: Tensor | None) -> Tensor:
+    """(B, 1) indices of boxes -> (B, N) IoU of all boxes with them; 0 in other groups and where it is not finite."""
+    overlap = iou(boxes_xyxy.gather(1, best[..., None].expand(-1, -1, 4)), boxes_xyxy)[:, 0]
+    counts = overlap > 0
+    if groups is not None:
+        counts = counts & (groups == groups.gather(1, best))
+    return torch.where(counts, overlap, 0.0)

@@ -24,6 +24,12 @@ class TensorStruct:
 
         return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order of the fields."""
+        found: list[Tensor] = []
+        self.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+        return found
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 

@@ -15,6 +15,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def rows_at(values: Tensor, index: Tensor) -> Tensor:
+    """(B, N, C) and (B, K) int64 -> (B, K, C): rows of each image. `Tensor.take_along_dim` would fix N in a graph."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
 def area(boxes_xyxy: Tensor) -> Tensor:
     """(..., 4) -> (...,): width times height; boxes turned inside out count as empty."""
     width, height = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0.0).unbind(-1)

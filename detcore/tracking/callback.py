@@ -15,7 +15,7 @@ from detcore.data import ShardedSplit
 from detcore.tracking.client import one_line
 from detcore.tracking.handle import RunHandle
 from detcore.tracking.outbox import Outbox
-from detcore.tracking.pictures import Pictures, Results
+from detcore.tracking.pictures import Pictured, Pictures
 from detcore.tracking.published import example_image
 from detcore.tracking.runs import settle
 from detcore.tracking.system import SystemSampler
@@ -42,14 +42,11 @@ class Start(Protocol):
     def val_split(self) -> ShardedSplit: ...
 
 
-class Evaluation(Protocol):
+class Evaluation(Pictured, Protocol):
     """What is asked of `detcore.evaluation.Evaluation`."""
 
     @property
     def curves(self) -> Mapping[str, Curve]: ...
-
-    @property
-    def results(self) -> Results | None: ...
 
 
 class Result(Protocol):
@@ -142,7 +139,7 @@ class TrackingCallback:
             folder = self._folder
             folder.mkdir(parents=True, exist_ok=True)
             now = int(1000 * time.time())
-            for index, picture in enumerate(self._pictures.draw(evaluation.results)):
+            for index, picture in enumerate(self._pictures.draw(evaluation)):
                 path = folder / f"prediction-{index:02d}-step-{step:08d}.png"
                 picture.save(path, compress_level=1)
                 key = f"predictions/{index:02d}"

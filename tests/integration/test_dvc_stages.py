@@ -102,6 +102,24 @@ def test_dvc_composes_as_make_params_does(project: Project, tmp_path: Path) -> N
     assert found == expected
 
 
+def test_training_depends_on_the_weights_that_it_starts_from(project: Project) -> None:
+    script = "from dvc.repo import Repo; print(*(dep for dep in Repo().stage.load_one(name='train').deps), sep='\\n')"
+    (project.folder / "given").mkdir()
+    (project.folder / "given" / "weights.safetensors").touch()
+    weights = "given/weights.safetensors"
+    for overrides, given in (
+        (["model=published", "model.source=given", "model.name=given"], "given"),
+        (["model=published", "model.source=name@alias"], None),
+        ([f"model.weights={weights}"], weights),
+        (["model=mask_rcnn_r50_fpn", f"model.backbone.weights={weights}"], weights),
+        ([], None),
+    ):
+        project.params(*overrides)
+        deps = set(project.run(sys.executable, "-c", script).split())
+        assert {dep for dep in deps if dep.startswith("given")} == ({given} if given else set())
+        assert "pipelines/train.py" in deps
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_whole_way(project: Project) -> None:

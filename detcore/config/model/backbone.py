@@ -141,7 +141,7 @@ Backbone = Annotated[ResNetBackbone | TimmBackbone | ViTBackbone, Field(discrimi
 class FPN(Section):
     type: Literal["fpn"] = "fpn"
     channels: Count = 256
-    norm: Literal["none", "gn"] = "none"
+    norm: Literal["none", "gn", "bn", "frozen_bn"] = "none"
     fuse: Literal["sum", "avg"] = "sum"
     """How a level and the coarser one above it are joined."""
     top: Literal["none", "max_pool", "p6p7_from_backbone", "p6p7_from_fpn"] = "max_pool"

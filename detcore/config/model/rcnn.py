@@ -78,6 +78,9 @@ class RegionHead(Section):
     class_loss: Literal["softmax", "sigmoid"] = "softmax"
     federated: Federated | None = None
     """With class_loss sigmoid; None looks at all classes."""
+    aligned: bool = True
+    """False pools half a cell of the level further to the right and down, as RoIAlign was at first: torchvision's, and
+    Detectron2's POOLER_TYPE ROIAlign."""
 
     @model_validator(mode="after")
     def _federated_is_sigmoid(self) -> Self:
@@ -94,9 +97,7 @@ class LayeredHead(RegionHead):
     conv_channels: Count = 256
     num_fcs: CountOrZero = 2
     fc_channels: Count = 1024
-    norm: Literal["none", "gn", "ln"] = "none"
-    aligned: bool = True
-    """False pools half a cell of the level further to the right and down, as RoIAlign was at first: torchvision's."""
+    norm: Literal["none", "gn", "ln", "frozen_bn"] = "none"
 
 
 class BoxHead(LayeredHead):
@@ -142,7 +143,7 @@ class MaskHead(Section):
     sampling_ratio: CountOrZero = 0
     num_convs: CountOrZero = 4
     conv_channels: Count = 256
-    norm: Literal["none", "gn", "ln"] = "none"
+    norm: Literal["none", "gn", "ln", "frozen_bn"] = "none"
     class_agnostic: bool = False
     aligned: bool = True
     """See the box head's."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from detcore.data.annotations import AnnotationBuilder
-from detcore.data.formats.coco import find_json, image_folder, read_file, with_labels
+from detcore.data.formats.coco import find_json, image_folder, with_labels
+from detcore.data.formats.coco_file import read_file
 from detcore.data.formats.coco_json import add_image, json_entries
+from detcore.data.formats.fields import brief, entries, flag, integer, shown, text
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, refuse_repeats
+from detcore.data.formats.regions import Region, regions
 from detcore.data.label_maps import SEGMENT_SCHEMA, LabelMaps, decode_map, segment_ids, segment_starts
 
 THINGS = "things"
@@ -65,14 +67,12 @@ def read_coco_panoptic(root: Path, splits: Splits | None = None) -> RawDataset:
     for name, file in files.items():
         own = splits[name] if splits else None
         folder = root / own.images if own else image_folder(root, file.path, file.images["file_name"].to_pylist())
-        maps = LabelMaps(
-            files=file.pngs, num_classes=1 + len(stuff), segments=_segments(file.segments, categories, numbers)
-        )
+        maps = LabelMaps(files=file.pngs, segments=_segments(file.segments, categories, numbers))
         split = RawSplit(
             folder=folder, images=file.images, objects=AnnotationBuilder().batch(), source=str(file.path), maps=maps
         )
         if own and own.instances:
-            read[name] = _with_instances(split, root / own.instances, root, {key: numbers[key] for key in things})
+            read[name] = _with_instances(split, root / own.instances, {key: numbers[key] for key in things})
         else:
             read[name] = replace(split, objects=_things_of_segments(maps, str(file.path)))
     return RawDataset(categories=tuple(names[0]), splits=read, semantic_classes=tuple(names[1]))
@@ -85,21 +85,26 @@ def _read(path: Path) -> _File:
     where = ""
     try:
         for section, entry in json_entries(path):
-            where = f"entry {entry.get('id', entry.get('image_id', ''))} of {section}: "
+            where = f"entry {shown(entry.get('id', entry.get('image_id', '')))} of {section}: "
             if section == "images":
                 add_image(images, entry)
             elif section == "categories":
-                categories[int(entry["id"])] = (str(entry["name"]), bool(entry["isthing"]))
+                key = integer(entry, "id")
+                if key in categories:
+                    raise ValueError("two categories with one id")
+                categories[key] = (text(entry, "name"), flag({"isthing": entry["isthing"]}, "isthing"))
             else:
-                segments = [
-                    (int(part["id"]), int(part["category_id"]), bool(part.get("iscrowd", 0)))
-                    for part in entry["segments_info"]
-                ]
-                annotations[int(entry["image_id"])] = (str(entry["file_name"]), segments)
+                key = integer(entry, "image_id")
+                if key in annotations:
+                    raise ValueError("two annotations of one image")
+                annotations[key] = (
+                    text(entry, "file_name"),
+                    [_segment(part) for part in entries(entry, "segments_info")],
+                )
     except KeyError as error:
         raise ValueError(f"{path}: {where}{error} is missing") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {where}{error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {where}{brief(error)}") from error
     batch = images_batch(
         image_ids=images["id"], file_names=images["file_name"], heights=images["height"], widths=images["width"]
     )
@@ -110,6 +115,13 @@ def _read(path: Path) -> _File:
     for what, ids in (("images without annotation", bare), ("annotations of images that are not listed", lost)):
         if ids:
             raise ValueError(f"{path}: {len(ids)} {what}: {listing(sorted(ids))}")
+    for file_name, segments in annotations.values():
+        refuse_repeats(path, f"{file_name} has a segment", (str(segment[0]) for segment in segments))
+        unknown = sorted({category for _, category, _ in segments} - categories.keys())
+        if unknown:
+            raise ValueError(
+                f"{path}: {file_name} has segments of unknown categories: {listing(list(map(str, unknown)))}"
+            )
     folder = path.with_suffix("")
     return _File(
         path=path,
@@ -120,22 +132,27 @@ def _read(path: Path) -> _File:
     )
 
 
+def _segment(part: object) -> tuple[int, int, bool]:
+    """Id, category id and whether a segment is a crowd region."""
+    if not isinstance(part, dict):
+        raise ValueError(f"segments_info holds {shown(part)}, not an object")
+    return integer(part, "id", least=1, most=2**24 - 1), integer(part, "category_id"), flag(part, "iscrowd")
+
+
 def _segments(
     segments: list[tuple[int, int, int, bool]], categories: dict[int, tuple[str, bool]], numbers: dict[int, int]
 ) -> pa.RecordBatch:
-    unknown = sorted({category for _, _, category, _ in segments} - categories.keys())
-    if unknown:
-        raise ValueError(f"segments of unknown categories: {listing(list(map(str, unknown)))}")
     rows, ids, keys, crowd = zip(*segments, strict=True) if segments else ((), (), (), ())
     values = (rows, ids, [numbers[key] for key in keys], [categories[key][1] for key in keys], crowd)
     columns = [pa.array(value, field.type) for value, field in zip(values, SEGMENT_SCHEMA, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=SEGMENT_SCHEMA)
 
 
-def _with_instances(split: RawSplit, path: Path, root: Path, labels: dict[int, int]) -> RawSplit:
+def _with_instances(split: RawSplit, path: Path, labels: dict[int, int]) -> RawSplit:
     """The split with the objects of COCO's own instances for its images."""
-    instances, category_of, _ = read_file(path, split.folder, root)
-    other = sorted(set(category_of.tolist()) - labels.keys())
+    file = read_file(path)
+    instances = file.split
+    other = sorted(set(file.category_of.tolist()) - labels.keys())
     if other:
         raise ValueError(f"{path}: category {other[0]} is no thing in {split.source}")
     place = {key: row for row, key in enumerate(instances.images["image_id"].to_pylist())}
@@ -143,7 +160,7 @@ def _with_instances(split: RawSplit, path: Path, root: Path, labels: dict[int, i
     absent = [str(key) for key in wanted if key not in place]
     if absent:
         raise ValueError(f"{path}: {len(absent)} images of {split.source} are not in it: {listing(absent)}")
-    taken = with_labels(instances, category_of, labels).take(np.array([place[key] for key in wanted], np.int64))
+    taken = with_labels(file, labels).take(np.array([place[key] for key in wanted], np.int64))
     return replace(split, objects=taken.objects)
 
 
@@ -156,17 +173,19 @@ def _things_of_segments(maps: LabelMaps, source: str) -> pa.RecordBatch:
     is_thing = segments["is_thing"].to_pylist()
     wanted = [[row for row in range(*starts[at : at + 2]) if is_thing[row]] for at in range(len(maps.files))]
 
-    def outline(sample: int) -> list[_Region]:
+    def found(sample: int) -> dict[int, Region] | None:
         try:
-            pixels = segment_ids(decode_map(maps.files[sample].read_bytes()))
-        except (OSError, ValueError):
-            return []  # prepare's check of the maps will say so, and leave the image out
-        return [_region(pixels == ids[row]) for row in wanted[sample]]
+            return regions(segment_ids(decode_map(maps.files[sample].read_bytes())))
+        except (OSError, ValueError, IndexError):
+            return None  # prepare's check of the maps will say so, and leave the image out
 
     with ThreadPoolExecutor() as pool:
-        for sample, regions in enumerate(pool.map(outline, range(len(maps.files)))):
-            for row, region in zip(wanted[sample], regions, strict=False):
-                if region.area == 0:
+        for sample, segments_of in enumerate(pool.map(found, range(len(maps.files)))):
+            if segments_of is None:
+                continue
+            for row in wanted[sample]:
+                region = segments_of.get(ids[row])
+                if region is None:
                     raise ValueError(f"{source}: segment {ids[row]} has no pixels in {maps.files[sample].name}")
                 builder.add(
                     sample=sample,
@@ -175,28 +194,6 @@ def _things_of_segments(maps: LabelMaps, source: str) -> pa.RecordBatch:
                     bbox_xywh=region.bbox_xywh,
                     area=region.area,
                     crowd=crowd[row],
-                    segmentation={"counts": region.runs, "size": region.size},
+                    segmentation=region.segmentation,
                 )
     return builder.batch()
-
-
-@dataclass(frozen=True)
-class _Region:
-    """A segment's pixels: run lengths down the columns, and what is around them."""
-
-    runs: list[int]
-    size: tuple[int, int]
-    bbox_xywh: tuple[int, int, int, int]
-    area: int
-
-
-def _region(mask: NDArray[np.bool_]) -> _Region:
-    flat = mask.T.reshape(-1)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(np.concatenate([[0], [0] if flat[0] else [], changes, [flat.size]]).astype(np.int64)).tolist()
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    bbox = (0, 0, 0, 0)
-    if len(rows):
-        x, y = int(columns[0]), int(rows[0])
-        bbox = (x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
-    return _Region(runs, (mask.shape[0], mask.shape[1]), bbox, int(mask.sum()))

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.formats.fields import brief
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
     RawDataset,
@@ -89,7 +90,7 @@ def _read_split(labels: Path, images: Path) -> tuple[RawSplit, list[str]]:
                 try:
                     numbers, name, difficulty = _parse(line)
                 except ValueError as error:
-                    raise ValueError(f"{path}:{number}: {error}") from error
+                    raise ValueError(f"{path}:{number}: {brief(error)}") from error
                 corners.append(numbers)
                 samples.append(sample)
                 names.append(name)
@@ -122,4 +123,7 @@ def _parse(line: str) -> tuple[list[float], str, int]:
     words = line.split()
     if len(words) not in (9, 10):
         raise ValueError(f"{line.strip()[:60]!r} is not 8 numbers, a class and a difficulty")
-    return [float(word) for word in words[:8]], words[8], int(words[9]) if len(words) == 10 else 0
+    numbers = [float(word) for word in words[:8]]
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{line.strip()[:60]!r} has a corner that is not a finite number")
+    return numbers, words[8], int(words[9]) if len(words) == 10 else 0

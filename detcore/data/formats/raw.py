@@ -1,8 +1,9 @@
 """What every reader of a raw format gives: columns of images and of objects, split by split."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detcore.config.data import Split
+from detcore.data.annotations import RINGS, SCHEMA
+from detcore.data.formats.fields import shown
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import LabelMaps
 
@@ -38,6 +41,8 @@ class RawSplit:
         objects: a row an object, of `annotations.SCHEMA`; `sample` is a row of `images`.
         source: the annotation file or folder, for messages.
         maps: the semantic or panoptic map of each image, or None.
+        federated: the classes that were looked for in each image, of `federated.FEDERATED_FIELDS`; None where all were.
+        left_out: (image file, number of the annotation) of what the source has and no target can say, by reason.
     """
 
     folder: Path
@@ -45,6 +50,8 @@ class RawSplit:
     objects: pa.RecordBatch
     source: str
     maps: LabelMaps | None = None
+    federated: pa.RecordBatch | None = None
+    left_out: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """These images, in this order, with their objects in the order of the images."""
@@ -56,8 +63,19 @@ class RawSplit:
         objects = self.objects.take(pa.array(kept)).set_column(
             0, self.objects.schema.field("sample"), pa.array(samples[kept])
         )
-        maps = None if self.maps is None else self.maps.take(rows)
-        return replace(self, images=self.images.take(pa.array(rows)), objects=objects, maps=maps)
+        images = self.images.take(pa.array(rows))
+        files = set(images["file_name"].to_pylist()) if self.left_out else set()
+        left_out = {
+            reason: [place for place in places if place[0] in files] for reason, places in self.left_out.items()
+        }
+        return replace(
+            self,
+            images=images,
+            objects=objects,
+            maps=None if self.maps is None else self.maps.take(rows),
+            federated=None if self.federated is None else self.federated.take(pa.array(rows)),
+            left_out={reason: places for reason, places in left_out.items() if places},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +85,15 @@ class RawDataset:
     Attributes:
         keypoints: what the keypoints of the objects are, or None.
         semantic_classes: names by class of the semantic maps; none where there are no maps.
+        frequencies: whether the source counts each class as rare, common or frequent: r, c or f (LVIS); none where it
+            does not say.
     """
 
     categories: tuple[str, ...]
     splits: dict[str, RawSplit]
     keypoints: KeypointLayout | None = None
     semantic_classes: tuple[str, ...] = ()
+    frequencies: tuple[str, ...] = ()
 
 
 def images_batch(
@@ -80,10 +101,31 @@ def images_batch(
 ) -> pa.RecordBatch:
     """The columns of `IMAGE_SCHEMA`."""
     columns = [
-        pa.array(values, field.type)
-        for values, field in zip((image_ids, file_names, heights, widths), IMAGE_SCHEMA, strict=True)
+        pa.array(values, column.type)
+        for values, column in zip((image_ids, file_names, heights, widths), IMAGE_SCHEMA, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=IMAGE_SCHEMA)
+
+
+def boxes_batch(
+    *,
+    samples: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    boxes_xywh: NDArray[np.float64],
+    crowd: NDArray[np.bool_],
+) -> pa.RecordBatch:
+    """Objects of `annotations.SCHEMA` that are boxes alone, numbered from 1; their boxes (n, 4) in pixels."""
+    known = {
+        "sample": pa.array(samples),
+        "annotation_id": pa.array(np.arange(1, len(samples) + 1)),
+        "label": pa.array(labels),
+        "bbox": pa.FixedSizeListArray.from_arrays(pa.array(boxes_xywh.reshape(-1)), 4),
+        "area": pa.array(boxes_xywh[:, 2] * boxes_xywh[:, 3]),
+        "crowd": pa.array(crowd),
+        "polygons": pa.array([[]], RINGS).take(pa.array(np.zeros(len(samples), np.int64))),
+    }
+    columns = [known.get(column.name, pa.nulls(len(samples), column.type)) for column in SCHEMA]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -118,7 +160,13 @@ def refuse_repeats(where: Path, what: str, names: Iterable[str]) -> None:
         raise ValueError(f"{where}: {what} more than once: {listing(repeated)}")
 
 
+def folder_of(candidates: Sequence[Path], names: Sequence[str]) -> Path:
+    """The folder that holds the most of some of these images."""
+    some = names[:: max(1, len(names) // 20)]
+    return max(candidates, key=lambda folder: sum(os.path.isfile(folder / name) for name in some))
+
+
 def listing(names: Sequence[str], *, most: int = 10) -> str:
-    """The first names and how many more there are, for a message."""
+    """The first names and how many more there are, for a message of one line."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return ", ".join(name if len(name) < 200 and name.isprintable() else shown(name) for name in names[:most]) + rest

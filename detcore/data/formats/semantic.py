@@ -5,7 +5,7 @@ from pathlib import Path
 from detcore.config.data import SemanticPNGs
 from detcore.data.annotations import AnnotationBuilder
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, upright_size
-from detcore.data.label_maps import LabelMaps
+from detcore.data.label_maps import LabelMaps, numbered_classes
 
 _PAIRS = (
     ("images/{}", "annotations/{}"),  # ADE20K
@@ -45,7 +45,7 @@ def read_semantic(root: Path, splits: Splits | None, labels: SemanticPNGs) -> Ra
             widths=[size[1] for size in sizes],
         )
         first_id += len(paths)
-        maps = LabelMaps(files=files, num_classes=len(labels.classes), first_id=labels.first_id)
+        maps = LabelMaps(files=files, class_of=numbered_classes(len(labels.classes), labels.first_id))
         objects = AnnotationBuilder().batch()
         found[name] = RawSplit(folder=images, images=batch, objects=objects, source=str(pngs), maps=maps)
     return RawDataset(categories=(), splits=found, semantic_classes=labels.classes)

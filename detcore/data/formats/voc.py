@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.formats.fields import LARGEST_SIDE, brief
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
     RawDataset,
@@ -19,6 +19,7 @@ from detcore.data.formats.raw import (
     read_text,
     refuse_repeats,
 )
+from detcore.data.formats.xml_document import decimal, read_xml, whole_number
 
 
 def read_voc(root: Path, splits: Splits | None = None) -> RawDataset:
@@ -123,14 +124,14 @@ def _read_split(folder: Path, images: Path, stems: list[str], image_ids: dict[st
     heights, widths = [], []
     for sample, stem in enumerate(stems):
         path = folder / "Annotations" / f"{stem}.xml"
+        document = read_xml(path, "annotation")
         try:
-            document = parse_xml(path.read_bytes())
-            heights.append(int(float(document.findtext("size/height") or 0)))
-            widths.append(int(float(document.findtext("size/width") or 0)))
+            heights.append(_side(document, "height"))
+            widths.append(_side(document, "width"))
             for number, element in enumerate(document.iterfind("object"), 1):
                 _add_object(builder, element, sample=sample, number=number, labels=labels)
-        except (ValueError, LookupError, expat.ExpatError) as error:  # LookupError: an encoding nobody knows
-            raise ValueError(f"{path}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {brief(error)}") from error
     return RawSplit(
         folder=images,
         images=images_batch(
@@ -144,12 +145,16 @@ def _read_split(folder: Path, images: Path, stems: list[str], image_ids: dict[st
     )
 
 
+def _side(document: Element, side: str) -> int:
+    return whole_number(document.findtext(f"size/{side}") or "0", side, most=LARGEST_SIDE)
+
+
 def _add_object(builder: AnnotationBuilder, element: Element, *, sample: int, number: int, labels: _Labels) -> None:
     name = (element.findtext("name") or "").strip()
     texts = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
     if not name or None in texts:
         raise ValueError(f"object {number} has no {'bndbox' if name else 'name'}")
-    x0, y0, x1, y1 = (float(text or "") for text in texts)
+    x0, y0, x1, y1 = (decimal(text or "", f"object {number}: bndbox") for text in texts)
     width = x1 - x0 + 1 if x1 > x0 else 0.0
     height = y1 - y0 + 1 if y1 > y0 else 0.0
     builder.add(
@@ -160,25 +165,3 @@ def _add_object(builder: AnnotationBuilder, element: Element, *, sample: int, nu
         area=width * height,
         crowd=(element.findtext("difficult") or "0").strip() == "1",
     )
-
-
-def parse_xml(data: bytes) -> Element:
-    """The root element of an XML document from a stranger.
-
-    Raises:
-        ValueError: it declares a document type, the only door to entities, external or multiplying.
-        expat.ExpatError: not well-formed.
-        LookupError: in an unknown encoding.
-    """
-
-    def refuse(name: str, *_: object) -> None:
-        raise ValueError(f"declares the document type {name!r}, which is not allowed")
-
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(data, True)
-    return builder.close()

@@ -1,5 +1,6 @@
 """YOLO: a text file an image, a line an object, coordinates as fractions of the image (docs.ultralytics.com)."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import yaml
 
 from detcore.data.annotations import AnnotationBuilder
+from detcore.data.formats.fields import brief, shown
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
     RawDataset,
@@ -29,7 +31,8 @@ def read_yolo(root: Path, splits: Splits | None = None) -> RawDataset:
     Where data.yaml names no folder for a split, images/{train,val,test} and {train,valid,test}/images are looked for,
     then images/ as a whole, which counts as train. Labels lie where `images` in an image's path is `labels`. A line is
     'class x_center y_center width height' or 'class x1 y1 x2 y2 x3 y3 ...', the outline of the object. An image
-    without a label file has no objects. Image ids count the images of all splits by path, from 1.
+    without a label file has no objects; a label file without an image counts for nothing. Image ids count
+    the images of all splits by path, from 1.
 
     Raises:
         ValueError: no data.yaml, no names in it or one twice, a folder in it that does not exist (or is a list of
@@ -55,10 +58,13 @@ def read_yolo(root: Path, splits: Splits | None = None) -> RawDataset:
 def _data_yaml(root: Path) -> tuple[Path, dict[str, Any]]:
     for path in [root / "data.yaml", *sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]:
         if path.is_file():
+            text = read_text(path)
             try:
-                config = yaml.safe_load(read_text(path))
-            except yaml.YAMLError as error:
-                raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+                config = yaml.safe_load(text)
+            except RecursionError:
+                raise ValueError(f"{path}: is nested too deeply") from None
+            except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter from dates and numbers
+                raise ValueError(f"{path}: not YAML: {brief(error)}") from error
             if isinstance(config, dict) and "names" in config:
                 return path, config
     raise ValueError(f"{root}: no data.yaml with the names of the classes")
@@ -69,7 +75,9 @@ def _names(path: Path, config: dict[str, Any]) -> list[str]:
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ValueError(f"{path}: names is neither a list nor a mapping from 0, 1, ...: {str(names)[:60]}")
+        raise ValueError(f"{path}: names is neither a list nor a mapping from 0, 1, ...: {shown(names)}")
+    if others := [name for name in names if not isinstance(name, str | int | float)]:
+        raise ValueError(f"{path}: names holds {shown(others[0])}, which is no name")
     names = [str(name) for name in names]
     refuse_repeats(path, "names a class", names)
     return names
@@ -81,16 +89,16 @@ def _find(root: Path, config: dict[str, Any]) -> dict[str, Path]:
     Raises:
         ValueError: data.yaml states one that does not exist.
     """
-    base = root / str(config.get("path") or ".")
+    base = root / _folder_name(root, config, "path", ".")
     found: dict[str, Path] = {}
     for split, aliases in _ALIASES.items():
-        stated = [str(config[alias]) for alias in aliases if config.get(alias)]
+        stated = [_folder_name(root, config, alias) for alias in aliases if config.get(alias)]
         candidates = [folder / path for path in stated for folder in (base, root)]
         # Roboflow writes ../train/images where ./train/images is meant.
         candidates += [root / path.removeprefix("../") for path in stated if path.startswith("../")]
         if not stated:
             candidates = [root / pattern.format(alias) for alias in aliases for pattern in ("images/{}", "{}/images")]
-        folders = [folder for folder in candidates if folder.is_dir()]
+        folders = [folder for folder in candidates if os.path.isdir(folder)]
         if folders:
             found[split] = folders[0]
         elif stated:
@@ -98,6 +106,13 @@ def _find(root: Path, config: dict[str, Any]) -> dict[str, Path]:
     if not found and (root / "images").is_dir():
         found["train"] = root / "images"
     return found
+
+
+def _folder_name(root: Path, config: dict[str, Any], key: str, otherwise: str = "") -> str:
+    name = config.get(key) or otherwise
+    if not isinstance(name, str):
+        raise ValueError(f"{root}: data.yaml says {key}: {shown(name)}, which is no folder; set data.splits")
+    return name
 
 
 def _labels_of(images: Path) -> Path:
@@ -128,7 +143,7 @@ def _read_split(images: Path, labels: Path, files: list[Path], *, names: list[st
             try:
                 _add_object(builder, line.split(), sample=sample, size=sizes[-1], names=names)
             except ValueError as error:
-                raise ValueError(f"{label_path}:{number}: {error}") from error
+                raise ValueError(f"{label_path}:{number}: {brief(error)}") from error
     return RawSplit(
         folder=images,
         images=images_batch(

@@ -16,7 +16,7 @@ class FPN(Neck):
     Args:
         in_channels, in_strides: of each input, finest first.
         channels: of every output.
-        norm: 'none' or 'gn'.
+        norm: 'none', 'gn', 'bn' or 'frozen_bn'.
         fuse: 'sum' or 'avg', of each lateral map and the coarser level above it.
         top: 'none'; 'max_pool', one level: every second pixel of the last; 'p6p7_from_backbone' or 'p6p7_from_fpn', two
             levels, by strided convolutions from the last input or the last output.
@@ -66,11 +66,10 @@ class FPN(Neck):
                 raise ValueError(f"unknown top {top!r}")
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        laterals = [conv(feature) for conv, feature in zip(self.lateral, features, strict=True)]
-        merged = [laterals[-1]]
-        for lateral in reversed(laterals[:-1]):
-            fused = lateral + F.interpolate(merged[-1], size=lateral.shape[-2:], mode="nearest")
-            merged.append(fused if self.fuse_factor == 1.0 else fused * self.fuse_factor)
+        merged: list[Tensor] = []
+        for conv, feature in zip(reversed(self.lateral), reversed(features), strict=True):
+            fused = conv(feature, merged[-1] if merged else None)
+            merged.append(fused if self.fuse_factor == 1.0 or not merged else fused * self.fuse_factor)
         outputs = [conv(feature) for conv, feature in zip(self.output, reversed(merged), strict=True)]
         match self.top:
             case "none":

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.models.norm import ConvNorm
 from detcore.ops import deform_conv2d
+from detcore.ops.conv_act import added
 
 
 class DeformConvNorm(ConvNorm):
@@ -66,6 +66,9 @@ class DeformConvNorm(ConvNorm):
         stride, dilation, padding = self.stride[0], self.dilation[0], self.dilation[0] * (self.kernel_size[0] // 2)
         return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
+    def convolved(self, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
+        return added(self._conv_forward(x, weight, bias), residual, relu=self.relu)
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: ResNet-18's and ResNet-34's."""
@@ -76,12 +79,12 @@ class BasicBlock(nn.Module):
         self.conv1 = ConvNorm(
             in_channels=in_channels, out_channels=out_channels, kernel_size=3, stride=stride, norm=norm, relu=True
         )
-        self.conv2 = ConvNorm(in_channels=out_channels, out_channels=out_channels, kernel_size=3, norm=norm)
+        self.conv2 = ConvNorm(in_channels=out_channels, out_channels=out_channels, kernel_size=3, norm=norm, relu=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv2(self.conv1(x))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(out + shortcut, inplace=True)
+        out: Tensor = self.conv2(self.conv1(x), shortcut)
+        return out
 
 
 class Bottleneck(nn.Module):
@@ -127,12 +130,14 @@ class Bottleneck(nn.Module):
             norm=norm,
             relu=True,
         )
-        self.conv3 = ConvNorm(in_channels=inner_channels, out_channels=out_channels, kernel_size=1, norm=norm)
+        self.conv3 = ConvNorm(
+            in_channels=inner_channels, out_channels=out_channels, kernel_size=1, norm=norm, relu=True
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv3(self.conv2(self.conv1(x)))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(out + shortcut, inplace=True)
+        out: Tensor = self.conv3(self.conv2(self.conv1(x)), shortcut)
+        return out
 
 
 def stage(

@@ -19,6 +19,7 @@ from detcore.models.norm import conv_stack
 from detcore.models.proposals.roi_sampling import TrainingRegions
 from detcore.models.proposals.rpn import Proposals
 from detcore.structures.batch import Batch
+from detcore.structures.boxes import rows_at
 
 PRIOR = 0.01
 """Sigmoids of classes start at it: nearly all regions are of none (arXiv:1708.02002, section 3.3)."""
@@ -31,21 +32,21 @@ class RegionPredictions:
     Attributes:
         scores: (B, R, C) probabilities of the classes, without the background.
         offsets: (B, R, C, 4) box offsets of each class, or (B, R, 1, 4), the same for all; 5 of rotated boxes.
-        regions_xyxy: (B, R, 4), or (B, R, 5) xywha: what the offsets are from.
+        regions: (B, R, 4) xyxy, or (B, R, 5) xywha: what the offsets are from.
         box_coder: decodes them.
     """
 
     scores: Tensor
     offsets: Tensor
-    regions_xyxy: Tensor
+    regions: Tensor
     box_coder: Coder
 
     def boxes(self, index: Tensor, labels: Tensor) -> Tensor:
         """Boxes of chosen pairs, not clipped: index and labels, (B, N) into regions and classes -> (B, N, 4 or 5)."""
         per_region = self.offsets.shape[2]
         place = index if per_region == 1 else index * per_region + labels
-        offsets = self.offsets.flatten(1, 2).take_along_dim(place[..., None], dim=1)
-        return self.box_coder.decode(self.regions_xyxy.take_along_dim(index[..., None], dim=1), offsets)
+        offsets = rows_at(self.offsets.flatten(1, 2), place)
+        return self.box_coder.decode(rows_at(self.regions, index), offsets)
 
 
 class RegionHead(nn.Module):
@@ -90,7 +91,7 @@ class RegionHead(nn.Module):
             nn.init.constant_(self.class_logits.bias, -log((1 - PRIOR) / PRIOR))
         start([self.box_offsets], normal(0.001))
 
-    def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
+    def hidden(self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """The levels that regions are pooled from and their boxes (B, R, 4 or 5) with (B, R) valid -> (B, R, F)."""
         raise NotImplementedError
 
@@ -105,22 +106,22 @@ class RegionHead(nn.Module):
 
     def predict(self, features: Sequence[Tensor], proposals: Proposals) -> RegionPredictions:
         """Probabilities and boxes of every proposal."""
-        return self.predict_regions(features, proposals.boxes_xyxy, proposals.valid)
+        return self.predict_regions(features, proposals.boxes, proposals.valid)
 
-    def predict_regions(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> RegionPredictions:
-        """Probabilities and boxes of (B, R, 4) regions with (B, R) valid."""
-        hidden = self.hidden(features, boxes_xyxy, valid)
-        logits = self.class_logits(hidden).to(boxes_xyxy.dtype)
+    def predict_regions(self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> RegionPredictions:
+        """Probabilities and boxes of (B, R, 4 or 5) regions with (B, R) valid."""
+        hidden = self.hidden(features, boxes, valid)
+        logits = self.class_logits(hidden).to(boxes.dtype)
         return RegionPredictions(
             scores=logits[..., :-1].sigmoid() if self.sigmoid else logits.softmax(dim=-1)[..., :-1],
             offsets=self.box_offsets(hidden).unflatten(-1, (-1, self.geometry.numbers)),
-            regions_xyxy=boxes_xyxy,
+            regions=boxes,
             box_coder=self.box_coder,
         )
 
     def losses(self, features: Sequence[Tensor], regions: TrainingRegions, batch: Batch) -> dict[str, Tensor]:
         """loss_cls and loss_box_reg; see `box_head_losses`."""
-        return self.losses_of(self.hidden(features, regions.boxes_xyxy, regions.valid), regions, batch)
+        return self.losses_of(self.hidden(features, regions.boxes, regions.valid), regions, batch)
 
     def losses_of(self, hidden: Tensor, regions: TrainingRegions, batch: Batch, *, draw: int = 0) -> dict[str, Tensor]:
         """`losses` from what `hidden` gives for the regions; `draw` numbers the draws of federated classes."""
@@ -133,7 +134,7 @@ class RegionHead(nn.Module):
             class_losses = softmax_class_losses(logits, labels)
         box_losses = box_loss(
             self.offsets_of_class(hidden[:, :slots], labels[:, :slots]),
-            regions.boxes_xyxy[:, :slots],
+            regions.boxes[:, :slots],
             regions.object_boxes,
             coder=self.box_coder,
             kind=self.box_loss,
@@ -186,10 +187,10 @@ class BoxHead(RegionHead):
         self.fcs = nn.ModuleList(fcs)
         start(fcs, keep_variance)
 
-    def hidden(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
+    def hidden(self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """P2.. and (B, R, 4 or 5) boxes with (B, R) valid -> (B, R, F) of each region."""
-        pooled = self.pool(features, boxes_xyxy, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid)
+        pooled = self.pool(features, boxes, self.strides, self.pooler_resolution, self.sampling_ratio, valid=valid)
         x: Tensor = self.convs(pooled).flatten(1)
         for layer in self.fcs:
             x = F.relu(layer(x), inplace=True)
-        return x.unflatten(0, boxes_xyxy.shape[:2])
+        return x.unflatten(0, boxes.shape[:2])

@@ -40,7 +40,7 @@ class CascadeHead(nn.Module):
         features = [_ScaledGradient.apply(feature, 1 / len(self.stages)) for feature in features]
         losses: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages):
-            hidden = stage.hidden(features, regions.boxes_xyxy, regions.valid)
+            hidden = stage.hidden(features, regions.boxes, regions.valid)
             found = stage.losses_of(hidden, regions, batch, draw=number)
             losses |= {f"{name}_stage{number}": loss for name, loss in found.items()}
             if number + 1 < len(self.stages):
@@ -53,14 +53,14 @@ class CascadeHead(nn.Module):
     ) -> TrainingRegions:
         """The regions where `stage` moves them, matched again; those that became empty count no more."""
         assert batch.targets is not None
-        boxes = _moved(stage, regions.boxes_xyxy, stage.box_offsets(hidden), batch.image_sizes)
+        boxes = _moved(stage, regions.boxes, stage.box_offsets(hidden), batch.image_sizes)
         valid = regions.valid & larger_than(boxes, 0.0)
         return match_regions(boxes, valid, batch.targets, positive_iou=positive_iou, num_classes=self.num_classes)
 
     def predict(self, features: Sequence[Tensor], proposals: Proposals) -> RegionPredictions:
         """Mean probabilities of every proposal, and the last stage's boxes."""
         assert proposals.image_sizes is not None
-        boxes, stages = proposals.boxes_xyxy, []
+        boxes, stages = proposals.boxes, []
         for stage in self.stages:
             stages.append(stage.predict_regions(features, boxes, proposals.valid))
             boxes = _moved(stage, boxes, stages[-1].offsets[:, :, 0], proposals.image_sizes)

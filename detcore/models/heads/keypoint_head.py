@@ -96,7 +96,7 @@ class KeypointHead(nn.Module):
                 f"objects have {keypoints.shape[2]} keypoints, the model {self.num_keypoints}: set "
                 f"model.keypoint_head.num_keypoints={keypoints.shape[2]}"
             )
-        boxes = regions.boxes_xyxy[:, : regions.positive.shape[1]]
+        boxes = regions.boxes[:, : regions.positive.shape[1]]
         index = regions.objects[..., None, None].expand(-1, -1, *keypoints.shape[2:])
         targets = keypoints.to(boxes.dtype).gather(1, index)
         logits = self(features, boxes, regions.positive)

@@ -62,8 +62,10 @@ class MaskLayers(nn.Module):
         x = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), weight, upsample.bias.repeat(4))
         x = F.relu(x, inplace=True).view(count, -1, upsample.out_channels)
         classes = torch.zeros_like(labels) if self.class_agnostic else labels.clamp(max=predictor.out_features - 1)
-        logits = torch.bmm(x, predictor.weight[classes].unsqueeze(-1).to(x.dtype)).squeeze(-1)
-        logits = logits + predictor.bias[classes, None]
+        # Each region's row of the predictor by a product: the gradient of an index sorts, and adds one by one.
+        chosen = F.one_hot(classes, predictor.out_features).to(x.dtype)
+        logits = torch.bmm(x, (chosen @ predictor.weight).unsqueeze(-1)).squeeze(-1)
+        logits = logits + (chosen @ predictor.bias)[:, None]
         finer = logits.view(count, height, width, 2, 2).permute(0, 1, 3, 2, 4)
         return finer.reshape(count, 2 * height, 2 * width)
 
@@ -71,7 +73,7 @@ class MaskLayers(nn.Module):
         """loss_mask from pooled features (B * P, C, S/2, S/2) of the slots that may be positive; see `mask_loss`."""
         slots = regions.positive.shape[1]
         logits = self.masks_of(pooled, regions.labels[:, :slots])
-        targets = polygon_roi_masks(polygons, regions.boxes_xyxy[:, :slots], regions.objects, logits.shape[-1])
+        targets = polygon_roi_masks(polygons, regions.boxes[:, :slots], regions.objects, logits.shape[-1])
         return mask_loss(
             logits=logits.flatten(0, 1), targets=targets.flatten(0, 1), positive=regions.positive.flatten()
         )
@@ -132,5 +134,5 @@ class MaskHead(MaskLayers):
 
     def losses(self, features: Sequence[Tensor], regions: TrainingRegions, polygons: Polygons) -> dict[str, Tensor]:
         """loss_mask, computed on the slots alone that may be positive."""
-        boxes = regions.boxes_xyxy[:, : regions.positive.shape[1]]
+        boxes = regions.boxes[:, : regions.positive.shape[1]]
         return self.losses_of(self.pool(features, boxes, regions.positive), regions, polygons)

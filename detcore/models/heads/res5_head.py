@@ -18,6 +18,7 @@ class Res5Head(RegionHead):
         in_channels, stride: of res4's features.
         pooler_resolution: height and width of a pooled region; res5 halves it.
         sampling_ratio: samples along each side of a pooled cell; 0 fits them to the region's size.
+        aligned: see `multilevel_roi_align`.
         num_blocks, out_channels, inner_channels, groups, stride_in_1x1, norm: res5's; see `Bottleneck`.
         region: the rest is `RegionHead`'s.
     """
@@ -35,11 +36,12 @@ class Res5Head(RegionHead):
         groups: int,
         stride_in_1x1: bool,
         norm: str,
+        aligned: bool = True,
         **region: Any,
     ) -> None:
         super().__init__(hidden_channels=out_channels, **region)
         self.stride, self.pooler_resolution, self.sampling_ratio = stride, pooler_resolution, sampling_ratio
-        self.out_channels = out_channels
+        self.aligned, self.out_channels = aligned, out_channels
         block = partial(
             Bottleneck, inner_channels=inner_channels, stride_in_1x1=stride_in_1x1, groups=groups, norm=norm
         )
@@ -48,7 +50,13 @@ class Res5Head(RegionHead):
     def region_features(self, features: Sequence[Tensor], boxes_xyxy: Tensor, valid: Tensor) -> Tensor:
         """[res4] and (B, R, 4) boxes with (B, R) valid -> res5's features of each region, (B, R, C, S, S)."""
         pooled = multilevel_roi_align(
-            features, boxes_xyxy, (self.stride,), self.pooler_resolution, self.sampling_ratio, valid=valid
+            features,
+            boxes_xyxy,
+            (self.stride,),
+            self.pooler_resolution,
+            self.sampling_ratio,
+            valid=valid,
+            aligned=self.aligned,
         )
         x: Tensor = self.res5(pooled)
         return x.unflatten(0, boxes_xyxy.shape[:2])

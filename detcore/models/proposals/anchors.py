@@ -44,14 +44,18 @@ class AnchorGenerator(nn.Module):
 
     def forward(self, shapes: Sequence[tuple[int, int]], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Heights and widths of the levels -> (N, 4) xyxy; by level, row, column, size and ratio, in this order."""
+        if torch.compiler.is_compiling():  # made anew, by a kernel or two: a graph for all shapes can't look them up
+            return self._make(shapes, dtype=dtype, device=device)
         key = (tuple(shapes), dtype, device)
         if key not in self._made:
             # Made while predicting, they must still serve in training.
             with torch.inference_mode(False):
-                levels = zip(shapes, self._steps(shapes), self.sizes, strict=True)
-                made = [self._level(*level, dtype=dtype, device=device) for level in levels]
-                self._made[key] = torch.cat(made)
+                self._made[key] = self._make(shapes, dtype=dtype, device=device)
         return self._made[key]
+
+    def _make(self, shapes: Sequence[tuple[int, int]], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        levels = zip(shapes, self._steps(shapes), self.sizes, strict=True)
+        return torch.cat([self._level(*level, dtype=dtype, device=device) for level in levels])
 
     def _steps(self, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """From an anchor's centre to the next one's of each level, down and to the right, in pixels."""
@@ -69,7 +73,7 @@ class AnchorGenerator(nn.Module):
         dtype: torch.dtype,
         device: torch.device,
     ) -> Tensor:
-        half = torch.tensor(self._sides(sizes), dtype=dtype, device=device) / 2  # (A, 2): width, height
+        half = _constants(self._sides(sizes), dtype=dtype, device=device) / 2  # (A, 2): width, height
         centre = self._centres(shape, steps, dtype=dtype, device=device)
         return torch.cat((centre - half, centre + half), dim=-1).reshape(-1, 4)
 
@@ -135,7 +139,13 @@ class RotatedAnchorGenerator(AnchorGenerator):
         device: torch.device,
     ) -> Tensor:
         kinds = [(*sides, angle) for sides in self._sides(sizes) for angle in self.angles_deg]
-        kind = torch.tensor(kinds, dtype=dtype, device=device)  # (A, 3): width, height, angle
+        kind = _constants(kinds, dtype=dtype, device=device)  # (A, 3): width, height, angle
         centre = self._centres(shape, steps, dtype=dtype, device=device)
         parts = (centre.expand(-1, len(kind), -1), kind.expand(len(centre), -1, -1))
         return torch.cat(parts, dim=-1).reshape(-1, 5)
+
+
+def _constants(rows: Sequence[Sequence[float]], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Rows of numbers as a tensor that is filled on its device: `torch.tensor` would copy it from the host."""
+    numbers = [torch.full((), number, dtype=dtype, device=device) for row in rows for number in row]
+    return torch.stack(numbers).view(len(rows), -1)

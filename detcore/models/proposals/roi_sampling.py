@@ -10,6 +10,7 @@ from detcore.models.proposals.rpn import Proposals
 from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform, match_anchors
 from detcore.structures.batch import Batch, Targets, TensorStruct
+from detcore.structures.boxes import rows_at
 
 RANDOM_SITE = 2
 """Keys this module's random numbers; every place that draws has its own."""
@@ -20,15 +21,15 @@ class TrainingRegions(TensorStruct):
     """Regions with what they should be told to be, positives first.
 
     Attributes:
-        boxes_xyxy: (B, K, 4); 0 where padded. Those of a rotated detector are (B, K, 5), xywha, as `object_boxes`.
+        boxes: (B, K, 4) xyxy, or (B, K, 5) xywha of a rotated detector; 0 where padded.
         labels: (B, K) int64: the class, or the number of classes for background and padding.
         valid: (B, K) bool.
         positive: (B, P) bool, of the first P slots, which alone may be positive.
         objects: (B, P) int64, the targets' objects that they matched.
-        object_boxes: (B, P, 4) xyxy, of these objects.
+        object_boxes: (B, P, 4 or 5), of these objects.
     """
 
-    boxes_xyxy: Tensor
+    boxes: Tensor
     labels: Tensor
     valid: Tensor
     positive: Tensor
@@ -56,7 +57,7 @@ def match_regions(
     objects, status = match_anchors(boxes_xyxy, target_boxes, targets.valid, thresholds, allow_low_quality=False)
     positive = valid & (status == 1)
     return TrainingRegions(
-        boxes_xyxy=boxes_xyxy,
+        boxes=boxes_xyxy,
         labels=torch.where(positive, targets.labels.gather(1, objects), num_classes),
         valid=valid,
         positive=positive,
@@ -86,7 +87,7 @@ class RegionSampler:
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, batch: Batch, targets: Targets) -> TrainingRegions:
-        boxes, valid, candidates = proposals.boxes_xyxy, proposals.valid, proposals.anchors
+        boxes, valid, candidates = proposals.boxes, proposals.valid, proposals.anchors
         target_boxes = self.geometry.ground_truth(targets).to(boxes.dtype)
         if self.append_ground_truth:
             boxes = torch.cat((boxes, target_boxes), dim=1)
@@ -103,13 +104,13 @@ class RegionSampler:
             status, keys, num_samples=self.samples_per_image, positive_fraction=self.positive_fraction
         )
         objects = matched.gather(1, samples.indices)
-        drawn = boxes.take_along_dim(samples.indices[..., None], dim=1)
+        drawn = rows_at(boxes, samples.indices)
         slots = samples.num_positive_slots
         return TrainingRegions(
-            boxes_xyxy=torch.where(samples.valid[..., None], drawn, 0.0),
+            boxes=torch.where(samples.valid[..., None], drawn, 0.0),
             labels=torch.where(samples.positive, targets.labels.gather(1, objects), self.num_classes),
             valid=samples.valid,
             positive=samples.positive[:, :slots],
             objects=objects[:, :slots],
-            object_boxes=target_boxes.take_along_dim(objects[:, :slots, None], dim=1),
+            object_boxes=rows_at(target_boxes, objects[:, :slots]),
         )

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,48 @@ def test_a_configuration_based_on_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("_BASE_: a.yaml\n")
     with pytest.raises(ValueError, match="based on itself"):
         read_settings(tmp_path / "a.yaml")
+
+
+def global_of(module: str, name: str) -> bytes:
+    """A pickle's instruction."""
+    return f"c{module}\n{name}\n".encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02"
+        + global_of("collections", "Counter")
+        + b"N}X\x05\x00\x00\x00evilsK\x01s\x86b.",  # sets an attribute
+        b"\x80\x02"
+        + global_of("numpy.core.multiarray", "_reconstruct")
+        + global_of("numpy", "ndarray")
+        + b"\x8a\x06\x00\x00\x00\x00\x00\x10\x85X\x01\x00\x00\x00b\x87R.",  # an array of 16 TiB
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xff.",
+        b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    ],
+    ids=["attribute", "memory", "frame", "nesting"],
+)
+def test_a_hostile_pickle_is_one_line(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.pkl"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^\S*model\.pkl (is no readable checkpoint|holds a list)"):
+        read_checkpoint(file)
+    assert not hasattr(Counter, "evils")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"a": torch.zeros(3).to_sparse()}, "a is .*sparse"),
+        ({"a": torch.zeros(3, dtype=torch.complex64)}, "a is torch.complex64"),
+        ({"a": torch.zeros(3, device="meta")}, "a is without values"),
+        ({"a": torch.zeros(3), "module.a": torch.ones(3)}, "has a twice"),
+    ],
+)
+def test_tensors_that_are_no_plain_weights_are_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], message: str
+) -> None:
+    torch.save({"model": tensors}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "model.pth")

@@ -45,7 +45,7 @@ def test_proposals(reference: Reference) -> None:
     found = ours.valid[0]
     assert found.sum() == len(boxes)
     torch.testing.assert_close(ours.logits[0][found], logits, atol=1e-4, rtol=0)
-    assert_boxes_equal_up_to_ties(ours.boxes_xyxy[0][found], ours.logits[0][found], boxes, logits)
+    assert_boxes_equal_up_to_ties(ours.boxes[0][found], ours.logits[0][found], boxes, logits)
 
 
 def test_losses(reference: Reference) -> None:

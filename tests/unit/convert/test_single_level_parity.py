@@ -50,9 +50,11 @@ def narrow(shared: Path, **changed: dict[str, object]) -> dict[str, Any]:
 
 
 PYRAMID = {
+    "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+    "RPN": {"IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"]},
     "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"], "OUT_CHANNELS": 16, "FUSE_TYPE": "avg"},
     "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128], [256], [512]]},
-    "ROI_HEADS": {"NAME": "StandardROIHeads"},
+    "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"]},
     "ROI_BOX_HEAD": {"POOLER_RESOLUTION": 7, "NUM_FC": 1, "FC_DIM": 8},
 }
 STAGES = ["res2", "res3", "res4", "res5"]
@@ -121,7 +123,24 @@ def test_basic_blocks(shared: Path) -> None:
     assert assert_there_and_back(narrow(shared, RESNETS=resnet, **PYRAMID), theirs=theirs).backbone.depth == 18
 
 
-@pytest.mark.parametrize("pooler", ["ROIAlign", "ROIPool"])
-def test_other_poolings_of_regions_are_refused(shared: Path, pooler: str) -> None:
-    with pytest.raises(ValueError, match=f"ROI_BOX_HEAD.POOLER_TYPE is {pooler}"):
-        model_config(narrow(shared, ROI_BOX_HEAD={"POOLER_TYPE": pooler}), name="parity")
+@pytest.mark.parametrize(("pooler", "aligned"), [("ROIAlign", False), ("ROIAlignV2", True)])
+@pytest.mark.parametrize("fixture", ["faster_rcnn_c4", "mask_rcnn_fpn", "keypoint_rcnn_fpn", "panoptic_fpn"])
+def test_each_head_pools_regions_as_it_did_there(shared: Path, fixture: str, pooler: str, aligned: bool) -> None:
+    published = json.loads((shared / "fixtures" / "detectron2" / f"{fixture}.json").read_text())["model"]
+    for node in ("ROI_BOX_HEAD", "ROI_MASK_HEAD", "ROI_KEYPOINT_HEAD"):
+        published[node] = {**published[node], "POOLER_TYPE": pooler}
+    config = assert_there_and_back(published, theirs={})
+    heads = [getattr(config, name, None) for name in ("box_head", "mask_head", "keypoint_head")]
+    pooling = [head.aligned for head in heads if head is not None]
+    assert pooling == [aligned] * (1 if fixture == "faster_rcnn_c4" else 2)
+
+
+def test_other_poolings_of_regions_are_refused(shared: Path) -> None:
+    with pytest.raises(ValueError, match=r"ROI_BOX_HEAD\.POOLER_TYPE is 'ROIPool'"):
+        model_config(narrow(shared, ROI_BOX_HEAD={"POOLER_TYPE": "ROIPool"}), name="parity")
+
+
+def test_what_the_second_stage_s_losses_are_is_told_to_res5_too(shared: Path) -> None:
+    losses = {"BBOX_REG_LOSS_TYPE": "giou", "BBOX_REG_LOSS_WEIGHT": 10.0, "USE_SIGMOID_CE": True}
+    head = model_config(narrow(shared, ROI_BOX_HEAD=losses), name="parity").box_head
+    assert (head.type, head.box_loss, head.box_loss_weight, head.class_loss) == ("res5", "giou", 10.0, "sigmoid")

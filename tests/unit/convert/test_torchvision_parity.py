@@ -177,7 +177,7 @@ def test_proposals(pair: Pair) -> None:
     found = rpn.propose(predictions, pair.batch.image_sizes, rpn.test_limits)
     theirs = pair.seen["proposals"]
     assert found.valid.sum() == len(theirs)
-    torch.testing.assert_close(found.boxes_xyxy[0][: len(theirs)], theirs, atol=1e-2, rtol=0)
+    torch.testing.assert_close(found.boxes[0][: len(theirs)], theirs, atol=1e-2, rtol=0)
 
 
 @torch.inference_mode()

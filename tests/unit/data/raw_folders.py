@@ -118,3 +118,109 @@ def write_panoptic(root: Path, *, split: str = "train", instances: bool = False)
         document["annotations"] = [coco_annotation(1, 100), coco_annotation(2, 100, category_id=90)]
         document["images"] = [*images[::-1], {**images[0], "id": 7, "file_name": "another.jpg"}]
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
+
+
+def write_lvis(root: Path) -> None:
+    """lvis_v1_{train,val}.json of two images and one, and COCO's folders: one image of train is COCO's val2017.
+
+    Categories are 3 (rare, in no image), 5 (common) and 8 (frequent).
+    """
+    places = {
+        "train": ["train2017/000000000009.jpg", "val2017/000000000025.jpg"],
+        "val": ["train2017/000000000030.jpg"],
+    }
+    kinds = {3: ("aerosol_can", "r"), 5: ("airplane", "c"), 8: ("apple", "f")}
+    for split, paths in places.items():
+        images, annotations = [], []
+        for path in paths:
+            number = int(Path(path).stem)
+            write_image(root / path, seed=number)
+            url = f"http://images.cocodataset.org/{path}"
+            known = {"neg_category_ids": [3, 5], "not_exhaustive_category_ids": [8]} if number == 9 else {}
+            images.append(
+                {"id": number, "coco_url": url, "height": 48, "width": 64, "license": 1}
+                | ({"neg_category_ids": [], "not_exhaustive_category_ids": []} | known)
+            )
+            annotation = coco_annotation(number, number, category_id=8 if number == 9 else 5)
+            annotations.append({key: value for key, value in annotation.items() if key != "iscrowd"})
+        categories = [
+            {"id": key, "name": name, "frequency": frequency, "synset": f"{name}.n.01", "synonyms": [name], "def": "",
+             "image_count": 1, "instance_count": 1}
+            for key, (name, frequency) in kinds.items()
+        ]  # fmt: skip
+        document = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+        (root / f"lvis_v1_{split}.json").write_text(json.dumps(document))
+
+
+def square(x: float, y: float, side: float) -> list[list[float]]:
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side]]
+
+
+def write_cityscapes(root: Path, *, split: str = "train", city: str = "bochum", numbers: int = 1) -> None:
+    """Images of 48 x 64: road, on it a car, half of it behind another car, a group of persons, a hidden bicycle."""
+    objects = [
+        {"label": "road", "polygon": [[0, 0], [63, 0], [63, 47], [0, 47]]},
+        {"label": "bicycle", "polygon": square(24, 12, 2)},
+        {"label": "car", "polygon": square(10, 10, 9)},
+        {"label": "car", "polygon": square(15, 10, 15)},
+        {"label": "persongroup", "polygon": square(40, 30, 5)},
+        {"label": "license plate", "polygon": square(16, 12, 3)},
+        {"label": "car", "polygon": square(1, 1, 3), "deleted": 1},
+        {"label": "out of roi", "polygon": [[0, 0], [63, 0], [63, 1], [0, 1]]},
+    ]
+    ids = np.full((48, 64), 7, np.uint8)
+    ids[10:20, 10:20], ids[10:26, 15:31], ids[30:36, 40:46], ids[:2] = 26, 26, 24, 3
+    for number in range(numbers):
+        stem = f"{split}/{city}/{city}_{number:06d}_000019"
+        write_image(root / "leftImg8bit" / f"{stem}_leftImg8bit.png", seed=number)
+        polygons = root / "gtFine" / f"{stem}_gtFine_polygons.json"
+        polygons.parent.mkdir(parents=True, exist_ok=True)
+        polygons.write_text(json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": objects}))
+        Image.fromarray(ids).save(root / "gtFine" / f"{stem}_gtFine_labelIds.png")
+
+
+OPEN_IMAGES_BOXES = """\
+ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside
+000595fe6fee6369,xclick,/m/02xwb,1,0.25,0.75,0.125,0.5,0,0,1,0,0
+0001eeaf4aed83f9,xclick,/m/0cmf2,1,0.022673031,0.9642005,0.07103825,0.80054647,0,0,0,0,0
+000595fe6fee6369,xclick,/m/04yx4,1,0.5,1,0,0.375,0,0,0,1,-1
+"""
+OPEN_IMAGES_LABELS = """\
+ImageID,Source,LabelName,Confidence
+0001eeaf4aed83f9,verification,/m/0cmf2,1
+0001eeaf4aed83f9,verification,/m/04yx4,0
+0001eeaf4aed83f9,verification,/m/09j2d,1
+000595fe6fee6369,verification,/m/0cmf2,0
+000595fe6fee6369,verification,/m/0unboxable,1
+00075905539074f2,verification,/m/02xwb,0
+"""
+OPEN_IMAGES_CLASSES = "/m/02xwb,Fruit\n/m/04yx4,Man\n/m/0cmf2,Airplane\n/m/09j2d,Clothing\n"
+
+
+def write_open_images(root: Path, *, split: str = "train", prefix: str = "", labels: bool = True) -> None:
+    """Tables of boxes and of verified labels for three images of 48 x 64, the last without boxes."""
+    for seed, name in enumerate(("0001eeaf4aed83f9", "000595fe6fee6369", "00075905539074f2")[: 2 + labels]):
+        write_image(root / split / f"{name}.jpg", seed=seed)
+    (root / f"{prefix}{split}-annotations-bbox.csv").write_text(OPEN_IMAGES_BOXES)
+    (root / "class-descriptions-boxable.csv").write_text(OPEN_IMAGES_CLASSES)
+    if labels:
+        (root / f"{prefix}{split}-annotations-human-imagelabels-boxable.csv").write_text(OPEN_IMAGES_LABELS)
+
+
+def write_dota(root: Path) -> None:
+    """train/labelTxt/P0000.txt and train/images/P0000.png of 48 x 64."""
+    write_image(root / "train" / "images" / "P0000.png")
+    path = root / "train" / "labelTxt" / "P0000.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "imagesource:GoogleEarth\ngsd:0.14\n10 10 30 10 30 20 10 20 plane 0\n20 25 30 35 25 40 15 30 ship 1\n"
+    )
+
+
+def write_semantic(root: Path) -> None:
+    """images/train/0.jpg of 48 x 64 and annotations/train/0.png of the ids 0, 1, 2 and 255."""
+    write_image(root / "images" / "train" / "0.jpg")
+    ids = np.tile(np.array([0, 1, 2, 255], np.uint8).repeat(16), (48, 1))
+    path = root / "annotations" / "train" / "0.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids).save(path)

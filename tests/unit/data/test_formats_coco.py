@@ -130,7 +130,7 @@ def test_unused_supercategory_of_others_is_no_class(tmp_path):
         (lambda d: d["annotations"][3].update(id="four"), "entry four of annotations"),
         (lambda d: d["images"][3].pop("file_name"), "entry 103 of images: 'file_name' is missing"),
         (lambda d: d.pop("categories"), "has no list categories"),
-        (lambda d: d["images"].append(3), "images holds '3', not an object"),
+        (lambda d: d["images"].append(3), "images holds 3, not an object"),
     ],
 )
 def test_faults_are_named_with_their_file(tmp_path, change, message):
@@ -167,12 +167,12 @@ def test_what_is_not_utf8_is_named(tmp_path):
     write_coco(tmp_path)
     path = tmp_path / "annotations" / "instances_train.json"
     path.write_bytes(path.read_bytes().replace(b"cat", b"\xe9"))
-    with pytest.raises(ValueError, match=r"instances_train\.json: 'utf-8' codec can't decode"):
+    with pytest.raises(ValueError, match=r"instances_train\.json: is not UTF-8"):
         read_coco(tmp_path)
 
 
 def test_a_folder_without_annotations_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no COCO annotations"):
+    with pytest.raises(ValueError, match="no annotations such as annotations"):
         read_coco(tmp_path)
 
 

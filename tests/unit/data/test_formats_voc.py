@@ -73,7 +73,7 @@ def test_stated_splits_name_lists(tmp_path):
     [
         ("<object><name>cat</name></object>", "object 1 has no bndbox"),
         ("<object><bndbox/></object>", "object 1 has no name"),
-        (voc_object("cat", (1, 2, 3, "x")), "could not convert"),
+        (voc_object("cat", (1, 2, 3, "x")), "'x' is not a number"),
         ("<object>", "mismatched tag"),
     ],
 )

@@ -1,4 +1,6 @@
 import json
+from itertools import pairwise
+from string import ascii_lowercase
 
 import hotcoco
 import numpy as np
@@ -112,6 +114,26 @@ def test_names_must_be_names(tmp_path, names):
     write_yolo(tmp_path, {"train/a": None}, names=names)
     with pytest.raises(ValueError, match=r"data\.yaml: names is neither"):
         read_yolo(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [*z]\n", "names holds .*, which is no name"),
+        ("names: [cat]\npath: *z\n", "data.yaml says path: .*, which is no folder"),
+        ("names: [cat]\ntrain: [*z, *z]\n", "data.yaml says train: .*, which is no folder"),
+        ("names: " + "[" * 5000, "is nested too deeply"),
+        ("names: [cat]\nday: 2001-99-99\n", "not YAML: month must be in"),
+    ],
+)
+def test_hostile_yaml_is_refused_at_once(tmp_path, text, message):
+    """Aliases of aliases: small in a file and in memory, endless in print."""
+    lines = ["a: &a [x, x]", *(f"{one}: &{one} [*{before}, *{before}]" for before, one in pairwise(ascii_lowercase))]
+    write_yolo(tmp_path, {"train/a": None})
+    (tmp_path / "data.yaml").write_text("\n".join(lines) + f"\n{text}")
+    with pytest.raises(ValueError, match=message) as refused:
+        read_yolo(tmp_path)
+    assert len(str(refused.value)) < 600
 
 
 def test_a_folder_without_data_yaml_is_an_error(tmp_path):

@@ -205,7 +205,10 @@ def test_what_the_data_lacks_is_none_and_old_shards_open(tmp_path):
     """Shards from before these kinds: no such columns, no such words in dataset.json."""
     plain = [replace(s, boxes_xywha=None, keypoints=None, semantic=None) for s in samples(rotated=False)]
     write(tmp_path, samples=plain, keypoints=None, semantic_classes=())
-    for name, kinds in (("annotations", ("keypoints", "bbox_rotated")), ("index", ("semantic", "panoptic"))):
+    for name, kinds in (
+        ("annotations", ("keypoints", "bbox_rotated")),
+        ("index", ("semantic", "panoptic", "negative", "not_exhaustive")),
+    ):
         path = tmp_path / "train" / f"{name}.arrow"
         table = pa.ipc.open_file(path.read_bytes()).read_all()
         table = table.select([column for column in table.column_names if not column.startswith(kinds)])
@@ -219,6 +222,7 @@ def test_what_the_data_lacks_is_none_and_old_shards_open(tmp_path):
     split = ShardedSplit.open(tmp_path, "train")
     targets = batches(split, 1)[0].targets
     assert targets.boxes_xywha is None and targets.keypoints is None and targets.semantic is None
+    assert split.federated is None
     assert split.objects(1).keypoints is None and "keypoints" not in split.to_coco()["annotations"][0]
     with pytest.raises(ValueError, match="the train split has no semantic maps"):
         split.semantic(0)

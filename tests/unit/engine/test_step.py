@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +8,9 @@ from torch import Tensor, nn
 from detcore.config import OptimConfig
 from detcore.engine.ema import ParameterAverage
 from detcore.engine.optim import build_optimizer
+from detcore.engine.passes import Losses, PlainPasses
 from detcore.engine.precision import Precision
-from detcore.engine.step import Losses, Training, train_step
+from detcore.engine.step import Training, train_step
 from detcore.structures.batch import Batch, Targets
 
 
@@ -61,9 +61,8 @@ def training(
     chosen = Precision(name=precision, device=torch.device("cpu"))
     return Training(
         model=model,
-        losses=Losses(model),
+        passes=PlainPasses(Losses(model), precision=chosen, accumulate=accumulate),
         optimizer=build_optimizer(model, optim=OptimConfig(lr=0.5)),
-        scaler=chosen.gradient_scaler(),
         average=ParameterAverage(model, decay=0.9),
         precision=chosen,
         lr_factor=lambda step: 0.1 * (step + 1),
@@ -116,11 +115,12 @@ def test_accumulated_halves_equal_the_whole() -> None:
 
 def test_an_overflow_under_fp16_skips_the_update() -> None:
     model = TinyDetector()
-    found = replace(training(model, precision="fp16"), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**24))
+    found = training(model, precision="fp16")
+    found.passes.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
     before = [parameter.clone() for parameter in model.parameters()]
     train_step(found, Fixed(make_batch(4)), 0)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert found.scaler.get_scale() == 2.0**23
+    assert found.passes.scaler.get_scale() == 2.0**23
     batches = Fixed(*[make_batch(4)] * 20)
     for step in range(1, 20):
         train_step(found, batches, step)

@@ -97,3 +97,22 @@ def test_all_kinds_survive_json_and_are_drawn(prediction: Prediction) -> None:
     assert whole.draw().size == (720, 480)
     alone = replace(whole, panoptic=None, segments=()).drawing().regions
     assert alone is not None and alone.names == {1: "things", 3: "sea"}
+
+
+def test_what_was_found_in_words(prediction: Prediction) -> None:
+    assert prediction.in_words() == "1 × bar, 1 × circle"
+    semantic = np.zeros((20, 30), np.uint8)
+    semantic[:, 24:] = 2
+    semantic[0, 0] = 1  # too small to be told
+    nothing = replace(prediction, class_names=(), boxes_xyxy=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0))
+    assert nothing.in_words() == "nothing"
+    names = ("sea", "bird", "sky")
+    assert replace(nothing, semantic=semantic, semantic_names=names).in_words() == "sea 80%, sky 20%"
+    stuff = (
+        PanopticSegment(id=5, category=2, is_thing=False, area=150, score=None),
+        PanopticSegment(id=6, category=0, is_thing=True, area=60, score=0.5),
+    )
+    ids = np.zeros((20, 30), np.int32)
+    ids[:5], ids[5:7] = 5, 6
+    whole = replace(prediction, panoptic=ids, segments=stuff, semantic_names=names)
+    assert whole.in_words() == "1 × bar, 1 × circle; sky 25%"

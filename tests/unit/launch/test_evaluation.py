@@ -78,6 +78,13 @@ def test_nothing_is_registered_that_was_not_evaluated(tmp_path: Path, registered
         register_published(trained(tmp_path, test=False))
 
 
+def test_what_the_test_split_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, model = trained(tmp_path, test=True), TinyDetector()
+    model.predicts = ("boxes", "keypoints")
+    assert "box_ap" in evaluate_published(config, model=model)
+    assert "no figures of keypoints on test: no object has keypoints\n" in capsys.readouterr().out
+
+
 def test_views_are_looked_at_on_request(tmp_path: Path) -> None:
     config = trained(tmp_path, test=True)
     plain = evaluate_published(config, model=TinyDetector())

@@ -45,14 +45,8 @@ def make_batch() -> Callable[..., Batch]:
         circle = torch.stack((angle.cos(), angle.sin()), dim=-1)
         centre = corner + side / 2
         vertices = centre[:, :, None] + circle * side[:, :, None] / 2
-        semantic = torch.zeros(images, size, size, dtype=torch.uint8)
         pixels = 0.1 * torch.randn(images, 3, size, size, generator=generator)
-        place = torch.stack(torch.meshgrid(*2 * [torch.arange(size) + 0.5], indexing="xy"), dim=-1)
-        for image in range(images):
-            for item in range(objects):
-                inside = ((place - centre[image, item]) / side[image, item] * 2).square().sum(-1) < 1
-                pixels[image, :, inside] = torch.eye(3)[labels[image, item]][:, None] * 2
-                semantic[image, inside] = (labels[image, item] + 1).to(torch.uint8)
+        semantic = paint(pixels, centre[:, :objects], side, labels)
         polygons = Polygons(
             vertices=vertices.flatten(1, 2),
             ring_starts=(torch.arange(capacity) * 16).repeat(images, 1),
@@ -90,6 +84,19 @@ def make_batch() -> Callable[..., Batch]:
         )
 
     return make
+
+
+def paint(pixels: Tensor, centres: Tensor, sides: Tensor, labels: Tensor) -> Tensor:
+    """Ellipses at centres (B, M, 2) into pixels (B, 3, S, S), each of its class's colour -> (B, S, S) classes + 1."""
+    size = pixels.shape[-1]
+    semantic = torch.zeros(len(pixels), size, size, dtype=torch.uint8)
+    place = torch.stack(torch.meshgrid(*2 * [torch.arange(size) + 0.5], indexing="xy"), dim=-1)
+    for image, own in enumerate(centres):
+        for item, centre in enumerate(own):
+            inside = ((place - centre) / sides[image, item] * 2).square().sum(-1) < 1
+            pixels[image, :, inside] = torch.eye(3)[labels[image, item]][:, None] * 2
+            semantic[image, inside] = (labels[image, item] + 1).to(torch.uint8)
+    return semantic
 
 
 @pytest.fixture

@@ -41,10 +41,10 @@ def test_loss_is_the_cross_entropy_over_a_heatmap_s_pixels(normalizer: str, batc
     found = model.losses(batch)["loss_keypoint"]
     _, features, regions = model._first_losses(batch)
     slots = regions.positive.shape[1]
-    heatmaps = model.keypoint_head(features, regions.boxes_xyxy[:, :slots], regions.positive).unflatten(0, (2, slots))
+    heatmaps = model.keypoint_head(features, regions.boxes[:, :slots], regions.positive).unflatten(0, (2, slots))
     total, count, size = 0.0, 0, heatmaps.shape[-1]
     for image, slot in regions.positive.nonzero().tolist():
-        x1, y1, x2, y2 = regions.boxes_xyxy[image, slot].tolist()
+        x1, y1, x2, y2 = regions.boxes[image, slot].tolist()
         keypoints = batch.targets.keypoints[image, regions.objects[image, slot]]
         for point, (x, y, labelled) in enumerate(keypoints.tolist()):
             if labelled and x1 <= x <= x2 and y1 <= y <= y2:

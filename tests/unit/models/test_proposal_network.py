@@ -21,7 +21,7 @@ def test_detections_are_the_proposals(make_batch: Callable[..., Batch]) -> None:
         proposals = model.rpn.propose(model.dense(batch.images)[1], batch.image_sizes, model.rpn.test_limits)
     assert model.predicts == ("proposals",) and model.num_classes == NUM_CLASSES
     assert found.boxes_xyxy.shape == (2, 40, 4) and found.valid[0].any() and not found.valid[1].any()
-    assert torch.equal(found.boxes_xyxy[0], proposals.boxes_xyxy[0]) and not found.labels.any()
+    assert torch.equal(found.boxes_xyxy[0], proposals.boxes[0]) and not found.labels.any()
     kept = found.valid[0]
     torch.testing.assert_close(found.scores[0][kept], proposals.logits[0][kept].sigmoid())
     assert not found.scores[0][~kept].any() and not found.boxes_xyxy[1].any()

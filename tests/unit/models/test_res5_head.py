@@ -54,6 +54,17 @@ def test_a_region_s_features_are_a_whole_resnet_s_res5_of_what_is_pooled() -> No
     torch.testing.assert_close(hidden[0, :2], expected.mean(dim=(2, 3)), atol=1e-5, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_the_first_roi_align_pools_half_a_cell_further() -> None:
+    """As torchvision's `roi_align` is documented: pixels' corners are taken for their centres."""
+    head = build(SMALL["faster_rcnn_c4"]).eval().box_head
+    features = torch.randn(1, 128, 6, 6)
+    expected = head.hidden([features], REGIONS + 8.0, VALID)  # half of a stride of 16
+    assert not torch.allclose(head.hidden([features], REGIONS, VALID), expected)
+    head.aligned = False
+    torch.testing.assert_close(head.hidden([features], REGIONS, VALID)[0, :2], expected[0, :2])
+
+
 def test_masks_are_trained_on_the_features_of_the_boxes(
     make_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +72,7 @@ def test_masks_are_trained_on_the_features_of_the_boxes(
     model, batch = build(SMALL["mask_rcnn_c4"]), make_batch()
     losses, features, regions = model._first_losses(batch)
     slots = regions.positive.shape[1]
-    anew = model.box_head.region_features(features, regions.boxes_xyxy[:, :slots], regions.positive).flatten(0, 1)
+    anew = model.box_head.region_features(features, regions.boxes[:, :slots], regions.positive).flatten(0, 1)
     losses |= model.mask_head.losses_of(anew, regions, batch.targets.polygons)
     calls = []
     region_features = Res5Head.region_features

@@ -53,9 +53,7 @@ def sampler(*, append_ground_truth: bool, samples_per_image: int = 100) -> Regio
 def test_matching(proposals: Proposals) -> None:
     regions = sampler(append_ground_truth=False)(proposals, BATCH, TARGETS)
     assert regions.valid.sum() == 4
-    told = {
-        tuple(box): label for box, label in zip(regions.boxes_xyxy[0].tolist(), regions.labels[0].tolist(), strict=True)
-    }
+    told = {tuple(box): label for box, label in zip(regions.boxes[0].tolist(), regions.labels[0].tolist(), strict=True)}
     assert told == {
         (0.0, 0.0, 10.0, 10.0): 4,
         (0.0, 0.0, 10.0, 5.0): 4,
@@ -69,13 +67,13 @@ def test_matching(proposals: Proposals) -> None:
 def test_ground_truth_joins_the_proposals(proposals: Proposals) -> None:
     regions = sampler(append_ground_truth=True)(proposals, BATCH, TARGETS)
     assert regions.valid.sum() == 6 and regions.positive.sum() == 4
-    second = (regions.boxes_xyxy[0] == TARGETS.boxes_xyxy[0, 1]).all(dim=1)
+    second = (regions.boxes[0] == TARGETS.boxes_xyxy[0, 1]).all(dim=1)
     assert regions.labels[0][second].tolist() == [2] and regions.objects[0][second[: len(regions.objects[0])]] == 1
 
 
 def test_slots_are_as_many_as_asked_for_and_positives_come_first(proposals: Proposals) -> None:
     regions = sampler(append_ground_truth=True, samples_per_image=4)(proposals, BATCH, TARGETS)
-    assert regions.boxes_xyxy.shape == (1, 4, 4) and regions.positive.tolist() == [[True, True]]
+    assert regions.boxes.shape == (1, 4, 4) and regions.positive.tolist() == [[True, True]]
     assert (regions.labels[0, :2] < 5).all() and (regions.labels[0, 2:] == 5).all()
 
 

@@ -57,8 +57,8 @@ def test_levels_do_not_suppress_each_other_and_boxes_are_clipped(rpn: RPN, predi
     assert found.valid.tolist() == [[True] * 5 + [False] * 2]  # of seven candidates one is suppressed, one outside
     assert found.logits[0, :5].tolist() == [3.0, 2.5, 1.0, 0.5, -1.0]
     expected = [ANCHORS[0], ANCHORS[5], ANCHORS[2], torch.tensor([40.0, 40.0, 50.0, 50.0]), ANCHORS[6]]
-    torch.testing.assert_close(found.boxes_xyxy[0, :5], torch.stack(expected))
-    assert not found.boxes_xyxy[0, 5:].any() and not found.logits[0, 5:].any()
+    torch.testing.assert_close(found.boxes[0, :5], torch.stack(expected))
+    assert not found.boxes[0, 5:].any() and not found.logits[0, 5:].any()
 
 
 def test_limits_count_per_level_and_in_all(rpn: RPN, predictions: AnchorPredictions) -> None:
@@ -79,7 +79,7 @@ def test_small_and_non_finite_boxes_are_dropped(rpn: RPN, predictions: AnchorPre
     logits[0, 2] = torch.inf
     kept = rpn.propose(replace(predictions, offsets=offsets, logits=logits), SIZES, rpn.test_limits)
     assert kept.logits[kept.valid].tolist() == [2.5, 2.0, 0.5, -1.0]
-    assert kept.boxes_xyxy.isfinite().all()
+    assert kept.boxes.isfinite().all()
 
 
 def test_predictions_line_up_with_anchors(rpn: RPN) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tracking_samples import CATEGORIES, MakeConfig, MakeModel, start_of
 
-from detcore.data import ShardedSplit
+from detcore.data import Sample, ShardedSplit, write_split
 from detcore.evaluation import Evaluation, Evaluator, GroundTruth, ImageDetections, save_pr_curve
+from detcore.evaluation.kept_maps import RegionMap
 from detcore.tracking import TrackingCallback, close_run, open_run, resolve
 from detcore.tracking.client import connect
 from detcore.tracking.pictures import Pictures, prediction_drawing
@@ -145,5 +146,21 @@ def test_pictures_show_the_same_images_each_time_and_no_more_than_there_are(
     shards: Path, evaluation: Evaluation
 ) -> None:
     split = ShardedSplit.open(shards, "val")
-    assert [type(picture) for picture in Pictures(split, count=8).draw(evaluation.results)] == [Image.Image] * 3
-    assert Pictures(split, count=0).draw(evaluation.results) == []
+    assert [type(picture) for picture in Pictures(split, count=8).draw(evaluation)] == [Image.Image] * 3
+    assert Pictures(split, count=0).draw(evaluation) == []
+
+
+def test_pictures_show_maps_where_there_are_no_objects(tmp_path: Path) -> None:
+    """The truth's class, then another's: the halves differ in colour where the prediction is wrong."""
+    image = np.full((40, 60, 3), 128, np.uint8)
+    sample = Sample(image=image, semantic=np.zeros((40, 60), np.uint8))
+    write_split([sample], tmp_path, split="val", categories=(), name="ground", semantic_classes=("sky", "sea"))
+    split = ShardedSplit.open(tmp_path, "val")
+    half = np.repeat(np.arange(2, dtype=np.uint8), 30)[None].repeat(40, axis=0)
+    pair = (RegionMap.of_semantic(split.semantic(0)), RegionMap.of_semantic(half))
+    evaluation = Evaluation(metrics={}, per_class={}, curves={}, results=None, maps={int(split.image_ids[0]): pair})
+    (picture,) = Pictures(split, count=8).draw(evaluation)
+    panel = (picture.width - picture.width // 100) // 2
+    row = np.asarray(picture)[-20]
+    left, wrong, right = row[20], row[-20], row[picture.width - panel + 20]
+    assert left.tolist() == right.tolist() != wrong.tolist()

@@ -1,0 +1,1 @@
+"""How fast a model trains and predicts here, and where the time goes: what `detcore bench` measures."""

@@ -126,6 +126,7 @@ def is_prepared(config: DataConfig, *, seed: int) -> bool:
 def _settings(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
     loading = {"shards", "sampling", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
+    loading |= {"min_visible", "unmixed_last_steps"}
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
     later = {"angles", "ignore", "semantic", "absent_images"}
     unset = {key for key in later if getattr(config, key) == DataConfig.model_fields[key].default}

@@ -6,10 +6,18 @@ from torch import nn
 
 from detcore.inference import Predictor, load_folder
 from detcore.inference.folder import DESCRIPTION
+from detcore.inference.predictor import Precision
 from detcore.tracking import resolve
 
 
-def load(name: str | Path, *, device: str = "auto", model: nn.Module | None = None) -> Predictor:
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    model: nn.Module | None = None,
+    precision: Precision = "fp32",
+    cuda_graphs: bool = False,
+) -> Predictor:
     """A detector ready to predict.
 
     Reads safetensors and JSON only, so a model from a stranger cannot run code.
@@ -18,11 +26,14 @@ def load(name: str | Path, *, device: str = "auto", model: nn.Module | None = No
         name: a registered model as `name@alias`, `name/version` or `name` (its latest version), or a published folder.
         device: 'cpu', 'cuda' or 'auto'.
         model: your own module, where the published model is one: its weights are loaded into it.
+        precision: 'fp32', 'bf16' or 'fp16'.
+        cuda_graphs: launch the model as a whole; see `Predictor`.
 
     Raises:
         ValueError: if there is no such model, or its files do not fit together.
     """
-    return load_folder(published_folder(name), device=device, model=model)
+    folder = published_folder(name)
+    return load_folder(folder, device=device, model=model, precision=precision, cuda_graphs=cuda_graphs)
 
 
 def published_folder(name: str | Path, *, uri: str | None = None) -> Path:

@@ -1,7 +1,6 @@
 """What each recipe of conf/model costs and what it reached: the rows behind `detcore models`."""
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -191,15 +190,12 @@ def _without_memory() -> Iterator[None]:
 
 def _flops(model: "nn.Module", size: tuple[int, int]) -> int:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    # Attention's fused kernels are not all counted; the plain one has the same products.
-    plain_attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    counter = FlopCounterMode(display=False, custom_mapping=_own_operators())
-    with torch.no_grad(), warnings.catch_warnings(), torch.device("meta"), plain_attention, counter:
-        warnings.simplefilter("ignore")
-        model.detect(_batch(size, getattr(model, "size_divisor", 32)))  # type: ignore[operator]
-    return int(counter.get_total_flops())
+    from detcore.bench.flops import flops_of
+
+    with torch.no_grad(), torch.device("meta"):
+        batch = _batch(size, getattr(model, "size_divisor", 32))
+        return flops_of(lambda: model.detect(batch))  # type: ignore[operator]
 
 
 def _batch(size: tuple[int, int], divisor: int) -> "Batch":
@@ -213,17 +209,3 @@ def _batch(size: tuple[int, int], divisor: int) -> "Batch":
     one = torch.zeros(1, dtype=torch.int64)
     real = torch.ones(1, dtype=torch.bool)
     return Batch(images, sizes, one, real, sizes, torch.zeros(1, 3, 3), torch.zeros(2, dtype=torch.int64))
-
-
-def _own_operators() -> dict[Any, Any]:
-    """How FlopCounterMode counts those of our operators that multiply."""
-    import torch
-
-    import detcore.ops  # noqa: F401  (declares them)
-
-    def deformable(_input: Any, _offset: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        batch, _, height, width = out_shape
-        taps = weight[0] * weight[1] * weight[2] * weight[3]
-        return int(2 * batch * height * width * taps)
-
-    return {torch.ops.detcore.deform_conv2d: deformable}

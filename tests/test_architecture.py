@@ -21,7 +21,8 @@ CONVERT = ENGINE | INFERENCE | {"convert"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
 LAUNCH = ENGINE | EXPORT | TRACKING | {"launch"}
-CLI = LAUNCH | CONVERT | {"cli"}
+BENCH = ENGINE | INFERENCE | {"bench"}
+CLI = LAUNCH | CONVERT | BENCH | {"cli"}
 ALLOWED: dict[str, frozenset[str]] = {
     "config": frozenset(),
     "structures": STRUCTURES,
@@ -37,6 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": EXPORT,
     "tracking": TRACKING,
     "launch": LAUNCH,
+    "bench": BENCH,
     "cli": CLI,
 }
 ONLY_IMPORTER = {"mlflow": "tracking", "ray": "launch"}

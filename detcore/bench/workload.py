@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detcore.data.buckets import Shape, assign_buckets, choose_buckets
 from detcore.structures.batch import Batch, Polygons, Targets
+from detcore.structures.rotated_boxes import upright_around
 
 SHORT_SIDES = (640, 672, 704, 736, 768, 800)
 LONGEST = 1333
@@ -26,6 +28,7 @@ ROOM = 96
 """Objects that a batch has room for in an image; COCO's fullest has 93."""
 VERTICES = 12
 NUM_CLASSES = 80
+NUM_KEYPOINTS = 17
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ def make_workload(
     steps: int = 32,
     batches_each: int = 2,
     sides: Sequence[Shape] | None = None,
+    num_classes: int = NUM_CLASSES,
+    predicts: Sequence[str] = ("boxes", "masks"),
+    num_keypoints: int = NUM_KEYPOINTS,
+    semantic_classes: int = NUM_CLASSES,
 ) -> Workload:
     """512 images, multi-scale as above, in batches of one bucket each.
 
@@ -93,6 +100,9 @@ def make_workload(
         steps: of a round.
         batches_each: different batches of a bucket.
         sides: sizes of the images instead of those drawn.
+        num_classes: of the objects.
+        predicts: what the model does: keypoints, rotated boxes and semantic maps are there where it trains on them.
+        num_keypoints, semantic_classes: of these.
     """
     sizes = np.array(sides or [size for seed in range(32) for size in drawn_sizes(seed, 16)], np.int64)
     buckets = (
@@ -107,9 +117,20 @@ def make_workload(
     for place in used:
         own = np.resize(sizes[places == place], (batches_each, batch_size, 2))
         images = _noise(batch_size, buckets[place], device, dtype)
-        batches[buckets[place]] = tuple(
-            replace(_batch(own[i], seed=1000 * place + i).to(device), images=images) for i in range(batches_each)
-        )
+        drawn = []
+        for i in range(batches_each):
+            random = np.random.RandomState(1000 * place + i)
+            batch = _batch(random, own[i], num_classes, first_id=(place * batches_each + i) * batch_size)
+            assert batch.targets is not None
+            targets = batch.targets
+            if "keypoints" in predicts:
+                targets = replace(targets, keypoints=_keypoints(random, targets.boxes_xyxy, num_keypoints))
+            if "rotated" in predicts:
+                targets = _turned(random, targets)
+            if "semantic" in predicts:
+                targets = replace(targets, semantic=_semantic(random, batch_size, buckets[place], semantic_classes))
+            drawn.append(replace(replace(batch, targets=targets).to(device), images=images))
+        batches[buckets[place]] = tuple(drawn)
     padded = sum(float(np.prod(buckets[place])) for place in order)
     real = sum(float(sizes[places == place].prod(axis=1).mean()) for place in order)
     return Workload(batches, tuple(buckets[place] for place in order), padded / real - 1)
@@ -127,14 +148,14 @@ def _spread(counts: NDArray[np.int64], steps: int) -> list[int]:
     return order
 
 
-def _noise(rows: int, shape: Shape, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _noise(rows: int, shape: Shape, device: torch.device, dtype: torch.dtype) -> Tensor:
     images = torch.randn((rows, 3, *shape), device=device, dtype=torch.float32)
     return images.to(dtype=dtype, memory_format=torch.channels_last)
 
 
-def _batch(sizes: NDArray[np.int64], *, seed: int) -> Batch:
+def _batch(random: np.random.RandomState, sizes: NDArray[np.int64], num_classes: int, *, first_id: int) -> Batch:
     """Objects for images of `sizes` (B, 2): star-shaped polygons, sides log-uniform from 3 to 80 % of the image's."""
-    random, rows = np.random.RandomState(seed), len(sizes)
+    rows = len(sizes)
     boxes = np.zeros((rows, ROOM, 4), np.float32)
     labels = np.zeros((rows, ROOM), np.int64)
     valid = np.zeros((rows, ROOM), bool)
@@ -150,7 +171,7 @@ def _batch(sizes: NDArray[np.int64], *, seed: int) -> Batch:
         rays = np.stack((np.cos(angles), np.sin(angles)), axis=-1) * radius
         outline = centres[:, None] + rays * sides[:, None] / 2
         boxes[row, :number] = np.concatenate((outline.min(axis=1), outline.max(axis=1)), axis=1)
-        labels[row, :number] = random.randint(0, NUM_CLASSES, number)
+        labels[row, :number] = random.randint(0, num_classes, number)
         valid[row, :number] = True
         vertices[row, : number * VERTICES] = outline.reshape(-1, 2)
         counts[row, :number] = VERTICES
@@ -159,11 +180,11 @@ def _batch(sizes: NDArray[np.int64], *, seed: int) -> Batch:
     return Batch(
         images=torch.empty(rows, 3, 0, 0),
         image_sizes=image_sizes,
-        sample_ids=torch.arange(rows) + seed * rows,
+        sample_ids=torch.arange(rows) + first_id,
         real=torch.ones(rows, dtype=torch.bool),
         original_sizes=image_sizes,
         geometry=torch.eye(3).repeat(rows, 1, 1),
-        rng_key=torch.tensor([0, seed]),
+        rng_key=torch.tensor([0, first_id]),
         targets=Targets(
             torch.from_numpy(boxes),
             torch.from_numpy(labels),
@@ -176,3 +197,25 @@ def _batch(sizes: NDArray[np.int64], *, seed: int) -> Batch:
             ),
         ),
     )
+
+
+def _keypoints(random: np.random.RandomState, boxes_xyxy: Tensor, count: int) -> Tensor:
+    """(B, M, 4) -> (B, M, K, 3): visible ones, anywhere in the boxes."""
+    places = torch.from_numpy(random.rand(*boxes_xyxy.shape[:2], count, 2).astype(np.float32))
+    low, high = boxes_xyxy[:, :, None, :2], boxes_xyxy[:, :, None, 2:]
+    return torch.cat((low + places * (high - low), torch.full((*places.shape[:-1], 1), 2.0)), dim=-1)
+
+
+def _turned(random: np.random.RandomState, targets: Targets) -> Targets:
+    """The boxes' sides halved and turned by any angle, which leaves them within the images."""
+    low, high = targets.boxes_xyxy[..., :2], targets.boxes_xyxy[..., 2:]
+    angles = torch.from_numpy(random.uniform(-90, 90, (*low.shape[:2], 1)).astype(np.float32))
+    rotated = torch.cat(((low + high) / 2, (high - low) / 2, angles), dim=-1)
+    return replace(targets, boxes_xywha=rotated, boxes_xyxy=upright_around(rotated))
+
+
+def _semantic(random: np.random.RandomState, rows: int, shape: Shape, num_classes: int) -> Tensor:
+    """(B, H, W) uint8: squares of 32 pixels of one class each."""
+    height, width = shape
+    squares = random.randint(0, num_classes, (rows, -(-height // 32), -(-width // 32))).astype(np.uint8)
+    return torch.from_numpy(squares.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width].copy())

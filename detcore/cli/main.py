@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import detcore
-from detcore.cli import data, machine, models, predicting
+from detcore.cli import bench, data, machine, models, predicting
 from detcore.cli.commands import USER_ERROR, Commands
 
 _INTERRUPTED = 130
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where images were left out or data has errors, 2 for what the user can mend (in one line),
         130 for Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:
@@ -40,6 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options. Overrides of the configuration may stand anywhere, which argparse alone does not let them."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    takes_overrides = hasattr(options, "overrides")
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        options.overrides += rest
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="detcore", description=_STORY, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,6 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"detcore {detcore.__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = Commands(parser)
-    for group in (predicting, models, data, machine):
+    for group in (predicting, models, data, bench, machine):
         group.declare(commands)
     return parser

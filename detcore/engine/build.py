@@ -78,7 +78,7 @@ def open_run(
         train_split=train_split,
         val_split=val_split,
         truth=truth,
-        training=_training(model, config=config, precision=precision, shapes=batches.buckets),
+        training=build_training(model, config=config, precision=precision, shapes=batches.buckets),
         batches=batches,
         val_batches=loader(val_split, train=False, batch_size=eval_batch_size),
         meter=Meter(
@@ -95,11 +95,17 @@ def open_run(
     return run
 
 
-def _training(model: nn.Module, *, config: Config, precision: Precision, shapes: Sequence[Shape]) -> Training:
+def build_training(model: nn.Module, *, config: Config, precision: Precision, shapes: Sequence[Shape]) -> Training:
+    """What a step of `model` needs, as the configuration has it.
+
+    Args:
+        model: on its device, in training mode.
+        shapes: heights and widths that batches will have.
+    """
     engine, decay = config.engine, config.engine.ema_decay
     return Training(
         model=model,
-        passes=_passes(model, engine=engine, precision=precision, shapes=shapes),
+        passes=build_passes(model, engine=engine, precision=precision, shapes=shapes),
         optimizer=build_optimizer(model, optim=config.optim),
         average=None if decay is None else ParameterAverage(model, decay=decay),
         precision=precision,
@@ -109,7 +115,7 @@ def _training(model: nn.Module, *, config: Config, precision: Precision, shapes:
     )
 
 
-def _passes(model: nn.Module, *, engine: EngineConfig, precision: Precision, shapes: Sequence[Shape]) -> Passes:
+def build_passes(model: nn.Module, *, engine: EngineConfig, precision: Precision, shapes: Sequence[Shape]) -> Passes:
     """Forward and backward as the engine's settings have them; without a GPU there are no CUDA graphs."""
     plain = partial(PlainPasses, precision=precision, accumulate=engine.accumulate)
     losses: nn.Module = Losses(model)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detcore.config.model import ModelConfig
 from detcore.config.section import Count, CountOrZero, Positive, Section
 from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
-from detcore.inference.predictor import Predictor
+from detcore.inference.predictor import Precision, Predictor
 from detcore.inference.preprocessing import Preprocessing
 from detcore.models import build_model
 
@@ -112,7 +112,14 @@ def read_weights(folder: Path, description: PublishedModel) -> dict[str, Tensor]
     return tensors
 
 
-def load_folder(path: Path | str, *, device: str = "auto", model: nn.Module | None = None) -> Predictor:
+def load_folder(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    model: nn.Module | None = None,
+    precision: Precision = "fp32",
+    cuda_graphs: bool = False,
+) -> Predictor:
     """A published model, ready to predict.
 
     Reads safetensors and JSON only, so that a model from a stranger cannot run code.
@@ -121,6 +128,7 @@ def load_folder(path: Path | str, *, device: str = "auto", model: nn.Module | No
         path: the folder.
         device: 'cpu', 'cuda', 'cuda:1' …, or 'auto': CUDA where there is any.
         model: your own module, where the published model is one; its weights are loaded into it.
+        precision, cuda_graphs: how it computes; see `Predictor`.
 
     Raises:
         ValueError: if the folder is no published model, its files do not fit together, or a module of yours is missing.
@@ -154,11 +162,18 @@ def load_folder(path: Path | str, *, device: str = "auto", model: nn.Module | No
             image_std=preprocessing.image_std,
             size_divisor=preprocessing.size_divisor,
         ),
-        device=_device(device),
+        device=chosen_device(device),
+        precision=precision,
+        cuda_graphs=cuda_graphs,
     )
 
 
-def _device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
+    """'cpu', 'cuda', 'cuda:1' …, or 'auto': CUDA where there is any.
+
+    Raises:
+        ValueError: there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

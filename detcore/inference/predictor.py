@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detcore.config.training import TTAConfig
 from detcore.data.keypoints import KeypointLayout
+from detcore.inference.captured import CapturedDetection
 from detcore.inference.prediction import Prediction
 from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.sources import ImageSource, Source, expand, read_rgb
@@ -23,6 +24,13 @@ from detcore.structures.coordinates import boxes_to_original, keypoints_to_origi
 
 _MASK_THRESHOLD = 0.5
 
+Precision = Literal["fp32", "bf16", "fp16"]
+_OPTIONS = (
+    "model", "labels", "preprocessing", "device", "semantic_labels", "keypoint_names", "skeleton", "precision",
+    "cuda_graphs",
+)  # fmt: skip
+"""What a predictor is made of, each kept under its name."""
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 OnUnreadable = Callable[[ImageSource, ValueError], None]
 _Read = tuple[ImageSource, NDArray[np.uint8]]
 
@@ -40,6 +48,12 @@ class Predictor:
         skeleton: pairs of 0-based keypoints that a line is drawn between.
         preprocessing: what the model was evaluated with.
         device: where it runs.
+        precision: bf16 and fp16 compute under autocast: faster on a GPU, and rounded more coarsely.
+        cuda_graphs: the model is captured once for each padded size and number of images, and then launched as a whole:
+            faster where few images are looked at together. The same detections.
+
+    Raises:
+        ValueError: CUDA graphs on another device.
     """
 
     def __init__(
@@ -52,7 +66,11 @@ class Predictor:
         semantic_labels: Sequence[str] = (),
         keypoint_names: Sequence[str] = (),
         skeleton: Sequence[tuple[int, int]] = (),
+        precision: Precision = "fp32",
+        cuda_graphs: bool = False,
     ) -> None:
+        if cuda_graphs and device.type != "cuda":
+            raise ValueError(f"cuda_graphs: there are none on {device.type}; leave it out, or take a CUDA device")
         self.model = model.to(device).eval()
         self.labels = tuple(labels)
         self.semantic_labels = tuple(semantic_labels)
@@ -60,6 +78,9 @@ class Predictor:
         self.skeleton = tuple(skeleton)
         self.preprocessing = preprocessing
         self.device = device
+        self.precision: Precision = precision
+        self.cuda_graphs = cuda_graphs
+        self._detect = CapturedDetection(self._detect_plainly) if cuda_graphs else self._detect_plainly
 
     def augmented(self, tta: TTAConfig) -> Self:
         """The same detector with test-time augmentation: slower, and usually more accurate.
@@ -74,15 +95,21 @@ class Predictor:
         """
         assert isinstance(self.preprocessing, Preprocessing), "this predictor is augmented already"
         mirrored = KeypointLayout.of(self.keypoint_names).flip or None
-        return type(self)(
+        return self._changed(
             model=AugmentedDetector(self.model, mirrored_keypoints=mirrored),
-            labels=self.labels,
             preprocessing=AugmentedPreprocessing(own=self.preprocessing, tta=tta),
-            device=self.device,
-            semantic_labels=self.semantic_labels,
-            keypoint_names=self.keypoint_names,
-            skeleton=self.skeleton,
         )
+
+    def with_options(self, *, precision: Precision, cuda_graphs: bool) -> Self:
+        """The same detector that computes otherwise; the weights are shared.
+
+        Raises:
+            ValueError: CUDA graphs on another device.
+        """
+        return self._changed(precision=precision, cuda_graphs=cuda_graphs)
+
+    def _changed(self, **changes: Any) -> Self:
+        return type(self)(**({name: getattr(self, name) for name in _OPTIONS} | changes))
 
     def predict(
         self, source: Source, *, score_threshold: float = 0.5, batch_size: int = 8
@@ -130,8 +157,17 @@ class Predictor:
         """The model's own output for images (h, w, 3) of one padded size, and the batch that it saw."""
         batch = self.preprocessing.batch(images, self.device)
         with torch.inference_mode():
+            return batch, self._detect(batch)
+
+    def autocast(self) -> torch.autocast:
+        """The precision that it computes in."""
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _detect_plainly(self, batch: Batch) -> Detections:
+        with self.autocast():
             detections: Detections = self.model.detect(batch)  # type: ignore[operator]
-        return batch, detections
+        return detections
 
     def _predict_some(self, read: Sequence[_Read], score_threshold: float) -> list[Prediction]:
         images = [image for _, image in read]

@@ -8,15 +8,13 @@ import torch
 from torch import nn
 
 from detcore.config import Config
+from detcore.config.model import OF_PIXELS
 from detcore.data import SampleTransform, ShardedSplit
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, Worker, fit
 from detcore.evaluation import save_pr_curve
 from detcore.models import build_model
 from detcore.tracking import RunHandle, TrackingCallback
-
-_OF_PIXELS = ("semantic_fpn", "deeplab")
-"""Models whose classes are those of pixels, not of objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Job:
         if self.model is not None:
             return self.model
         data = read_description(Path(self.config.data.shards))
-        names = data.get("semantic_classes", ()) if self.config.model.type in _OF_PIXELS else data["categories"]
+        names = data.get("semantic_classes", ()) if self.config.model.type in OF_PIXELS else data["categories"]
         torch.manual_seed(self.config.seed)
         return build_model(self.config.model, num_classes=len(names), class_counts=self._class_counts())
 

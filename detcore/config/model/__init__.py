@@ -44,6 +44,7 @@ from detcore.config.model.rotated import (
     RotatedRPN,
 )
 from detcore.config.model.semantic import (
+    OF_PIXELS,
     CoarseMaskHead,
     DeepLab,
     DeepLabHead,
@@ -87,6 +88,7 @@ ModelConfig = Annotated[
 __all__ = [
     "FCOS",
     "FPN",
+    "OF_PIXELS",
     "RCNN",
     "RPN",
     "Anchors",

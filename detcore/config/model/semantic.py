@@ -9,6 +9,9 @@ from detcore.config.model.detector import Detector
 from detcore.config.model.rcnn import RCNN, MaskHead
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
 
+OF_PIXELS = ("semantic_fpn", "deeplab")
+"""Types of models whose classes are those of pixels, not of objects."""
+
 
 class SemanticFPNHead(Section):
     channels: Count = 128

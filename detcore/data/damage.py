@@ -8,20 +8,23 @@ from PIL import UnidentifiedImageError
 
 from detcore.data.batching import Row
 from detcore.data.buckets import Shape
+from detcore.data.row_reading import SampleError
 from detcore.data.shards import DamagedSample
 
 
 class ReadsRows(Protocol):
     """What gives a sample's row; for any thread."""
 
-    def __call__(self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0) -> Row | None: ...
+    def __call__(
+        self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0, mixes: bool = True
+    ) -> Row | None: ...
 
 
 class SkipDamaged:
     """Reads rows, and gives None for one that cannot be made because bytes are damaged. For any thread.
 
-    Each such sample is said once, on stderr. Whether one is left out follows from its bytes alone, so a resumed
-    training leaves out the same.
+    Each such sample is said once, on stderr. A row that mixes it with others is left out too. Whether one is left out
+    follows from the bytes alone, so a resumed training leaves out the same.
 
     Args:
         reader: what reads the rows.
@@ -36,24 +39,26 @@ class SkipDamaged:
         self._damaged: set[int] = set()
         self._lock = threading.Lock()
 
-    def __call__(self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0) -> Row | None:
+    def __call__(
+        self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0, mixes: bool = True
+    ) -> Row | None:
         """As the reader's.
 
         Raises:
             ValueError: as the reader's where nothing is damaged, or too many samples are.
         """
         try:
-            return self._reader(epoch=epoch, sample=sample, choice=choice, shape=shape, repeat=repeat)
-        except ValueError as error:
+            return self._reader(epoch=epoch, sample=sample, choice=choice, shape=shape, repeat=repeat, mixes=mixes)
+        except SampleError as error:
             if not _is_damage(error):
                 raise
-            self._note(sample, error)
+            self._note(error)
             return None
 
-    def _note(self, sample: int, error: ValueError) -> None:
+    def _note(self, error: SampleError) -> None:
         with self._lock:
-            if sample not in self._damaged:
-                self._damaged.add(sample)
+            if error.sample not in self._damaged:
+                self._damaged.add(error.sample)
                 print(f"left out: {error}", file=sys.stderr, flush=True)
             if len(self._damaged) > self._max_fraction * self._num_samples:
                 raise ValueError(

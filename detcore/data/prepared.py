@@ -64,6 +64,8 @@ def settings_hash(config: DataConfig, *, seed: int) -> str:
         "num_buckets",
         "size_divisor",
         "threads",
+        "min_visible",
+        "unmixed_last_steps",
     }
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
     later = {"angles", "ignore", "semantic", "absent_images"}

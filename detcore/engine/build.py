@@ -68,7 +68,10 @@ def open_run(
     )
     eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
     folder = Path(config.run_dir) if worker.rank == 0 else None
-    batches = loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform)
+    per_pass, mixed = engine.batch_size // engine.accumulate, engine.steps - config.data.unmixed_last_steps
+    batches = loader(
+        train_split, train=True, batch_size=per_pass, transform=transform, mixed_batches=mixed * engine.accumulate
+    )
     run = Run(
         config=config,
         worker=worker,

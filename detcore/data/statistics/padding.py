@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detcore.config import Config
-from detcore.data.augment import content_sizes
+from detcore.data.augmentation.sizes import content_sizes
 from detcore.data.sampler import Sampler
 from detcore.data.statistics.columns import SplitColumns
 

@@ -67,6 +67,7 @@ def test_shards_of_another_root_or_other_settings_are_not_taken_for_these(root, 
     assert not is_prepared(config, seed=1)
     assert not is_prepared(config.model_copy(update={"min_box_size": 5.0}), seed=0)
     assert is_prepared(config.model_copy(update={"num_buckets": 1}), seed=0)
+    assert is_prepared(config.model_copy(update={"min_visible": 0.5, "unmixed_last_steps": 9}), seed=0)
     assert is_prepared(config.model_copy(update={"sampling": RepeatFactorSampling()}), seed=0)
     assert not is_prepared(config.model_copy(update={"ignore": ("dog",)}), seed=0)
     write_coco(tmp_path / "other", images=20)

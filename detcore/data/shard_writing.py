@@ -85,12 +85,12 @@ class SplitWriter:
         """Writes index and annotations; returns the split's entry for `dataset.json`."""
         self._close_shard()
         index = pa.RecordBatch.from_pydict(self._index, schema=INDEX_SCHEMA)
-        _write_arrow(self._folder / "index.arrow", index)
-        _write_arrow(self._folder / "annotations.arrow", annotations)
+        write_columns(self._folder / "index.arrow", index)
+        write_columns(self._folder / "annotations.arrow", annotations)
         has_panoptic = bool(index.num_rows) and all(self._index["panoptic_size"])
         if has_panoptic:
             segments = pa.RecordBatch.from_pydict(self._segments, schema=SEGMENT_SCHEMA)
-            _write_arrow(self._folder / "segments.arrow", segments)
+            write_columns(self._folder / "segments.arrow", segments)
         shards = []
         for path in sorted(self._folder.glob("shard-*.tar")):
             with path.open("rb") as file:
@@ -172,6 +172,7 @@ def _has_masks(annotations: pa.RecordBatch) -> bool:
     return bool((outlined | crowd).all() and outlined.any())
 
 
-def _write_arrow(path: Path, batch: pa.RecordBatch) -> None:
+def write_columns(path: Path, batch: pa.RecordBatch) -> None:
+    """Writes a batch as an Arrow file that can be mapped into memory."""
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import Annotations
+from detcore.data.compaction import compact
 from detcore.data.images import StoredImage
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import SEGMENT_SCHEMA, StoredMaps
@@ -86,7 +87,7 @@ class SplitWriter:
         self._close_shard()
         index = pa.RecordBatch.from_pydict(self._index, schema=INDEX_SCHEMA)
         write_columns(self._folder / "index.arrow", index)
-        write_columns(self._folder / "annotations.arrow", annotations)
+        write_columns(self._folder / "annotations.arrow", compact(annotations))
         has_panoptic = bool(index.num_rows) and all(self._index["panoptic_size"])
         if has_panoptic:
             segments = pa.RecordBatch.from_pydict(self._segments, schema=SEGMENT_SCHEMA)

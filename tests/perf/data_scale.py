@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from detcore.config import DataConfig, load
 from detcore.data import ShardedSplit, build_loader, prepare
 from detcore.data.augment import content_sizes
+from detcore.data.compaction import compact
 from detcore.data.sampler import Sampler
 from detcore.data.shard_writing import write_columns, write_description
 from detcore.data.shards import INDEX_SCHEMA
@@ -83,7 +84,7 @@ def build(root: Path, folder: Path) -> None:
     shutil.rmtree(target)
     target.mkdir()
     write_columns(target / "index.arrow", _index(temporary / "val", images))
-    write_columns(target / "annotations.arrow", _objects(seed, images, random))
+    write_columns(target / "annotations.arrow", compact(_objects(seed, images, random)))
     tar = temporary / "val" / entry["shards"][0]["name"]
     shards = []
     for number in range(-(-IMAGES // PER_SHARD)):

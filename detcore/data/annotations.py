@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detcore.data.compaction import pixels
+from detcore.data.columns import booleans, pixels, view
 
 RINGS = pa.large_list(pa.large_list(pa.float64()))
 NUMBERS = pa.large_list(pa.float64())
@@ -196,19 +196,19 @@ class Annotations:
 
     def __init__(self, batch: pa.RecordBatch, *, num_samples: int) -> None:
         self.batch = batch
-        self.labels: NDArray[np.int32] = batch["label"].to_numpy()
-        self.ids: NDArray[np.int64] = batch["annotation_id"].to_numpy()
-        self.boxes_xywh: NDArray[np.float64] = batch["bbox"].flatten().to_numpy().reshape(-1, 4)
-        self.areas: NDArray[np.float64] = batch["area"].to_numpy()
-        self.crowd: NDArray[np.bool_] = batch["crowd"].to_numpy(zero_copy_only=False)
+        self.labels: NDArray[np.int32] = view(batch["label"])
+        self.ids: NDArray[np.int64] = view(batch["annotation_id"])
+        self.boxes_xywh: NDArray[np.float64] = view(batch["bbox"].flatten()).reshape(-1, 4)
+        self.areas: NDArray[np.float64] = view(batch["area"])
+        self.crowd: NDArray[np.bool_] = booleans(batch["crowd"])
         polygons = batch["polygons"]
-        self._object_starts: NDArray[np.int64] = polygons.offsets.to_numpy()
-        self._ring_starts: NDArray[np.int64] = polygons.values.offsets.to_numpy()
-        self._values: NDArray[np.float64] | NDArray[np.int32] = polygons.values.values.to_numpy()
+        self._object_starts: NDArray[np.int64] = view(polygons.offsets)
+        self._ring_starts: NDArray[np.int64] = view(polygons.values.offsets)
+        self._values: NDArray[np.float64] | NDArray[np.int32] = view(polygons.values.values)
         self._later = {
             name: batch[name] for name in LATER if name in batch.schema.names and batch[name].null_count < len(batch)
         }
-        samples = batch["sample"].to_numpy()
+        samples = view(batch["sample"])
         self.starts: NDArray[np.int64] = np.searchsorted(samples, np.arange(num_samples + 1, dtype=np.int32))
         """(num_samples + 1,) first object of each sample."""
 
@@ -229,8 +229,8 @@ class Annotations:
         found = np.zeros((rows.stop - rows.start, length))
         column = self._later.get(name)
         if column is not None:
-            starts = column.offsets.to_numpy()[rows.start : rows.stop + 1]
-            found[np.diff(starts) > 0] = column.values.to_numpy()[starts[0] : starts[-1]].reshape(-1, length)
+            starts = view(column.offsets)[rows.start : rows.stop + 1]
+            found[np.diff(starts) > 0] = view(column.values)[starts[0] : starts[-1]].reshape(-1, length)
         return found
 
     def objects(

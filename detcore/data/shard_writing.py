@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import Annotations
-from detcore.data.compaction import compact
+from detcore.data.columns import compact
 from detcore.data.images import StoredImage
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import SEGMENT_SCHEMA, StoredMaps

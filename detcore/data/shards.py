@@ -25,6 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.data.annotations import Annotations, Objects
+from detcore.data.columns import view
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import decode_map, segment_ids, segment_records, segment_starts
 
@@ -81,13 +82,13 @@ class ShardedSplit:
         self.semantic_classes: tuple[str, ...] = tuple(description.get("semantic_classes", ()))
         self._shards = [folder / split / shard["name"] for shard in entry["shards"]]
         index = _read_arrow(folder / split / "index.arrow")
-        self.heights: NDArray[np.int32] = index["height"].to_numpy()
-        self.widths: NDArray[np.int32] = index["width"].to_numpy()
-        self.image_ids: NDArray[np.int64] = index["image_id"].to_numpy()
+        self.heights: NDArray[np.int32] = view(index["height"])
+        self.widths: NDArray[np.int32] = view(index["width"])
+        self.image_ids: NDArray[np.int64] = view(index["image_id"])
         self._file_names = index["file_name"]
-        self._shard_of = index["shard"].to_numpy()
+        self._shard_of = view(index["shard"])
         self._places = {
-            kind: [index[f"{kind}{what}"].to_numpy() for what in ("offset", "size")]
+            kind: [view(index[f"{kind}{what}"]) for what in ("offset", "size")]
             for kind, there in (("", True), ("semantic_", self.has_semantic), ("panoptic_", self.has_panoptic))
             if there
         }

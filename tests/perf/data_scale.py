@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from detcore.config import DataConfig, load
 from detcore.data import ShardedSplit, build_loader, prepare
 from detcore.data.augment import content_sizes
-from detcore.data.compaction import compact
+from detcore.data.columns import compact
 from detcore.data.sampler import Sampler
 from detcore.data.shard_writing import write_columns, write_description
 from detcore.data.shards import INDEX_SCHEMA
@@ -223,7 +223,9 @@ def _forget(path: Path) -> None:
 
 def padding_rows(root: Path, config: DataConfig) -> list[Row]:
     """Padded over real pixels - 1 of an epoch of COCO's size, by number of buckets; theirs is Detectron2's rule."""
-    parts = [json.loads((root / f"annotations/instances_{part}.json").read_bytes())["images"] for part in ("train", "val")]
+    parts = [
+        json.loads((root / f"annotations/instances_{part}.json").read_bytes())["images"] for part in ("train", "val")
+    ]
     known = np.array([(image["height"], image["width"]) for part in parts for image in part])
     raw = known[np.random.default_rng(0).integers(len(known), size=IMAGES)]
     sizes = content_sizes(raw, config.train_transforms, np.random.default_rng(1).integers(6, size=IMAGES))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from detcore.config.sampling import Sampling, Subset, UniformSampling
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
 
 
@@ -116,23 +117,6 @@ Transform = Annotated[
 ]
 
 
-class UniformSampling(Section):
-    """Every image once an epoch."""
-
-    type: Literal["uniform"] = "uniform"
-
-
-class RepeatFactorSampling(Section):
-    """Images of rare classes more than once an epoch (arXiv:1908.03195, section B.2)."""
-
-    type: Literal["repeat_factor"] = "repeat_factor"
-    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.001
-    """Classes that fewer than this share of the images have are rare."""
-
-
-Sampling = Annotated[UniformSampling | RepeatFactorSampling, Field(discriminator="type")]
-
-
 class DataConfig(Section):
     name: str
     """Becomes part of names of runs, folders and registered models: letters, digits, '_', '-' and blanks within."""
@@ -161,6 +145,12 @@ class DataConfig(Section):
     """Boxes whose clipped width or height is not above it are dropped and counted, in pixels."""
     sampling: Sampling = UniformSampling()
     """How often an epoch has each training image."""
+    train_subset: Subset | None = None
+    """Trains on a part of the images that take part; None means all."""
+    min_objects: CountOrZero = 0
+    """Training images with fewer objects take no part; 1 is Detectron2's FILTER_EMPTY_ANNOTATIONS."""
+    min_keypoints: CountOrZero = 0
+    """Training images with fewer labelled keypoints take no part: Detectron2's MIN_KEYPOINTS_PER_IMAGE."""
     train_transforms: tuple[Transform, ...]
     test_transforms: tuple[Transform, ...]
     num_buckets: Count = 6

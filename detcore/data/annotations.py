@@ -190,8 +190,7 @@ def rings_array(
 class Annotations:
     """Reads a batch of `SCHEMA`, compacted or not, whose rows are sorted by sample.
 
-    What is kept is views of the batch, so that processes which map one file share its memory; only `starts` and `crowd`
-    are each process's own.
+    Holds views of the batch, so processes that map one file share its memory; only `starts` and `crowd` are their own.
     """
 
     def __init__(self, batch: pa.RecordBatch, *, num_samples: int) -> None:
@@ -232,6 +231,15 @@ class Annotations:
             starts = view(column.offsets)[rows.start : rows.stop + 1]
             found[np.diff(starts) > 0] = view(column.values)[starts[0] : starts[-1]].reshape(-1, length)
         return found
+
+    def labelled_keypoints(self) -> NDArray[np.int64]:
+        """(n,) how many keypoints of each object have a visibility above 0."""
+        column = self._later.get("keypoints")
+        if column is None:
+            return np.zeros(len(self), np.int64)
+        before: NDArray[np.int64] = np.concatenate([[0], np.cumsum(view(column.values)[2::3] > 0)])
+        labelled: NDArray[np.int64] = np.diff(before[view(column.offsets) // 3])
+        return labelled
 
     def objects(
         self, sample: int, *, height: int, width: int, num_keypoints: int = 0, rotated: bool = False

@@ -3,7 +3,6 @@
 The order of batches and every byte in them follow from split, seed and position, never from threads or timing.
 """
 
-import math
 import os
 import threading
 import time
@@ -22,14 +21,15 @@ from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler
-from detcore.data.sampling import sampling_factors
+from detcore.data.sampling import build_sampler
+from detcore.data.selection import Selection
 from detcore.data.shards import ShardedSplit
 from detcore.structures.batch import Batch
 
 # Batches in the making beside the one that is waited for.
 _PREFETCH = 3
 
-_STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch")
+_STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch", "plan")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def build_loader(
     Args:
         split: prepared data.
         config: gives the transforms, the buckets and the number of threads.
-        train: True: endless, shuffled, `train_transforms`, `sampling`. False: a pass over all samples,
-            `test_transforms`.
+        train: True: endless, shuffled, `train_transforms`, `sampling`, of the images that `min_objects`,
+            `min_keypoints` and `train_subset` leave. False: a pass over all samples, `test_transforms`.
         batch_size: rows of one forward pass over all ranks; this rank gets every `world_size`-th part of them.
         seed: of the order and of all that is drawn.
         image_mean, image_std: R, G, B on the 0..255 scale.
@@ -83,16 +83,8 @@ def build_loader(
         raise ValueError(f"a batch of {batch_size} images does not divide evenly over {world_size} ranks")
     transforms = config.train_transforms if train else config.test_transforms
     capacity = Capacity.of(split)
-    sampler = Sampler(
-        heights=split.heights,
-        widths=split.widths,
-        transforms=transforms,
-        batch_size=batch_size,
-        num_buckets=config.num_buckets,
-        size_divisor=math.lcm(config.size_divisor, size_divisor or 1),
-        seed=seed,
-        shuffle=train,
-        factors=sampling_factors(split, config.sampling) if train else None,
+    selection, sampler = build_sampler(
+        split, config, train=train, batch_size=batch_size, seed=seed, size_divisor=size_divisor or 1
     )
     reader = RowReader(
         split=split,
@@ -118,6 +110,7 @@ def build_loader(
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
         num_threads=config.threads or _own_cores(),
+        selection=selection,
     )
 
 
@@ -145,13 +138,16 @@ class Loader(Iterator[Batch]):
         rows: slice,
         endless: bool,
         num_threads: int,
+        selection: Selection,
     ) -> None:
         self._sampler = sampler
+        self._plan_digest = sampler.digest
         self._reader = reader
         self._renderer = renderer
         self._rows = rows
         self._endless = endless
         self._num_threads = num_threads
+        self._selection = selection
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._pending: deque[_Pending] = deque()
@@ -162,6 +158,9 @@ class Loader(Iterator[Batch]):
     def steps_per_epoch(self) -> int:
         """Batches of the current epoch; with several sizes to draw, the number can differ by a few between epochs."""
         return len(self._sampler.epoch(self._epoch))
+
+    def __str__(self) -> str:
+        return f"{self._selection}; an epoch: {self._sampler.epoch(self._epoch)}"
 
     @property
     def buckets(self) -> tuple[Shape, ...]:
@@ -193,14 +192,15 @@ class Loader(Iterator[Batch]):
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch stands; what was only fetched ahead does not count."""
-        values = (self._sampler.seed, self._sampler.batch_size, self.position, self._epoch, self._batch)
+        sampler = self._sampler
+        values = (sampler.seed, sampler.batch_size, self.position, self._epoch, self._batch, self._plan_digest)
         return dict(zip(_STATE_KEYS, values, strict=True))
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continues where `state` was taken, byte for byte; on any number of ranks.
 
         Raises:
-            ValueError: another seed, or, within an epoch, another batch size.
+            ValueError: another seed, or, within an epoch, another batch size or other images, sizes or weights.
         """
         if state.keys() != set(_STATE_KEYS):
             raise ValueError(f"loader state has the keys {sorted(state)}, expected {sorted(_STATE_KEYS)}")
@@ -210,6 +210,10 @@ class Loader(Iterator[Batch]):
             raise ValueError(
                 f"loader state is within an epoch of batches of {state['batch_size']}, this run has batches of "
                 f"{self._sampler.batch_size}; the batch size can change only between epochs"
+            )
+        if state["batch"] and state["plan"] != self._plan_digest:
+            raise ValueError(
+                "loader state is within an epoch of other images, sizes or weights; they can change only between epochs"
             )
         self._seek(position=state["position"], epoch=state["epoch"], batch=state["batch"])
 

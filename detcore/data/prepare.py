@@ -31,6 +31,11 @@ from detcore.data.sources import obtain
 
 SETTINGS = "settings.sha256"
 """The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
+_LOADING = {
+    *("shards", "sampling", "train_subset", "min_objects", "min_keypoints", "train_transforms", "test_transforms"),
+    *("num_buckets", "size_divisor", "threads"),
+}
+"""What of the configuration decides how shards are read."""
 
 
 def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
@@ -118,8 +123,7 @@ def is_prepared(config: DataConfig, *, seed: int) -> bool:
 
 def _settings(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
-    loading = {"shards", "sampling", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
-    values = config.model_dump(mode="json", exclude=loading)
+    values = config.model_dump(mode="json", exclude=_LOADING)
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
     values = {key: value for key, value in values.items() if value or key not in ("angles", "ignore", "semantic")}
     for split in (values["splits"] or {}).values():

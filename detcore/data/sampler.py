@@ -1,5 +1,6 @@
 """Which samples make up each batch of an epoch: exact, shuffled by seed and epoch, and the same on every rank."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -36,22 +37,36 @@ class EpochPlan:
         choices: (K, B) int64, which of the pipeline's sizes each image gets.
         repeats: (K, B) int64, how often the epoch had the sample before, in no particular order of the batches.
         buckets: (K,) int64, the bucket of each batch.
+        padding: pixels of the batches, empty rows' among them, for each pixel of an image, less 1.
     """
 
     samples: NDArray[np.int64]
     choices: NDArray[np.int64]
     repeats: NDArray[np.int64]
     buckets: NDArray[np.int64]
+    padding: float
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __str__(self) -> str:
+        shapes = len(np.unique(self.buckets))
+        return (
+            f"{len(self):,} batches of {self.samples.shape[1]} in {shapes} shapes, {self.empty_rows:,} rows empty,"
+            f" {self.padding:.1%} padding"
+        )
+
+    @property
+    def empty_rows(self) -> int:
+        """How many rows no sample fills, over all ranks."""
+        return int((self.samples < 0).sum())
 
 
 class Sampler:
     """Plans epochs over images of known sizes.
 
-    Every sample occurs once an epoch, or as often as its repeat factor says: by its whole part, and once more with a
-    chance of the rest. Batches are global: ranks take their rows of the same batch, so the plan does not depend on how
+    Every sample occurs once an epoch, or as often as its factor says: by its whole part, and once more with a chance of
+    the rest. Batches are global: ranks take their rows of the same batch, so the plan does not depend on how
     many ranks there are. Each image is in the bucket of its own resized size.
     """
 
@@ -66,39 +81,50 @@ class Sampler:
         size_divisor: int,
         seed: int,
         shuffle: bool,
+        samples: NDArray[np.int64] | None = None,
         factors: NDArray[np.float64] | None = None,
     ) -> None:
         """Chooses the buckets.
 
         Args:
-            heights, widths: (n,) pixels of the raw images.
+            heights, widths: (N,) pixels of the raw images.
             transforms: the pipeline; its resizes decide the sizes.
             batch_size: rows of a global batch.
             num_buckets: at most so many shapes.
             size_divisor: of heights and widths of the shapes.
             seed: of order and sizes.
             shuffle: False goes by bucket and index, the largest first, and always draws the first size.
-            factors: (n,) how often an epoch has each sample, at least 1; None means once.
+            samples: (n,) rising indices of the images that take part; None means all.
+            factors: (n,) how often an epoch has each of them; None means once.
 
         Raises:
             ValueError: no images.
         """
         if len(heights) == 0:
             raise ValueError("the split has no samples to make batches of")
-        self._raw_sizes = np.stack([heights, widths], axis=1).astype(np.int64)
+        self._samples = np.arange(len(heights)) if samples is None else samples
+        self._raw_sizes = np.stack([heights, widths], axis=1)[self._samples].astype(np.int64)
         self._transforms = tuple(transforms)
         self._num_choices = num_size_choices(self._transforms) if shuffle else 1
         self.batch_size = batch_size
         self.seed = seed
         self._shuffle = shuffle
         self._factors = factors
-        drawable = [self._content_sizes(np.full(len(heights), choice)) for choice in range(self._num_choices)]
+        drawable = [self._content_sizes(np.full(len(self._samples), choice)) for choice in range(self._num_choices)]
         # A bucket's last batch is half empty on average. An evaluation's shapes must not depend on its batch size.
         spare_rows = (batch_size - 1) * self._num_choices // 2 if shuffle else 0
         self.buckets: tuple[Shape, ...] = choose_buckets(
             np.concatenate(drawable), max_buckets=num_buckets, divisor=size_divisor, spare_rows=spare_rows
         )
         self._last: tuple[int, EpochPlan] | None = None
+
+    @property
+    def digest(self) -> int:
+        """Of all that decides the batches of an epoch beside seed and batch size: 63 bits of SHA-256."""
+        content = hashlib.sha256(repr((self.buckets, self._transforms, self._shuffle)).encode())
+        for array in (self._raw_sizes, self._samples, self._factors):
+            content.update(b"" if array is None else array.tobytes())
+        return int.from_bytes(content.digest()[:8], "big") >> 1
 
     def epoch(self, epoch: int) -> EpochPlan:
         """The batches of an epoch; how many there are can differ by a few between epochs, with the sizes drawn."""
@@ -130,15 +156,17 @@ class Sampler:
             mixed = random.permutation(len(places))
             places, batch_buckets = places[mixed], batch_buckets[mixed]
         real = places >= 0
+        pixels = self.batch_size * np.array(self.buckets).prod(axis=1)[batch_buckets].sum()
         return EpochPlan(
-            samples=np.where(real, copies[places], -1),
+            samples=np.where(real, self._samples[copies[places]], -1),
             choices=np.where(real, choices[places], 0),
             repeats=np.where(real, repeats[places], 0),
             buckets=batch_buckets,
+            padding=float(pixels / sizes.prod(axis=1).sum() - 1),
         )
 
     def _copies(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The samples of an epoch, each as often as it occurs, and which of its occurrences each is."""
+        """The places among the samples, each as often as it occurs, and which of its occurrences each is."""
         number = len(self._raw_sizes)
         if self._factors is None:
             return np.arange(number), np.zeros(number, np.int64)

@@ -61,6 +61,7 @@ def open_run(
         size_divisor=getattr(model, "size_divisor", None),
     )
     eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
+    batches = loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform)
     folder = Path(config.run_dir) if worker.rank == 0 else None
     run = Run(
         config=config,
@@ -69,7 +70,7 @@ def open_run(
         val_split=val_split,
         truth=truth,
         training=_training(model, config=config, precision=precision, world_size=worker.world_size),
-        batches=loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform),
+        batches=batches,
         val_batches=loader(val_split, train=False, batch_size=eval_batch_size),
         meter=Meter(
             image_ids=train_split.image_ids,
@@ -82,6 +83,8 @@ def open_run(
         fingerprint=made_of,
     )
     run.resume()
+    if worker.rank == 0:
+        say(f"training on {batches}")
     return run
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from raw_folders import coco_annotation, data_config, voc_object, write_coco, write_image, write_voc, write_yolo
 
-from detcore.config.data import RepeatFactorSampling
+from detcore.config.sampling import RepeatFactorSampling
 from detcore.data.prepare import SETTINGS, is_prepared, prepare
 from detcore.data.shards import ShardedSplit
 

@@ -153,8 +153,8 @@ class DataConfig(Section):
     """Training images with fewer labelled keypoints take no part: Detectron2's MIN_KEYPOINTS_PER_IMAGE."""
     train_transforms: tuple[Transform, ...]
     test_transforms: tuple[Transform, ...]
-    num_buckets: Count = 6
-    """At most so many batch shapes."""
+    num_buckets: Count = 10
+    """At most so many batch shapes. COCO's images at 640 to 800 are padded by 20% with 4, by 11% with 8, 9% with 10."""
     size_divisor: Count = 32
     threads: CountOrZero = 0
     """Loader threads of each worker; 0 takes the cores that the worker has."""

@@ -127,13 +127,19 @@ class Sampler:
         return int.from_bytes(content.digest()[:8], "big") >> 1
 
     def epoch(self, epoch: int) -> EpochPlan:
-        """The batches of an epoch; how many there are can differ by a few between epochs, with the sizes drawn."""
+        """The batches of an epoch; how many there are can differ by a few between epochs, with the sizes drawn.
+
+        Raises:
+            ValueError: the factors left out every sample.
+        """
         if self._last is None or self._last[0] != epoch:
             self._last = (epoch, self._plan(epoch))
         return self._last[1]
 
     def _plan(self, epoch: int) -> EpochPlan:
         copies, repeats = self._copies(epoch)
+        if not len(copies):
+            raise ValueError(f"epoch {epoch} has no image: the weights of {len(self._samples)} images are too unlike")
         order = np.arange(len(copies))
         choices = np.zeros_like(order)
         if self._shuffle:

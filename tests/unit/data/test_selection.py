@@ -1,5 +1,7 @@
 """Which images training takes, and in which proportions; nothing of it touches the shards."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from raw_folders import data_config
@@ -80,7 +82,7 @@ def test_a_fraction_is_drawn_by_seed_and_grows_by_images(chosen):
 
     shares = [drawn(fraction) for fraction in (0.01, 0.3, 0.5, 1.0)]
     assert [len(share) for share in shares] == [1, 3, 5, 10]
-    assert all(smaller < larger for smaller, larger in zip(shares, shares[1:], strict=False))
+    assert all(smaller < larger for smaller, larger in pairwise(shares))
     assert len({frozenset(drawn(0.3, seed)) for seed in range(8)}) > 1
 
 

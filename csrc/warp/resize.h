@@ -12,18 +12,24 @@
 namespace detcore::warp {
 
 // The rounded weighted mean of rows of bytes, as floats. Rows may be read up to a block beyond their length.
-inline void mean_of_rows(const uint8_t* rows, int64_t row_bytes, const float* weights, int taps, int64_t length,
-                         float* out) {
-    for (int64_t i = 0; i < length; i += kBlock) {
-        for (int v = 0; v < 3; ++v) {
-            const int64_t at = i + v * Lanes<float>::count;
-            Lanes<float> sum = {Lanes<float>::zero().v + 0.5f};
-            for (int k = 0; k < taps; ++k) sum.add(weights[k], Lanes<float>::load(rows + k * row_bytes + at));
-            sum.round_down();
-            sum.store(out + at);
-        }
+struct MeanOfRows {
+    const uint8_t* rows;
+    int64_t row_bytes;
+    const float* weights;
+    int taps;
+
+    // Of the numbers from a place on.
+    Lanes<float> operator()(int64_t at) const {
+        Lanes<float> sum = {Lanes<float>::zero().v + 0.5f};
+        for (int k = 0; k < taps; ++k) sum.add(weights[k], Lanes<float>::load(rows + k * row_bytes + at));
+        sum.round_down();
+        return sum;
     }
-}
+
+    void store(int64_t length, float* out) const {
+        for (int64_t at = 0; at < length; at += Lanes<float>::count) (*this)(at).store(out + at);
+    }
+};
 
 // Memory that a thread keeps from image to image.
 struct Scratch {
@@ -55,8 +61,9 @@ void resize(const uint8_t* image, const Axis& x, const Axis& y, const Finish& fi
         scratch.resized_rows.resize(padded(lines * row_bytes));
         std::vector<float> means(padded(row_bytes));
         for (int64_t i = 0; i < lines; ++i) {
-            mean_of_rows(scratch.raw_row.data() + vertical.first[i] * row_bytes, row_bytes,
-                         &vertical.weights[i * vertical.stride], vertical.taps[i], row_bytes, means.data());
+            const MeanOfRows mean{scratch.raw_row.data() + vertical.first[i] * row_bytes, row_bytes,
+                                  &vertical.weights[i * vertical.stride], vertical.taps[i]};
+            mean.store(row_bytes, means.data());
             for (int64_t k = 0; k < row_bytes; ++k)
                 scratch.resized_rows[i * row_bytes + k] = static_cast<uint8_t>(means[k]);
         }
@@ -81,9 +88,15 @@ void resize(const uint8_t* image, const Axis& x, const Axis& y, const Finish& fi
             columns.row(from, scratch.rows.data() + row * stride);
             made[row] = 1;
         }
-        mean_of_rows(scratch.rows.data() + first * stride, stride, &vertical.weights[i * vertical.stride],
-                     vertical.taps[i], 3 * pixels, levels);
-        finish.row(levels, nullptr, pixels, out + ((y.begin + i) * out_width + x.begin) * 3);
+        const MeanOfRows mean{scratch.rows.data() + first * stride, stride, &vertical.weights[i * vertical.stride],
+                              vertical.taps[i]};
+        T* to = out + ((y.begin + i) * out_width + x.begin) * 3;
+        if (finish.recolours()) {
+            mean.store(3 * pixels, levels);
+            finish.row(levels, nullptr, pixels, to);
+        } else {
+            finish.row_as_it_is(mean, pixels, to);
+        }
     }
 }
 

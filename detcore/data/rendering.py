@@ -10,6 +10,7 @@ from torch import Tensor
 from detcore.data.batching import Capacity, Row, stack
 from detcore.data.buckets import Shape
 from detcore.data.label_maps import UNLABELLED
+from detcore.data.pixel_memory import PixelMemory
 from detcore.ops import warp_nearest, warp_normalize
 from detcore.structures.batch import Batch
 
@@ -34,6 +35,7 @@ class Renderer:
         self._mean, self._std, self._dtype = mean, std, dtype
         self._capacity = capacity
         self._seed = seed
+        self._memory = PixelMemory()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def render(self, rows: Sequence[Future[Row] | None], *, shape: Shape, step: int) -> Rendered:
@@ -75,6 +77,7 @@ class Renderer:
             mean=self._mean,
             std=self._std,
             dtype=self._dtype,
+            out=None if self._stream else self._memory.take((len(images), *shape, 3), self._dtype),
         )
 
     def receive(self, rendered: Rendered) -> Batch:

@@ -11,15 +11,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Self
 
 import torch
 
 from detcore.config.data import DataConfig
-from detcore.data.batching import Capacity, Row, RowReader
+from detcore.data.augmentation.objects import Limits
+from detcore.data.batching import Capacity, Row
 from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
+from detcore.data.row_reading import RowReader
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler
 from detcore.data.sampling import sampling_factors
@@ -58,6 +61,7 @@ def build_loader(
     dtype: torch.dtype = torch.float32,
     size_divisor: int | None = None,
     transform: SampleTransform | None = None,
+    num_steps: int | None = None,
 ) -> "Loader":
     """Batches of a split for one rank.
 
@@ -75,6 +79,7 @@ def build_loader(
         size_divisor: what the model needs heights and widths to be multiples of, besides `config.size_divisor`.
         transform: your own augmentation, before all others, called from several threads. It may change the image's
             size; it may not return more objects than the split's fullest image has.
+        num_steps: batches of the whole training, for `config.unmixed_last_steps`; None mixes images in all of them.
 
     Raises:
         ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
@@ -82,7 +87,7 @@ def build_loader(
     if batch_size < 1 or batch_size % world_size:
         raise ValueError(f"a batch of {batch_size} images does not divide evenly over {world_size} ranks")
     transforms = config.train_transforms if train else config.test_transforms
-    capacity = Capacity.of(split)
+    capacity = Capacity.of(split, transforms)
     sampler = Sampler(
         heights=split.heights,
         widths=split.widths,
@@ -99,7 +104,7 @@ def build_loader(
         transforms=transforms,
         capacity=capacity,
         seed=seed,
-        min_box_size=config.min_box_size,
+        limits=Limits(min_size=config.min_box_size, min_visible=config.min_visible),
         transform=transform,
     )
     renderer = Renderer(
@@ -118,6 +123,7 @@ def build_loader(
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
         num_threads=config.threads or _own_cores(),
+        mixed_steps=None if num_steps is None else num_steps - config.unmixed_last_steps,
     )
 
 
@@ -145,6 +151,7 @@ class Loader(Iterator[Batch]):
         rows: slice,
         endless: bool,
         num_threads: int,
+        mixed_steps: int | None,
     ) -> None:
         self._sampler = sampler
         self._reader = reader
@@ -152,6 +159,7 @@ class Loader(Iterator[Batch]):
         self._rows = rows
         self._endless = endless
         self._num_threads = num_threads
+        self._mixed_steps = math.inf if mixed_steps is None else mixed_steps
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._pending: deque[_Pending] = deque()
@@ -258,11 +266,10 @@ class Loader(Iterator[Batch]):
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
+        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
         drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
         rows = [
-            None
-            if sample < 0
-            else executor.submit(self._reader, epoch=epoch, sample=sample, choice=choice, shape=shape, repeat=repeat)
+            None if sample < 0 else executor.submit(read, epoch=epoch, sample=sample, choice=choice, repeat=repeat)
             for sample, choice, repeat in drawn
         ]
         # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.

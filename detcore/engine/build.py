@@ -69,7 +69,13 @@ def open_run(
         val_split=val_split,
         truth=truth,
         training=_training(model, config=config, precision=precision, world_size=worker.world_size),
-        batches=loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform),
+        batches=loader(
+            train_split,
+            train=True,
+            batch_size=engine.batch_size // engine.accumulate,
+            transform=transform,
+            num_steps=engine.steps * engine.accumulate,
+        ),
         val_batches=loader(val_split, train=False, batch_size=eval_batch_size),
         meter=Meter(
             image_ids=train_split.image_ids,

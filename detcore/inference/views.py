@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
 from detcore.config.training import TTAConfig
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.data import ShardedSplit
 from detcore.data.batching import decode
 from detcore.inference.preprocessing import Preprocessing

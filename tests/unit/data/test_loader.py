@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from detcore.config.data import (
+from detcore.config.data import DataConfig
+from detcore.config.transforms import (
     Affine,
     ColorJitter,
-    DataConfig,
     HorizontalFlip,
     ResizeFixed,
     ResizeShortestEdge,

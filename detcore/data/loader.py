@@ -22,7 +22,7 @@ from detcore.data.augmentation.objects import Limits
 from detcore.data.batching import Capacity, Row
 from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
-from detcore.data.row_reading import RowReader
+from detcore.data.row_reading import Drawn, RowReader
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler
 from detcore.data.sampling import sampling_factors
@@ -31,6 +31,8 @@ from detcore.structures.batch import Batch
 
 # Batches in the making beside the one that is waited for.
 _PREFETCH = 3
+# Rows that a thread reads at once, at most: see `RowReader`.
+_TOGETHER = 8
 
 _STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch")
 
@@ -43,7 +45,7 @@ class _Pending:
     batch: int
     last: bool
     result: Future[Rendered]
-    rows: list[Future[Row] | None]
+    rows: list[Future[list[Row | None]]]
 
 
 def build_loader(
@@ -106,6 +108,7 @@ def build_loader(
         seed=seed,
         limits=Limits(min_size=config.min_box_size, min_visible=config.min_visible),
         transform=transform,
+        pinned=torch.device(device).type == "cuda",
     )
     renderer = Renderer(
         device=torch.device(device),
@@ -250,9 +253,9 @@ class Loader(Iterator[Batch]):
     def _cancel(self) -> None:
         while self._pending:
             pending = self._pending.pop()
-            for future in (pending.result, *pending.rows):
-                if future is not None:
-                    future.cancel()
+            pending.result.cancel()
+            for future in pending.rows:
+                future.cancel()
 
     def _fill(self) -> None:
         """Gives the threads work until enough batches are in the making."""
@@ -267,10 +270,12 @@ class Loader(Iterator[Batch]):
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
         read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
-        drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
+        columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
+        drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
+        together = min(_TOGETHER, -(-len(drawn) // self._num_threads))
         rows = [
-            None if sample < 0 else executor.submit(read, epoch=epoch, sample=sample, choice=choice, repeat=repeat)
-            for sample, choice, repeat in drawn
+            executor.submit(read, drawn[first : first + together], epoch=epoch)
+            for first in range(0, len(drawn), together)
         ]
         # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
         result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)

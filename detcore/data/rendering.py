@@ -46,9 +46,9 @@ class Renderer:
         self._memory = PixelMemory()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def render(self, rows: Sequence[Future[Row] | None], *, shape: Shape, step: int) -> Rendered:
+    def render(self, rows: Sequence[Future[list[Row | None]]], *, shape: Shape, step: int) -> Rendered:
         """Waits for the rows, then warps them into a batch, which on CUDA is ready at the event. For any thread."""
-        read = [None if future is None else future.result() for future in rows]
+        read = [row for part in rows for row in part.result()]
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)
         layers = [(_EMPTY,) if row is None else row.placement.layers for row in read]
         images = [layer.image for own in layers for layer in own]
@@ -57,8 +57,7 @@ class Renderer:
             return self._with_pixels(batch, images, maps, batch, colour, shape, read), None
         with torch.cuda.stream(self._stream):
             on_device = batch.map(Tensor.pin_memory).to(self._device, non_blocking=True)
-            packed = _copy_packed([*images, *maps], self._device)
-            images, maps = packed[: len(images)], packed[len(images) :]
+            images, maps = ([_to_device(pixels, self._device) for pixels in own] for own in (images, maps))
             return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self._stream.record_event()
 
     def _with_pixels(
@@ -147,11 +146,6 @@ def _matrices(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(geometry), torch.from_numpy(colour)
 
 
-def _copy_packed(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Images of any sizes to a device in a single copy from pinned memory."""
-    sizes = [image.numel() for image in images]
-    packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
-    for image, part in zip(images, packed.split_with_sizes(sizes), strict=True):
-        part.copy_(image.reshape(-1))
-    on_device = packed.to(device, non_blocking=True)
-    return [part.view(image.shape) for image, part in zip(images, on_device.split_with_sizes(sizes), strict=True)]
+def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """A copy that the host does not wait for."""
+    return (pixels if pixels.is_pinned() else pixels.pin_memory()).to(device, non_blocking=True)

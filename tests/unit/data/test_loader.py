@@ -21,7 +21,7 @@ from detcore.config.transforms import (
     Transform,
 )
 from detcore.data import Sample, ShardedSplit, write_split
-from detcore.data.batching import decode
+from detcore.data.decoding import decode
 from detcore.data.loader import build_loader
 from detcore.structures.batch import Batch, TensorStruct
 

@@ -47,8 +47,11 @@ class Renderer:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def render(self, rows: Sequence[Future[list[Row | None]]], *, shape: Shape, step: int) -> Rendered:
-        """Waits for the rows, then warps them into a batch, which on CUDA is ready at the event. For any thread."""
-        read = [row for part in rows for row in part.result()]
+        """Waits for the rows, then makes them a batch. For any thread."""
+        return self.make([row for part in rows for row in part.result()], shape=shape, step=step)
+
+    def make(self, read: Sequence[Row | None], *, shape: Shape, step: int) -> Rendered:
+        """Warps rows into a batch, which on CUDA is ready at the event."""
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)
         layers = [(_EMPTY,) if row is None else row.placement.layers for row in read]
         images = [layer.image for own in layers for layer in own]

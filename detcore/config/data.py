@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from detcore.config.sampling import Sampling, Subset, UniformSampling
-from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
+from detcore.config.transforms import Transform, check_order
 
 
 class Digits(Section):
@@ -74,47 +75,6 @@ class SemanticPNGs(Section):
     """The end of the PNGs' names, such as _gtFine_labelTrainIds.png in Cityscapes."""
 
 
-class ResizeShortestEdge(Section):
-    type: Literal["resize_shortest_edge"] = "resize_shortest_edge"
-    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """One is drawn for each image; a test pipeline has one."""
-    max_size: Count
-
-
-class ResizeFixed(Section):
-    """To an exact size; the aspect ratio is not kept."""
-
-    type: Literal["resize_fixed"] = "resize_fixed"
-    height: Count
-    width: Count
-
-
-class HorizontalFlip(Section):
-    type: Literal["horizontal_flip"] = "horizontal_flip"
-    probability: Fraction = 0.5
-
-
-class Affine(Section):
-    """Rotation, scale, shear and shift about the image's centre, uniform in ± each range."""
-
-    type: Literal["affine"] = "affine"
-    degrees: NonNegative = 0.0
-    scale: tuple[Positive, Positive] = (1.0, 1.0)
-    shear_degrees: NonNegative = 0.0
-    translate: Fraction = 0.0
-    """As a fraction of width and height."""
-
-
-class ColorJitter(Section):
-    type: Literal["color_jitter"] = "color_jitter"
-    brightness: Fraction = 0.0
-    contrast: Fraction = 0.0
-    saturation: Fraction = 0.0
-
-
-Transform = Annotated[
-    ResizeShortestEdge | ResizeFixed | HorizontalFlip | Affine | ColorJitter, Field(discriminator="type")
-]
 
 
 class DataConfig(Section):
@@ -143,6 +103,9 @@ class DataConfig(Section):
     """Unreadable images are skipped and counted; above this share of a split, prepare stops."""
     min_box_size: NonNegative = 1e-3
     """Boxes whose clipped width or height is not above it are dropped and counted, in pixels."""
+    min_visible: Fraction = 0.1
+    """An object of which less than this share is left in a training image is no target: of its box, or of its outline
+    where others were pasted over it."""
     sampling: Sampling = UniformSampling()
     """How often an epoch has each training image."""
     train_subset: Subset | None = None
@@ -152,7 +115,10 @@ class DataConfig(Section):
     min_keypoints: CountOrZero = 0
     """Training images with fewer labelled keypoints take no part: Detectron2's MIN_KEYPOINTS_PER_IMAGE."""
     train_transforms: tuple[Transform, ...]
+    """An image in training goes through them in this order; docs/augmentation.md lists them."""
     test_transforms: tuple[Transform, ...]
+    unmixed_last_steps: CountOrZero = 0
+    """In so many steps at the end of training, mosaic, mixup and copy_paste are left out."""
     num_buckets: Count = 10
     """At most so many batch shapes. COCO's images at 640 to 800 are padded by 20% with 4, by 11% with 8, 9% with 10."""
     size_divisor: Count = 32
@@ -184,15 +150,21 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _resizes(self) -> Self:
-        for name in ("train_transforms", "test_transforms"):
-            first = getattr(self, name)[:1]
-            if not first or first[0].type not in ("resize_shortest_edge", "resize_fixed"):
-                raise ValueError(f"{name} must begin with a resize")
+    def _pipelines(self) -> Self:
+        try:
+            check_order(self.train_transforms)
+        except ValueError as error:
+            raise ValueError(f"train_transforms: {error}") from error
+        if not self.test_transforms or self.test_transforms[0].type not in ("resize_shortest_edge", "resize_fixed"):
+            raise ValueError("test_transforms must begin with a resize: resize_shortest_edge or resize_fixed")
         for transform in self.test_transforms[1:]:
             raise ValueError(f"test_transforms: only a resize is possible, got {transform.type!r}")
         if self.test_transforms[0].type == "resize_shortest_edge" and len(self.test_transforms[0].sizes) != 1:
             raise ValueError("test_transforms: resize_shortest_edge needs exactly one size")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1.0:
             raise ValueError(
                 f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave no training images"

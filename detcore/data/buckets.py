@@ -104,6 +104,15 @@ class _Search:
         return paid
 
 
+def shrunk_to_fit(sizes: NDArray[np.int64], buckets: tuple[Shape, ...]) -> NDArray[np.int64]:
+    """`sizes` (N, 2), those that no bucket holds as small as they become in the one that they fit best.
+
+    Where a pipeline can draw very many sizes, buckets are chosen for some of them.
+    """
+    ratio = (np.array(buckets) / sizes[:, None]).min(axis=2).max(axis=1)
+    return np.where(ratio[:, None] < 1.0, np.maximum((sizes * ratio[:, None]).astype(np.int64), 1), sizes)
+
+
 def assign_buckets(sizes: NDArray[np.int64], buckets: tuple[Shape, ...]) -> NDArray[np.int64]:
     """Index of the smallest bucket that holds each of `sizes` (N, 2), as (N,): a function of that size alone.
 

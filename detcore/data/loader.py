@@ -10,15 +10,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Self
 
 import torch
 
 from detcore.config.data import DataConfig
-from detcore.data.batching import Capacity, Row, RowReader
+from detcore.data.augmentation.objects import Limits
+from detcore.data.batching import Capacity, Row
 from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
+from detcore.data.row_reading import Drawn, RowReader
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler
 from detcore.data.sampling import build_sampler
@@ -28,6 +31,8 @@ from detcore.structures.batch import Batch
 
 # Batches in the making beside the one that is waited for.
 _PREFETCH = 3
+# Rows that a thread reads at once, at most: see `RowReader`.
+_TOGETHER = 8
 
 _STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch", "plan")
 
@@ -40,7 +45,7 @@ class _Pending:
     batch: int
     last: bool
     result: Future[Rendered]
-    rows: list[Future[Row] | None]
+    rows: list[Future[list[Row | None]]]
 
 
 def build_loader(
@@ -58,6 +63,7 @@ def build_loader(
     dtype: torch.dtype = torch.float32,
     size_divisor: int | None = None,
     transform: SampleTransform | None = None,
+    num_steps: int | None = None,
 ) -> "Loader":
     """Batches of a split for one rank.
 
@@ -75,6 +81,7 @@ def build_loader(
         size_divisor: what the model needs heights and widths to be multiples of, besides `config.size_divisor`.
         transform: your own augmentation, before all others, called from several threads. It may change the image's
             size; it may not return more objects than the split's fullest image has.
+        num_steps: batches of the whole training, for `config.unmixed_last_steps`; None mixes images in all of them.
 
     Raises:
         ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
@@ -82,17 +89,19 @@ def build_loader(
     if batch_size < 1 or batch_size % world_size:
         raise ValueError(f"a batch of {batch_size} images does not divide evenly over {world_size} ranks")
     transforms = config.train_transforms if train else config.test_transforms
-    capacity = Capacity.of(split)
+    capacity = Capacity.of(split, transforms)
     selection, sampler = build_sampler(
         split, config, train=train, batch_size=batch_size, seed=seed, size_divisor=size_divisor or 1
     )
     reader = RowReader(
         split=split,
+        samples=selection.samples,
         transforms=transforms,
         capacity=capacity,
         seed=seed,
-        min_box_size=config.min_box_size,
+        limits=Limits(min_size=config.min_box_size, min_visible=config.min_visible),
         transform=transform,
+        pinned=torch.device(device).type == "cuda",
     )
     renderer = Renderer(
         device=torch.device(device),
@@ -111,6 +120,7 @@ def build_loader(
         endless=train,
         num_threads=config.threads or _own_cores(),
         selection=selection,
+        mixed_steps=None if num_steps is None else num_steps - config.unmixed_last_steps,
     )
 
 
@@ -139,6 +149,7 @@ class Loader(Iterator[Batch]):
         endless: bool,
         num_threads: int,
         selection: Selection,
+        mixed_steps: int | None,
     ) -> None:
         self._sampler = sampler
         self._plan_digest = sampler.digest
@@ -148,6 +159,7 @@ class Loader(Iterator[Batch]):
         self._endless = endless
         self._num_threads = num_threads
         self._selection = selection
+        self._mixed_steps = math.inf if mixed_steps is None else mixed_steps
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._pending: deque[_Pending] = deque()
@@ -246,9 +258,9 @@ class Loader(Iterator[Batch]):
     def _cancel(self) -> None:
         while self._pending:
             pending = self._pending.pop()
-            for future in (pending.result, *pending.rows):
-                if future is not None:
-                    future.cancel()
+            pending.result.cancel()
+            for future in pending.rows:
+                future.cancel()
 
     def _fill(self) -> None:
         """Gives the threads work until enough batches are in the making."""
@@ -262,12 +274,13 @@ class Loader(Iterator[Batch]):
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
-        drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
+        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
+        columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
+        drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
+        together = min(_TOGETHER, -(-len(drawn) // self._num_threads))
         rows = [
-            None
-            if sample < 0
-            else executor.submit(self._reader, epoch=epoch, sample=sample, choice=choice, shape=shape, repeat=repeat)
-            for sample, choice, repeat in drawn
+            executor.submit(read, drawn[first : first + together], epoch=epoch)
+            for first in range(0, len(drawn), together)
         ]
         # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
         result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)

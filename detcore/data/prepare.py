@@ -33,7 +33,7 @@ SETTINGS = "settings.sha256"
 """The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
 _LOADING = {
     *("shards", "sampling", "train_subset", "min_objects", "min_keypoints", "train_transforms", "test_transforms"),
-    *("num_buckets", "size_divisor", "threads"),
+    *("min_visible", "unmixed_last_steps", "num_buckets", "size_divisor", "threads"),
 }
 """What of the configuration decides how shards are read."""
 

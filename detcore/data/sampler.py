@@ -8,9 +8,9 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from detcore.config.data import Transform
-from detcore.data.augment import content_sizes, num_size_choices
-from detcore.data.buckets import Shape, assign_buckets, choose_buckets
+from detcore.config.transforms import Transform
+from detcore.data.augmentation.sizes import content_sizes, num_size_choices, planned_choices
+from detcore.data.buckets import Shape, assign_buckets, choose_buckets, shrunk_to_fit
 
 
 class Purpose(IntEnum):
@@ -22,10 +22,12 @@ class Purpose(IntEnum):
     TRANSFORM = 3
 
 
-def keyed_generator(seed: int, epoch: int, purpose: Purpose, index: int = 0, repeat: int = 0) -> np.random.Generator:
+def keyed_generator(
+    seed: int, epoch: int, purpose: Purpose, index: int = 0, repeat: int = 0, site: int = 0
+) -> np.random.Generator:
     """A random stream that is a function of its key alone, not of threads, ranks or earlier draws (Philox4x64-10)."""
     key = np.array([seed % 2**64, epoch << 2 | purpose], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, repeat, index]))
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, site, repeat, index]))
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,10 @@ class Sampler:
         self.seed = seed
         self._shuffle = shuffle
         self._factors = factors
-        drawable = [self._content_sizes(np.full(len(self._samples), choice)) for choice in range(self._num_choices)]
+        planned = planned_choices(self._num_choices)
+        drawable = [self._content_sizes(np.full(len(self._samples), choice)) for choice in planned.tolist()]
         # A bucket's last batch is half empty on average. An evaluation's shapes must not depend on its batch size.
-        spare_rows = (batch_size - 1) * self._num_choices // 2 if shuffle else 0
+        spare_rows = (batch_size - 1) * len(planned) // 2 if shuffle else 0
         self.buckets: tuple[Shape, ...] = choose_buckets(
             np.concatenate(drawable), max_buckets=num_buckets, divisor=size_divisor, spare_rows=spare_rows
         )
@@ -147,7 +150,7 @@ class Sampler:
             order = random.permutation(order)
             draws = keyed_generator(self.seed, epoch, Purpose.SIZES).random(len(order))
             choices = (draws * self._num_choices).astype(np.int64)
-        sizes = content_sizes(self._raw_sizes[copies], self._transforms, choices)
+        sizes = shrunk_to_fit(content_sizes(self._raw_sizes[copies], self._transforms, choices), self.buckets)
         bucket_of = assign_buckets(sizes, self.buckets)[order]
         rows, buckets = [], []
         for bucket in range(len(self.buckets)):

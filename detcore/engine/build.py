@@ -61,7 +61,13 @@ def open_run(
         size_divisor=getattr(model, "size_divisor", None),
     )
     eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
-    batches = loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform)
+    batches = loader(
+        train_split,
+        train=True,
+        batch_size=engine.batch_size // engine.accumulate,
+        transform=transform,
+        num_steps=engine.steps * engine.accumulate,
+    )
     folder = Path(config.run_dir) if worker.rank == 0 else None
     run = Run(
         config=config,

@@ -13,8 +13,8 @@ import detcore
 from detcore.config import Config
 
 _DATA = {
-    *("sampling", "train_subset", "min_objects", "min_keypoints", "min_box_size"),
-    *("train_transforms", "test_transforms", "num_buckets", "size_divisor"),
+    *("sampling", "train_subset", "min_objects", "min_keypoints", "min_box_size", "min_visible"),
+    *("train_transforms", "test_transforms", "unmixed_last_steps", "num_buckets", "size_divisor"),
 }
 """Of the data section, what the content hash of the prepared data does not cover."""
 _NATIVE_SOURCES = {".cpp", ".cu", ".h", ".cuh", ".txt"}

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from detcore.config import DataConfig, load
 from detcore.data import ShardedSplit, build_loader, prepare
-from detcore.data.augment import content_sizes
+from detcore.data.augmentation.sizes import content_sizes
 from detcore.data.columns import compact
 from detcore.data.sampler import Sampler
 from detcore.data.shard_writing import write_columns, write_description

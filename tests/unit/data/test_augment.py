@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from detcore.data.augment import Draw, content_sizes, draw, num_size_choices, place_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 from detcore.config.data import Affine, ColorJitter, HorizontalFlip, ResizeFixed, ResizeShortestEdge
-from detcore.data.augment import Draw, content_sizes, draw, num_size_choices, place_objects
 from detcore.ops import warp_normalize
 
 ANYWHERE = (10_000, 10_000)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from detcore.data.augment import Draw, place_objects
 
 from detcore.data import KeypointLayout
-from detcore.data.augment import Draw, place_objects
 
 COCO = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

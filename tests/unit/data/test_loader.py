@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from detcore.config.data import (
+from detcore.config.data import DataConfig
+from detcore.config.transforms import (
     Affine,
     ColorJitter,
-    DataConfig,
     HorizontalFlip,
     ResizeFixed,
     ResizeShortestEdge,
     Transform,
 )
 from detcore.data import Sample, ShardedSplit, write_split
-from detcore.data.batching import decode
+from detcore.data.decoding import decode
 from detcore.data.loader import build_loader
 from detcore.structures.batch import Batch, TensorStruct
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from detcore.data.augment import Draw, place_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detcore.data.augment import Draw, place_objects
 from detcore.data.rotated import half_axes, move, smallest_box, upright, without_heading
 from detcore.ops import box_iou_rotated
 

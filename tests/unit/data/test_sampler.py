@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detcore.config.data import HorizontalFlip, ResizeFixed, ResizeShortestEdge
+from detcore.config.transforms import HorizontalFlip, ResizeFixed, ResizeShortestEdge
 from detcore.data.sampler import Purpose, Sampler, keyed_generator
 from detcore.data.sampling import repeat_factors
 

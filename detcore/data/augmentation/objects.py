@@ -197,7 +197,8 @@ def cut(objects: PlacedObjects, size: Size, limits: Limits, *, cut_rings: bool =
 
 def _leaving(boxes_xyxy: Matrix, edge: Matrix) -> NDArray[np.bool_]:
     """Which boxes (n, 4) reach over the edges of an image."""
-    return np.any((boxes_xyxy[:, :2] < -_BEYOND) | (boxes_xyxy[:, 2:] > edge + _BEYOND), axis=1)
+    over: NDArray[np.bool_] = np.any((boxes_xyxy[:, :2] < -_BEYOND) | (boxes_xyxy[:, 2:] > edge + _BEYOND), axis=1)
+    return over
 
 
 def _cut_rings(objects: PlacedObjects, leaving: NDArray[np.bool_], edge: Matrix) -> tuple[Matrix, NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 The order of batches and every byte in them follow from split, seed and position, never from threads or timing.
 """
 
+import math
 import os
 import threading
 import time

@@ -75,8 +75,6 @@ class SemanticPNGs(Section):
     """The end of the PNGs' names, such as _gtFine_labelTrainIds.png in Cityscapes."""
 
 
-
-
 class DataConfig(Section):
     name: str
     """Becomes part of names of runs, folders and registered models: letters, digits, '_', '-' and blanks within."""

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
 from detcore.config.transforms import Transform, check_order
 
+MAX_IMAGE_PIXELS = 2**28 // 3
+"""A quarter of a gigabyte as RGB; PIL warns above it."""
+
 
 class Digits(Section):
     """Scenes composed of scikit-learn's handwritten digits; made on the spot."""
@@ -115,6 +118,9 @@ class DataConfig(Section):
     samples_per_shard: Count = 1000
     max_corrupt_fraction: Fraction = 0.01
     """Unreadable images are skipped and counted; above this share of a split, prepare stops."""
+    max_image_pixels: Annotated[int, Field(ge=1, le=2 * MAX_IMAGE_PIXELS)] = MAX_IMAGE_PIXELS
+    """Files whose header says that they have more are refused as unreadable before they are decoded: a small file may
+    fill the memory. PIL itself refuses twice the default."""
     min_box_size: NonNegative = 1e-3
     """Boxes whose clipped width or height is not above it are dropped and counted, in pixels."""
     min_visible: Fraction = 0.1

@@ -138,6 +138,9 @@ class DataConfig(Section):
     size_divisor: Count = 32
     threads: CountOrZero = 0
     """Loader threads of each worker; 0 takes the cores that the worker has."""
+    prefetch_bytes: CountOrZero = 2**30
+    """What each worker's batches that are made ahead may take up, with the images that they are made from; 0 makes none
+    ahead. On a GPU, most of it is the GPU's memory."""
 
     @field_validator("name")
     @classmethod

@@ -210,8 +210,8 @@ def _check_split(
     if len(skipped) > config.max_corrupt_fraction * len(files) or not readable:
         allowed = f", more than data.max_corrupt_fraction = {config.max_corrupt_fraction:g}" if readable else ""
         raise ValueError(
-            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read{allowed}: {listing(list(skipped))}"
-            f" (the first: {next(iter(skipped.values()))})"
+            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read{allowed}:"
+            f" {listing(list(skipped))} (the first: {next(iter(skipped.values()))})"
         )
     refuse_other_sizes(split, readable, declared, sizes)
     split = split.take(np.array(readable, np.int64))

@@ -9,6 +9,9 @@ from detcore.config.sampling import Sampling, Subset, UniformSampling
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
 from detcore.config.transforms import Transform, check_order
 
+MAX_IMAGE_PIXELS = 2**28 // 3
+"""A quarter of a gigabyte as RGB; PIL warns above it."""
+
 
 class Digits(Section):
     """Scenes composed of scikit-learn's handwritten digits; made on the spot."""
@@ -99,6 +102,9 @@ class DataConfig(Section):
     samples_per_shard: Count = 1000
     max_corrupt_fraction: Fraction = 0.01
     """Unreadable images are skipped and counted; above this share of a split, prepare stops."""
+    max_image_pixels: Annotated[int, Field(ge=1, le=2 * MAX_IMAGE_PIXELS)] = MAX_IMAGE_PIXELS
+    """Files whose header says that they have more are refused as unreadable before they are decoded: a small file may
+    fill the memory. PIL itself refuses twice the default."""
     min_box_size: NonNegative = 1e-3
     """Boxes whose clipped width or height is not above it are dropped and counted, in pixels."""
     min_visible: Fraction = 0.1
@@ -122,6 +128,9 @@ class DataConfig(Section):
     size_divisor: Count = 32
     threads: CountOrZero = 0
     """Loader threads of each worker; 0 takes the cores that the worker has."""
+    prefetch_bytes: CountOrZero = 2**30
+    """What each worker's batches that are made ahead may take up, with the images that they are made from; 0 makes none
+    ahead. On a GPU, most of it is the GPU's memory."""
 
     @field_validator("name")
     @classmethod

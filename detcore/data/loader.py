@@ -4,15 +4,13 @@ The order of batches and every byte in them follow from split, seed and position
 """
 
 import math
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Self
 
 import torch
@@ -24,27 +22,27 @@ from detcore.data.buckets import Shape
 from detcore.data.rendering import Rendered, Renderer
 from detcore.data.row_reading import Drawn, RowReader
 from detcore.data.sample import SampleTransform
-from detcore.data.sampler import Sampler
+from detcore.data.sampler import Sampler, check_continues
 from detcore.data.sampling import build_sampler
 from detcore.data.selection import Selection
 from detcore.data.shards import ShardedSplit
+from detcore.data.threads import own_cores, start_threads
 from detcore.structures.batch import Batch
 
-# Batches in the making beside the one that is waited for.
+# Batches in the making beside the one that is waited for, unless the threads need more to have work.
 _PREFETCH = 3
-# Rows that a thread reads at once, at most: see `RowReader`.
-_TOGETHER = 8
-
-_STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch", "plan")
+# Rows that a thread reads at once: see `RowReader`. Fewer where a batch has fewer.
+_TOGETHER = (4, 8)
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A batch in the making: its place in its epoch, and what the threads were given to do for it."""
+    """A batch in the making: its place in its epoch, its memory, and what the threads were given to do for it."""
 
     epoch: int
     batch: int
     last: bool
+    num_bytes: int
     result: Future[Rendered]
     rows: list[Future[list[Row | None]]]
 
@@ -119,15 +117,11 @@ def build_loader(
         renderer=renderer,
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
-        num_threads=config.threads or _own_cores(),
+        num_threads=config.threads or own_cores(),
+        prefetch_bytes=config.prefetch_bytes,
         selection=selection,
         mixed_steps=None if num_steps is None else num_steps - config.unmixed_last_steps,
     )
-
-
-def _own_cores() -> int:
-    """Cores of this process: Ray and torchrun tell a worker its share through OMP_NUM_THREADS, which torch follows."""
-    return min(len(os.sched_getaffinity(0)), torch.get_num_threads())
 
 
 class Loader(Iterator[Batch]):
@@ -149,11 +143,17 @@ class Loader(Iterator[Batch]):
         rows: slice,
         endless: bool,
         num_threads: int,
+        prefetch_bytes: int,
         selection: Selection,
         mixed_steps: int | None,
     ) -> None:
+        least, most = _TOGETHER
+        num_rows = rows.stop - rows.start
+        self._together = min(num_rows, max(least, min(most, -(-num_rows // num_threads))))
+        self._most_ahead = max(_PREFETCH, -(-num_threads * self._together // num_rows))
+        self._prefetch_bytes = prefetch_bytes
         self._sampler = sampler
-        self._plan_digest = sampler.digest
+        self._identity = sampler.identity()
         self._reader = reader
         self._renderer = renderer
         self._rows = rows
@@ -205,9 +205,7 @@ class Loader(Iterator[Batch]):
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch stands; what was only fetched ahead does not count."""
-        sampler = self._sampler
-        values = (sampler.seed, sampler.batch_size, self.position, self._epoch, self._batch, self._plan_digest)
-        return dict(zip(_STATE_KEYS, values, strict=True))
+        return {**self._identity, "position": self.position, "epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continues where `state` was taken, byte for byte; on any number of ranks.
@@ -215,19 +213,10 @@ class Loader(Iterator[Batch]):
         Raises:
             ValueError: another seed, or, within an epoch, another batch size or other images, sizes or weights.
         """
-        if state.keys() != set(_STATE_KEYS):
-            raise ValueError(f"loader state has the keys {sorted(state)}, expected {sorted(_STATE_KEYS)}")
-        if state["seed"] != self._sampler.seed:
-            raise ValueError(f"loader state is of seed {state['seed']}, this run has seed {self._sampler.seed}")
-        if state["batch"] and state["batch_size"] != self._sampler.batch_size:
-            raise ValueError(
-                f"loader state is within an epoch of batches of {state['batch_size']}, this run has batches of "
-                f"{self._sampler.batch_size}; the batch size can change only between epochs"
-            )
-        if state["batch"] and state["plan"] != self._plan_digest:
-            raise ValueError(
-                "loader state is within an epoch of other images, sizes or weights; they can change only between epochs"
-            )
+        expected = self.state_dict().keys()
+        if state.keys() != expected:
+            raise ValueError(f"loader state has the keys {sorted(state)}, expected {sorted(expected)}")
+        check_continues(state, self._identity, within_epoch=state["batch"] > 0)
         self._seek(position=state["position"], epoch=state["epoch"], batch=state["batch"])
 
     def close(self) -> None:
@@ -248,6 +237,7 @@ class Loader(Iterator[Batch]):
         self._cancel()
         self.position, self._epoch, self._batch = position, epoch, batch
         self._planned = self._plan(epoch, batch)
+        self._upcoming = next(self._planned, None)
         self._next_step = position
 
     def _plan(self, epoch: int, first: int) -> Iterator[tuple[int, int]]:
@@ -268,9 +258,23 @@ class Loader(Iterator[Batch]):
         if self._closed:
             raise RuntimeError("the loader is closed")
         if self._executor is None:
-            self._executor = _start_threads(self._num_threads)
-        while len(self._pending) <= _PREFETCH and (place := next(self._planned, None)) is not None:
-            self._pending.append(self._submit(self._executor, *place))
+            self._executor = start_threads(self._num_threads)
+        while self._upcoming is not None and self._has_room(*self._upcoming):
+            self._pending.append(self._submit(self._executor, *self._upcoming))
+            self._upcoming = next(self._planned, None)
+
+    def _has_room(self, epoch: int, batch: int) -> bool:
+        """Whether a batch may be begun: always the one that is waited for, others as far as memory goes."""
+        ahead = sum(pending.num_bytes for pending in islice(self._pending, 1, None)) + self._num_bytes(epoch, batch)
+        return not self._pending or (len(self._pending) <= self._most_ahead and ahead <= self._prefetch_bytes)
+
+    def _num_bytes(self, epoch: int, batch: int) -> int:
+        """Of a batch's pixels and of the images that they come from, where nothing is mixed."""
+        plan = self._sampler.epoch(epoch)
+        samples = plan.samples[batch, self._rows]
+        height, width = self._sampler.buckets[plan.buckets[batch]]
+        pixels: int = len(samples) * height * width * self._renderer.bytes_per_pixel
+        return pixels + self._reader.num_bytes(samples[samples >= 0])
 
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
@@ -278,34 +282,11 @@ class Loader(Iterator[Batch]):
         read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
         columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
         drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
-        together = min(_TOGETHER, -(-len(drawn) // self._num_threads))
         rows = [
-            executor.submit(read, drawn[first : first + together], epoch=epoch)
-            for first in range(0, len(drawn), together)
+            executor.submit(read, drawn[first : first + self._together], epoch=epoch)
+            for first in range(0, len(drawn), self._together)
         ]
         # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
         result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)
         self._next_step += 1
-        return _Pending(epoch, batch, batch + 1 == len(plan), result, rows)
-
-
-def _start_threads(number: int) -> ThreadPoolExecutor:
-    """A pool whose threads each run torch's operators on themselves alone: parallelism is over samples and batches.
-
-    torch.set_num_threads sets the calling thread's number, and the default that other threads take over when they first
-    ask: so a thread asks before it sets its own, and the default is put back.
-    """
-    of_caller = torch.get_num_threads()
-    executor = ThreadPoolExecutor(number, thread_name_prefix="detcore-loader")
-    started = threading.Barrier(number + 1)
-
-    def settle() -> None:
-        torch.get_num_threads()
-        torch.set_num_threads(1)
-        started.wait()
-
-    for _ in range(number):
-        executor.submit(settle)
-    started.wait()
-    torch.set_num_threads(of_caller)
-    return executor
+        return _Pending(epoch, batch, batch + 1 == len(plan), self._num_bytes(epoch, batch), result, rows)

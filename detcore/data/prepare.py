@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.config import DataConfig
+from detcore.config.data import MAX_IMAGE_PIXELS
 from detcore.data.annotations import Annotations
 from detcore.data.cleaning import clean
 from detcore.data.fingerprint import fingerprint
@@ -33,7 +34,7 @@ SETTINGS = "settings.sha256"
 """The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
 _LOADING = {
     *("shards", "sampling", "train_subset", "min_objects", "min_keypoints", "train_transforms", "test_transforms"),
-    *("min_visible", "unmixed_last_steps", "num_buckets", "size_divisor", "threads"),
+    *("min_visible", "unmixed_last_steps", "num_buckets", "size_divisor", "threads", "prefetch_bytes", "decode"),
 }
 """What of the configuration decides how shards are read."""
 
@@ -124,6 +125,8 @@ def is_prepared(config: DataConfig, *, seed: int) -> bool:
 def _settings(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
     values = config.model_dump(mode="json", exclude=_LOADING)
+    if config.max_image_pixels == MAX_IMAGE_PIXELS:
+        del values["max_image_pixels"]
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
     values = {key: value for key, value in values.items() if value or key not in ("angles", "ignore", "semantic")}
     for split in (values["splits"] or {}).values():
@@ -194,7 +197,8 @@ def _check_split(
     files = split.images["file_name"].to_pylist()
     declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
     paths = [split.folder / file for file in files]
-    checks = pool.map(partial(_check_image, maps=split.maps), paths, declared, range(len(files)))
+    check_image = partial(_check_image, maps=split.maps, max_pixels=config.max_image_pixels)
+    checks = pool.map(check_image, paths, declared, range(len(files)))
     sizes, kept, skipped = [], [], {}
     readable = []
     for row, check in enumerate(
@@ -206,10 +210,11 @@ def _check_split(
             readable.append(row)
             sizes.append(check[:2])
             kept.append(check[2])
-    if len(skipped) > config.max_corrupt_fraction * len(files):
+    if len(skipped) > config.max_corrupt_fraction * len(files) or not readable:
+        allowed = f", more than data.max_corrupt_fraction = {config.max_corrupt_fraction:g}" if readable else ""
         raise ValueError(
-            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
-            f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
+            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read{allowed}:"
+            f" {listing(list(skipped))} (the first: {next(iter(skipped.values()))})"
         )
     refuse_other_sizes(split, readable, declared, sizes)
     split = split.take(np.array(readable, np.int64))
@@ -226,11 +231,11 @@ def _check_split(
 
 
 def _check_image(
-    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None
+    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None, max_pixels: int
 ) -> tuple[int, int, bool] | str:
     """Height, width and whether the file's bytes may stay; or why it or its map cannot be read."""
     try:
-        image, kept = read_image(path.read_bytes(), declared=declared)
+        image, kept = read_image(path.read_bytes(), declared=declared, max_pixels=max_pixels)
         if maps is not None:
             maps.read(row, (image.height, image.width))
     except ValueError as error:
@@ -253,7 +258,12 @@ def _write_split(
     image_ids, files = split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist()
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
-    stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
+    stored = track(
+        _stored(checked, files, pool, config.max_image_pixels),
+        f"{what}: writing shards",
+        total=len(files),
+        shown=progress,
+    )
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
         for row, (image, maps) in enumerate(stored):
             writer.add(
@@ -268,7 +278,7 @@ def _write_split(
 
 
 def _stored(
-    checked: _Checked, files: list[str], pool: ThreadPoolExecutor
+    checked: _Checked, files: list[str], pool: ThreadPoolExecutor, max_pixels: int
 ) -> Iterator[tuple[StoredImage, StoredMaps | None]]:
     """The images in order, read and converted by threads, a few at a time."""
     maps = checked.split.maps
@@ -279,7 +289,7 @@ def _stored(
         own = None if maps is None else maps.read(row, sizes[row])
         if checked.kept[row]:
             return StoredImage.unchanged(data, *sizes[row]), own
-        return store_image(data, declared=checked.declared[row]), own
+        return store_image(data, declared=checked.declared[row], max_pixels=max_pixels), own
 
     for first in range(0, len(files), 64):
         yield from pool.map(load, range(first, min(first + 64, len(files))))

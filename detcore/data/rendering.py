@@ -43,6 +43,7 @@ class Renderer:
         self._mean, self._std, self._dtype = mean, std, dtype
         self._capacity = capacity
         self._seed = seed
+        self.bytes_per_pixel: int = 3 * dtype.itemsize
         self._memory = PixelMemory()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 

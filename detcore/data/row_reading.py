@@ -106,6 +106,11 @@ class RowReader:
             for of, image in zip(drawn, images, strict=True)
         ]
 
+    def num_bytes(self, samples: NDArray[np.int64]) -> int:
+        """Of the pixels of the split's images."""
+        heights, widths = (sides[samples].astype(np.int64) for sides in (self._split.heights, self._split.widths))
+        return 3 * int(heights @ widths)
+
     def _image(self, sample: int) -> Tensor:
         with self._naming(sample):
             size = (int(self._split.heights[sample]), int(self._split.widths[sample]))

@@ -1,7 +1,7 @@
 """Which samples make up each batch of an epoch: exact, shuffled by seed and epoch, and the same on every rank."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -121,13 +121,13 @@ class Sampler:
         )
         self._last: tuple[int, EpochPlan] | None = None
 
-    @property
-    def digest(self) -> int:
-        """Of all that decides the batches of an epoch beside seed and batch size: 63 bits of SHA-256."""
+    def identity(self) -> dict[str, int]:
+        """What the batches of an epoch depend on: seed, batch size, and 63 bits of SHA-256 of all else."""
         content = hashlib.sha256(repr((self.buckets, self._transforms, self._shuffle)).encode())
         for array in (self._raw_sizes, self._samples, self._factors):
             content.update(b"" if array is None else array.tobytes())
-        return int.from_bytes(content.digest()[:8], "big") >> 1
+        plan = int.from_bytes(content.digest()[:8], "big") >> 1
+        return {"seed": self.seed, "batch_size": self.batch_size, "plan": plan}
 
     def epoch(self, epoch: int) -> EpochPlan:
         """The batches of an epoch; how many there are can differ by a few between epochs, with the sizes drawn.
@@ -188,3 +188,22 @@ class Sampler:
 
     def _content_sizes(self, choices: NDArray[np.int64]) -> NDArray[np.int64]:
         return content_sizes(self._raw_sizes, self._transforms, choices)
+
+
+def check_continues(before: Mapping[str, int], now: Mapping[str, int], *, within_epoch: bool) -> None:
+    """Whether epochs of one `Sampler.identity` may go on with another.
+
+    Raises:
+        ValueError: another seed, or, within an epoch, another batch size or other images, sizes or weights.
+    """
+    if before["seed"] != now["seed"]:
+        raise ValueError(f"loader state is of seed {before['seed']}, this run has seed {now['seed']}")
+    if within_epoch and before["batch_size"] != now["batch_size"]:
+        raise ValueError(
+            f"loader state is within an epoch of batches of {before['batch_size']}, this run has batches of "
+            f"{now['batch_size']}; the batch size can change only between epochs"
+        )
+    if within_epoch and before["plan"] != now["plan"]:
+        raise ValueError(
+            "loader state is within an epoch of other images, sizes or weights; they can change only between epochs"
+        )

@@ -34,12 +34,14 @@ def loader(
 
 
 def batches(source: Loader, *, images: int) -> Work:
-    """So many images and a batch, ready on their device."""
+    """So many images and a batch, ready on their device. What is in the making ahead of them gets made, too."""
 
     def work() -> int:
         done = 0
         while done < images:
             done += int(next(source).real.sum())
+        for pending in source._pending:
+            pending.result.result()
         return done
 
     return work

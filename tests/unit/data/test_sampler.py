@@ -95,9 +95,11 @@ def test_an_epoch_without_any_image_is_an_error():
         sampler(3, factors=np.full(3, 1e-9)).epoch(0)
 
 
-def test_a_digest_stands_for_all_that_decides_the_order():
-    base = sampler().digest
-    assert sampler().digest == sampler(batch_size=4, seed=9).digest == base
+def test_the_identity_stands_for_all_that_decides_the_order():
+    base = sampler().identity()
+    assert base == sampler().identity() == {"seed": 0, "batch_size": 4, "plan": base["plan"]}
+    assert sampler(seed=9).identity() == {**base, "seed": 9}
+    assert sampler(batch_size=4).identity()["plan"] == base["plan"] < 2**63
     others = [
         sampler(49),
         sampler(samples=np.arange(49)),
@@ -106,7 +108,7 @@ def test_a_digest_stands_for_all_that_decides_the_order():
         sampler(shuffle=False),
         sampler(transforms=(ResizeShortestEdge(sizes=(64, 96), max_size=200), HorizontalFlip())),
     ]
-    assert len({base, *(other.digest for other in others)}) == 7
+    assert len({base["plan"], *(other.identity()["plan"] for other in others)}) == 7
 
 
 def test_each_image_fits_its_batch_and_all_sizes_are_drawn():

@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -17,9 +17,10 @@ import torch
 
 from detcore.config.data import DataConfig
 from detcore.data.augmentation.objects import Limits
-from detcore.data.batching import Capacity, Row
+from detcore.data.batching import Capacity
 from detcore.data.buckets import Shape
-from detcore.data.rendering import Rendered, Renderer
+from detcore.data.making import Making
+from detcore.data.rendering import Renderer
 from detcore.data.row_reading import Drawn, RowReader
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler
@@ -38,14 +39,13 @@ _STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch")
 
 @dataclass(frozen=True)
 class _Pending:
-    """A batch in the making: its place in its epoch, its memory, and what the threads were given to do for it."""
+    """A batch in the making, its place in its epoch, and its memory."""
 
     epoch: int
     batch: int
     last: bool
     num_bytes: int
-    result: Future[Rendered]
-    rows: list[Future[list[Row | None]]]
+    making: Making
 
 
 def build_loader(
@@ -197,7 +197,7 @@ class Loader(Iterator[Batch]):
         self._fill()
         if not self._pending:
             raise StopIteration
-        batch = self._renderer.receive(self._pending[0].result.result())
+        batch = self._renderer.receive(self._pending[0].making.result())
         done = self._pending.popleft()
         self.position += 1
         self._epoch, self._batch = (done.epoch + 1, 0) if done.last else (done.epoch, done.batch + 1)
@@ -255,10 +255,7 @@ class Loader(Iterator[Batch]):
 
     def _cancel(self) -> None:
         while self._pending:
-            pending = self._pending.pop()
-            pending.result.cancel()
-            for future in pending.rows:
-                future.cancel()
+            self._pending.pop().making.cancel()
 
     def _fill(self) -> None:
         """Gives the threads work until enough batches are in the making."""
@@ -289,11 +286,10 @@ class Loader(Iterator[Batch]):
         read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
         columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
         drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
-        rows = [
-            executor.submit(read, drawn[first : first + self._together], epoch=epoch)
+        parts = [
+            partial(read, drawn[first : first + self._together], epoch=epoch)
             for first in range(0, len(drawn), self._together)
         ]
-        # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
-        result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)
+        making = Making(executor, parts, render=partial(self._renderer.render, shape=shape, step=self._next_step))
         self._next_step += 1
-        return _Pending(epoch, batch, batch + 1 == len(plan), self._num_bytes(epoch, batch), result, rows)
+        return _Pending(epoch, batch, batch + 1 == len(plan), self._num_bytes(epoch, batch), making)

@@ -1,7 +1,6 @@
 """Rows into a batch on its device."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
 
@@ -47,12 +46,8 @@ class Renderer:
         self._memory = PixelMemory()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def render(self, rows: Sequence[Future[list[Row | None]]], *, shape: Shape, step: int) -> Rendered:
-        """Waits for the rows, then makes them a batch. For any thread."""
-        return self.make([row for part in rows for row in part.result()], shape=shape, step=step)
-
-    def make(self, read: Sequence[Row | None], *, shape: Shape, step: int) -> Rendered:
-        """Warps rows into a batch, which on CUDA is ready at the event."""
+    def render(self, read: Sequence[Row | None], *, shape: Shape, step: int) -> Rendered:
+        """Warps rows into a batch, which on CUDA is ready at the event. For any thread."""
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)
         layers = [(_EMPTY,) if row is None else row.placement.layers for row in read]
         images = [layer.image for own in layers for layer in own]

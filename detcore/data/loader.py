@@ -19,6 +19,7 @@ from detcore.config.data import DataConfig
 from detcore.data.augmentation.objects import Limits
 from detcore.data.batching import Capacity
 from detcore.data.buckets import Shape
+from detcore.data.cuda_decoding import cuda_decoder
 from detcore.data.making import Making
 from detcore.data.rendering import Renderer
 from detcore.data.row_reading import Drawn, RowReader
@@ -101,15 +102,6 @@ def build_loader(
         shuffle=train,
         factors=sampling_factors(split, config.sampling) if train else None,
     )
-    reader = RowReader(
-        split=split,
-        transforms=transforms,
-        capacity=capacity,
-        seed=seed,
-        limits=Limits(min_size=config.min_box_size, min_visible=config.min_visible),
-        transform=transform,
-        pinned=torch.device(device).type == "cuda",
-    )
     renderer = Renderer(
         device=torch.device(device),
         mean=tuple(image_mean),
@@ -117,6 +109,16 @@ def build_loader(
         dtype=dtype,
         capacity=capacity,
         seed=seed,
+    )
+    reader = RowReader(
+        split=split,
+        transforms=transforms,
+        capacity=capacity,
+        seed=seed,
+        limits=Limits(min_size=config.min_box_size, min_visible=config.min_visible),
+        transform=transform,
+        pinned=renderer.stream is not None,
+        on_gpu=cuda_decoder(renderer.stream) if config.decode == "cuda" else None,
     )
     per_rank = batch_size // world_size
     return Loader(

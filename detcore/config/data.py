@@ -128,6 +128,9 @@ class DataConfig(Section):
     size_divisor: Count = 32
     threads: CountOrZero = 0
     """Loader threads of each worker; 0 takes the cores that the worker has."""
+    decode: Literal["cpu", "cuda"] = "cpu"
+    """Where JPEG is decoded. cuda: by nvJPEG if the batches are on a GPU, else on the CPU with a warning. Its pixels
+    differ from PIL's by a few grey levels, more at edges of colour."""
     prefetch_bytes: CountOrZero = 2**30
     """What each worker's batches that are made ahead may take up, with the images that they are made from; 0 makes none
     ahead. On a GPU, most of it is the GPU's memory."""

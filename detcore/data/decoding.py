@@ -13,6 +13,10 @@ _PLAIN = ("Gray", "YCbCr", "RGB")
 """Colour spaces that every decoder makes the same RGB of."""
 
 
+def is_jpeg(data: bytes) -> bool:
+    return data.startswith(_JPEG_START)
+
+
 def decode(data: bytes, *, size: tuple[int, int] | None = None, pinned: bool = False) -> Tensor:
     """An image file as (h, w, 3) uint8 RGB, EXIF orientation ignored. The GIL is free meanwhile.
 
@@ -28,7 +32,7 @@ def decode(data: bytes, *, size: tuple[int, int] | None = None, pinned: bool = F
         OSError: a damaged file.
         ValueError: another size.
     """
-    if data.startswith(_JPEG_START) and (pixels := _decode_jpeg(data, size, pinned)) is not None:
+    if is_jpeg(data) and (pixels := _decode_jpeg(data, size, pinned)) is not None:
         return pixels
     image = Image.open(io.BytesIO(data))
     if size not in (None, (image.height, image.width)):

@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -17,9 +17,11 @@ import torch
 
 from detcore.config.data import DataConfig
 from detcore.data.augmentation.objects import Limits
-from detcore.data.batching import Capacity, Row
+from detcore.data.batching import Capacity
 from detcore.data.buckets import Shape
-from detcore.data.rendering import Rendered, Renderer
+from detcore.data.cuda_decoding import cuda_decoder
+from detcore.data.making import Making
+from detcore.data.rendering import Renderer
 from detcore.data.row_reading import Drawn, RowReader
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler, check_continues
@@ -37,14 +39,13 @@ _TOGETHER = (4, 8)
 
 @dataclass(frozen=True)
 class _Pending:
-    """A batch in the making: its place in its epoch, its memory, and what the threads were given to do for it."""
+    """A batch in the making, its place in its epoch, and its memory."""
 
     epoch: int
     batch: int
     last: bool
     num_bytes: int
-    result: Future[Rendered]
-    rows: list[Future[list[Row | None]]]
+    making: Making
 
 
 def build_loader(
@@ -92,6 +93,14 @@ def build_loader(
     selection, sampler = build_sampler(
         split, config, train=train, batch_size=batch_size, seed=seed, size_divisor=size_divisor or 1
     )
+    renderer = Renderer(
+        device=torch.device(device),
+        mean=tuple(image_mean),
+        std=tuple(image_std),
+        dtype=dtype,
+        capacity=capacity,
+        seed=seed,
+    )
     reader = RowReader(
         split=split,
         samples=selection.samples,
@@ -100,15 +109,8 @@ def build_loader(
         seed=seed,
         limits=Limits(min_size=config.min_box_size, min_visible=config.min_visible),
         transform=transform,
-        pinned=torch.device(device).type == "cuda",
-    )
-    renderer = Renderer(
-        device=torch.device(device),
-        mean=tuple(image_mean),
-        std=tuple(image_std),
-        dtype=dtype,
-        capacity=capacity,
-        seed=seed,
+        pinned=renderer.stream is not None,
+        on_gpu=cuda_decoder(renderer.stream) if config.decode == "cuda" else None,
     )
     per_rank = batch_size // world_size
     return Loader(
@@ -196,7 +198,7 @@ class Loader(Iterator[Batch]):
         self._fill()
         if not self._pending:
             raise StopIteration
-        batch = self._renderer.receive(self._pending[0].result.result())
+        batch = self._renderer.receive(self._pending[0].making.result())
         done = self._pending.popleft()
         self.position += 1
         self._epoch, self._batch = (done.epoch + 1, 0) if done.last else (done.epoch, done.batch + 1)
@@ -248,10 +250,7 @@ class Loader(Iterator[Batch]):
 
     def _cancel(self) -> None:
         while self._pending:
-            pending = self._pending.pop()
-            pending.result.cancel()
-            for future in pending.rows:
-                future.cancel()
+            self._pending.pop().making.cancel()
 
     def _fill(self) -> None:
         """Gives the threads work until enough batches are in the making."""
@@ -282,11 +281,10 @@ class Loader(Iterator[Batch]):
         read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
         columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
         drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
-        rows = [
-            executor.submit(read, drawn[first : first + self._together], epoch=epoch)
+        parts = [
+            partial(read, drawn[first : first + self._together], epoch=epoch)
             for first in range(0, len(drawn), self._together)
         ]
-        # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
-        result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)
+        making = Making(executor, parts, render=partial(self._renderer.render, shape=shape, step=self._next_step))
         self._next_step += 1
-        return _Pending(epoch, batch, batch + 1 == len(plan), self._num_bytes(epoch, batch), result, rows)
+        return _Pending(epoch, batch, batch + 1 == len(plan), self._num_bytes(epoch, batch), making)

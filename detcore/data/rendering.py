@@ -1,7 +1,6 @@
 """Rows into a batch on its device."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
 
@@ -45,24 +44,20 @@ class Renderer:
         self._seed = seed
         self.bytes_per_pixel: int = 3 * dtype.itemsize
         self._memory = PixelMemory()
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def render(self, rows: Sequence[Future[list[Row | None]]], *, shape: Shape, step: int) -> Rendered:
-        """Waits for the rows, then makes them a batch. For any thread."""
-        return self.make([row for part in rows for row in part.result()], shape=shape, step=step)
-
-    def make(self, read: Sequence[Row | None], *, shape: Shape, step: int) -> Rendered:
-        """Warps rows into a batch, which on CUDA is ready at the event."""
+    def render(self, read: Sequence[Row | None], *, shape: Shape, step: int) -> Rendered:
+        """Warps rows into a batch, which on CUDA is ready at the event. For any thread."""
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)
         layers = [(_EMPTY,) if row is None else row.placement.layers for row in read]
         images = [layer.image for own in layers for layer in own]
         maps = [_map_of(layer) for own in layers for layer in own] if self._capacity.semantic else []
-        if self._stream is None:
+        if self.stream is None:
             return self._with_pixels(batch, images, maps, batch, colour, shape, read), None
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             on_device = batch.map(Tensor.pin_memory).to(self._device, non_blocking=True)
             images, maps = ([_to_device(pixels, self._device) for pixels in own] for own in (images, maps))
-            return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self._stream.record_event()
+            return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self.stream.record_event()
 
     def _with_pixels(
         self,
@@ -114,7 +109,7 @@ class Renderer:
             mean=self._mean,
             std=self._std,
             dtype=self._dtype,
-            out=None if self._stream else self._memory.take((len(images), *shape, 3), self._dtype),
+            out=None if self.stream else self._memory.take((len(images), *shape, 3), self._dtype),
         )
 
     def receive(self, rendered: Rendered) -> Batch:
@@ -151,5 +146,7 @@ def _matrices(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
 
 
 def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
-    """A copy that the host does not wait for."""
+    """A copy that the host does not wait for; none if they are there."""
+    if pixels.device.type == "cuda":
+        return pixels
     return (pixels if pixels.is_pinned() else pixels.pin_memory()).to(device, non_blocking=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detcore.config.transforms import CopyPaste, RandomCrop, Transform, most_images
+from detcore.config.transforms import ColorJitter, CopyPaste, RandomCrop, Transform, most_images
 from detcore.data.annotations import Objects
 from detcore.data.augmentation.canvas import Picture
 from detcore.data.augmentation.draws import Draws
@@ -18,6 +18,7 @@ from detcore.data.augmentation.pipeline import Pipeline
 from detcore.data.augmentation.room import fit_outlines
 from detcore.data.batching import Capacity, Row
 from detcore.data.buckets import Shape
+from detcore.data.cuda_decoding import CudaDecoder
 from detcore.data.decoding import decode
 from detcore.data.sample import Sample, SampleTransform
 from detcore.data.sampler import Purpose, keyed_generator
@@ -42,6 +43,13 @@ class Drawn(NamedTuple):
     repeat: int = 0
 
 
+def _refuse_what_reads_pixels(transforms: Sequence[Transform], transform: SampleTransform | None) -> None:
+    jitter = any(isinstance(other, ColorJitter) and other.contrast for other in transforms)
+    if jitter or transform is not None:
+        what = "color_jitter's contrast" if jitter else "a transform of your own"
+        raise ValueError(f"data.decode=cuda: {what} needs the pixels on the CPU; set data.decode=cpu")
+
+
 class RowReader:
     """Reads, decodes and draws samples. Stateless: safe to use from several threads, and in any order."""
 
@@ -56,14 +64,20 @@ class RowReader:
         limits: Limits,
         transform: SampleTransform | None,
         pinned: bool = False,
+        on_gpu: CudaDecoder | None = None,
     ) -> None:
-        """Takes what `build_loader` takes, the samples that take part, and whether images are to lie in pinned memory.
+        """Takes what `build_loader` takes.
 
-        Images are mixed with samples that take part alone. A GPU's should be pinned.
+        Args:
+            samples: (n,) those that take part: images are mixed with no others.
+            pinned: whether images that the CPU decodes are to lie in pinned memory, as they should for a GPU.
+            on_gpu: decodes in place of the CPU.
 
         Raises:
-            ValueError: a transform that needs what the data does not have.
+            ValueError: a transform that needs what the data does not have, or pixels that are on the GPU.
         """
+        if on_gpu is not None:
+            _refuse_what_reads_pixels(transforms, transform)
         for needing in transforms:
             if isinstance(needing, CopyPaste) and not split.has_masks:
                 raise ValueError(f"train_transforms: copy_paste needs outlines, which {split.name} does not have")
@@ -75,6 +89,7 @@ class RowReader:
         self._seed = seed
         self._transform = transform
         self._pinned = pinned
+        self._on_gpu = on_gpu
         self._file_names = split.file_names if transform else []
         self._mixes = most_images(transforms) > 1
         self._pipeline = Pipeline(
@@ -82,7 +97,7 @@ class RowReader:
             limits=limits,
             keypoint_flip=() if split.keypoints is None else split.keypoints.flip,
             num_samples=len(samples),
-            load=self._picture,
+            load=self._partner,
         )
 
     def __call__(self, drawn: Sequence[Drawn], *, epoch: int, shape: Shape, mixes: bool = True) -> list[Row | None]:
@@ -100,27 +115,38 @@ class RowReader:
         Raises:
             ValueError: anything that went wrong, with the image's name.
         """
-        images = [None if sample < 0 else self._image(sample) for sample, _, _ in drawn]
-        return [
-            None if image is None else self._row(of, image, epoch, shape, mixes)
-            for of, image in zip(drawn, images, strict=True)
-        ]
+        images = iter(self._images([of.sample for of in drawn if of.sample >= 0]))
+        return [None if of.sample < 0 else self._row(of, next(images), epoch, shape, mixes) for of in drawn]
 
     def num_bytes(self, samples: NDArray[np.int64]) -> int:
         """Of the pixels of the split's images."""
         heights, widths = (sides[samples].astype(np.int64) for sides in (self._split.heights, self._split.widths))
         return 3 * int(heights @ widths)
 
-    def _image(self, sample: int) -> Tensor:
+    def _images(self, samples: Sequence[int]) -> list[Tensor]:
+        """(h, w, 3) uint8 each."""
+        sizes = [(int(self._split.heights[sample]), int(self._split.widths[sample])) for sample in samples]
+        if self._on_gpu is None:
+            return [self._decode(sample, self._read(sample), size) for sample, size in zip(samples, sizes, strict=True)]
+        files = [self._read(sample) for sample in samples]
+        return [
+            self._decode(sample, data, size) if pixels is None else pixels
+            for sample, data, size, pixels in zip(samples, files, sizes, self._on_gpu(files, sizes), strict=True)
+        ]
+
+    def _read(self, sample: int) -> bytes:
         with self._naming(sample):
-            size = (int(self._split.heights[sample]), int(self._split.widths[sample]))
-            return decode(self._split.read(sample), size=size, pinned=self._pinned)
+            return self._split.read(sample)
+
+    def _decode(self, sample: int, data: bytes, size: tuple[int, int]) -> Tensor:
+        with self._naming(sample):
+            return decode(data, size=size, pinned=self._pinned)
 
     def _row(self, drawn: Drawn, image: Tensor, epoch: int, shape: Shape, mixes: bool) -> Row:
         sample, choice, repeat = drawn
         draws = Draws(self._seed, epoch, sample, repeat)
         with self._naming(sample):
-            picture = self._read(sample, image, draws)
+            picture = self._picture(sample, image, draws)
             placement, objects = self._pipeline(picture, choice=choice, draws=draws, within=shape, mixes=mixes)
             if self._mixes and self._capacity.rings:
                 objects = fit_outlines(objects, rings=self._capacity.rings, vertices=self._capacity.vertices)
@@ -138,14 +164,14 @@ class RowReader:
             where = f"{self._split.file_names[sample]} (sample {sample} of {self._split.split})"
             raise _SampleError(f"{where}: {error or type(error).__name__}") from error
 
-    def _picture(self, place: int, draws: Draws) -> Picture:
+    def _partner(self, place: int, draws: Draws) -> Picture:
         """A sample to be mixed into another, by its place among those that take part."""
         sample = int(self._samples[place])
-        image = self._image(sample)
+        (image,) = self._images([sample])
         with self._naming(sample):
-            return self._read(sample, image, draws)
+            return self._picture(sample, image, draws)
 
-    def _read(self, sample: int, image: Tensor, draws: Draws) -> Picture:
+    def _picture(self, sample: int, image: Tensor, draws: Draws) -> Picture:
         """A sample as the split has it, or as the user's transform changed it."""
         objects = self._split.objects(sample)
         semantic = self._split.semantic(sample) if self._split.has_semantic else None

@@ -14,7 +14,7 @@ from detcore.config import Config
 
 _DATA = {
     *("sampling", "train_subset", "min_objects", "min_keypoints", "min_box_size", "min_visible"),
-    *("train_transforms", "test_transforms", "unmixed_last_steps", "num_buckets", "size_divisor"),
+    *("train_transforms", "test_transforms", "unmixed_last_steps", "num_buckets", "size_divisor", "decode"),
 }
 """Of the data section, what the content hash of the prepared data does not cover."""
 _NATIVE_SOURCES = {".cpp", ".cu", ".h", ".cuh", ".txt"}

@@ -41,7 +41,7 @@ def batches(source: Loader, *, images: int) -> Work:
         while done < images:
             done += int(next(source).real.sum())
         for pending in source._pending:
-            pending.result.result()
+            pending.making.result()
         return done
 
     return work
@@ -71,7 +71,7 @@ def python_milliseconds(source: Loader, split: ShardedSplit, *, images: int) -> 
             decode(split.read(sample))
         times.append(time.thread_time())
         rows = source._reader(drawn, epoch=0, shape=shape)
-        renderer.make(rows, shape=shape, step=number)
+        renderer.render(rows, shape=shape, step=number)
         times.append(time.thread_time())
         decoding, whole, done = decoding + times[1] - times[0], whole + times[2] - times[1], done + len(samples)
     return 1e3 * (whole - decoding) / done

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from detcore.config.sampling import Sampling, Subset, UniformSampling
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
+from detcore.config.stores import Store, checked_place
 from detcore.config.transforms import Transform, check_order
 
 MAX_IMAGE_PIXELS = 2**28 // 3
@@ -98,7 +99,12 @@ class DataConfig(Section):
     """Taken from train where the data has no val split."""
     test_fraction: Fraction = 0.1
     shards: str
-    """The folder of prepared shards."""
+    """Of the prepared data: a folder, or s3://bucket/folder, gs://bucket/folder, http(s)://host/folder (to read)."""
+    store: Store = Store()
+    """How shards are read and written where they are at a URL."""
+    on_bad_sample: Literal["stop", "skip"] = "stop"
+    """What training does with an image whose bytes are damaged: stop, or leave its row empty, say so and count it.
+    Evaluation always stops: figures over fewer images are others."""
     samples_per_shard: Count = 1000
     max_corrupt_fraction: Fraction = 0.01
     """Unreadable images are skipped and counted; above this share of a split, prepare stops."""
@@ -144,6 +150,11 @@ class DataConfig(Section):
                 f"{name!r} is no name for data: only letters, digits, '_', '-' and blanks within, and no '-' first"
             )
         return name
+
+    @field_validator("shards")
+    @classmethod
+    def _known_place(cls, place: str) -> str:
+        return checked_place(place)
 
     @model_validator(mode="after")
     def _suits_the_format(self) -> Self:

@@ -20,9 +20,10 @@ from detcore.data.augmentation.objects import Limits
 from detcore.data.batching import Capacity
 from detcore.data.buckets import Shape
 from detcore.data.cuda_decoding import cuda_decoder
+from detcore.data.damage import SkipDamaged
 from detcore.data.making import Making
 from detcore.data.rendering import Renderer
-from detcore.data.row_reading import Drawn, RowReader
+from detcore.data.row_reading import Drawn, ReadsRows, RowReader
 from detcore.data.sample import SampleTransform
 from detcore.data.sampler import Sampler, check_continues
 from detcore.data.sampling import build_sampler
@@ -45,6 +46,7 @@ class _Pending:
     batch: int
     last: bool
     num_bytes: int
+    num_samples: int
     making: Making
 
 
@@ -101,7 +103,7 @@ def build_loader(
         capacity=capacity,
         seed=seed,
     )
-    reader = RowReader(
+    reader: ReadsRows = RowReader(
         split=split,
         samples=selection.samples,
         transforms=transforms,
@@ -112,7 +114,11 @@ def build_loader(
         pinned=renderer.stream is not None,
         on_gpu=cuda_decoder(renderer.stream) if config.decode == "cuda" else None,
     )
+    if train and config.on_bad_sample == "skip":
+        num_samples = len(selection.samples)
+        reader = SkipDamaged(reader, num_samples=num_samples, max_fraction=config.max_corrupt_fraction)
     per_rank = batch_size // world_size
+    split.prefetch()
     return Loader(
         sampler=sampler,
         reader=reader,
@@ -134,13 +140,14 @@ class Loader(Iterator[Batch]):
     Attributes:
         position: batches handed out so far, which is also the step in their `rng_key`.
         wait_seconds: how long the last batch was waited for.
+        skipped: samples of the last batch that were left out because their bytes are damaged.
     """
 
     def __init__(
         self,
         *,
         sampler: Sampler,
-        reader: RowReader,
+        reader: ReadsRows,
         renderer: Renderer,
         rows: slice,
         endless: bool,
@@ -167,6 +174,7 @@ class Loader(Iterator[Batch]):
         self._closed = False
         self._pending: deque[_Pending] = deque()
         self.wait_seconds = 0.0
+        self.skipped = 0
         self._seek(position=0, epoch=0, batch=0)
 
     @property
@@ -203,6 +211,7 @@ class Loader(Iterator[Batch]):
         self.position += 1
         self._epoch, self._batch = (done.epoch + 1, 0) if done.last else (done.epoch, done.batch + 1)
         self.wait_seconds = time.perf_counter() - started
+        self.skipped = done.num_samples - done.making.num_made
         return batch
 
     def state_dict(self) -> dict[str, int]:
@@ -287,4 +296,5 @@ class Loader(Iterator[Batch]):
         ]
         making = Making(executor, parts, render=partial(self._renderer.render, shape=shape, step=self._next_step))
         self._next_step += 1
-        return _Pending(epoch, batch, batch + 1 == len(plan), self._num_bytes(epoch, batch), making)
+        num_samples = sum(of.sample >= 0 for of in drawn)
+        return _Pending(epoch, batch, batch + 1 == len(plan), self._num_bytes(epoch, batch), num_samples, making)

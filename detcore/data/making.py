@@ -11,7 +11,11 @@ Read = Callable[[], list[Row | None]]
 
 
 class Making:
-    """A batch whose parts were given to threads. The thread that reads the last part makes the batch."""
+    """A batch whose parts were given to threads. The thread that reads the last part makes the batch.
+
+    Attributes:
+        num_made: rows that are not empty, once there is a result.
+    """
 
     def __init__(
         self, executor: Executor, parts: Sequence[Read], *, render: Callable[[list[Row | None]], Rendered]
@@ -23,6 +27,7 @@ class Making:
             parts: each reads some rows; together, in this order, all.
             render: makes the batch of the rows.
         """
+        self.num_made = 0
         self._lock = threading.Lock()
         self._render = render
         self._read: list[list[Row | None]] = [[] for _ in parts]
@@ -51,6 +56,7 @@ class Making:
                 last = not self._unread
             if last:
                 rows = [row for rows in self._read for row in rows]
+                self.num_made = sum(row is not None for row in rows)
                 self._read.clear()  # the images go once they are rendered, not only when the batch is taken
                 self._result.set_result(self._render(rows))
         except BaseException as error:

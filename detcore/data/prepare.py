@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.config import DataConfig
-from detcore.config.data import MAX_IMAGE_PIXELS
+from detcore.config.stores import is_url
 from detcore.data.annotations import Annotations
 from detcore.data.cleaning import clean
 from detcore.data.fingerprint import fingerprint
@@ -23,37 +23,45 @@ from detcore.data.formats import RawDataset, RawSplit, read_raw
 from detcore.data.formats.raw import IMAGE_SCHEMA, listing
 from detcore.data.images import StoredImage, read_image, store_image
 from detcore.data.label_maps import LabelMaps, StoredMaps
+from detcore.data.prepared import SETTINGS, settings_hash
 from detcore.data.progress import track
+from detcore.data.publishing import Publisher
 from detcore.data.raw_checks import refuse_absent_images, refuse_other_sizes, refuse_shared_images
 from detcore.data.report import Report, SplitReport
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
-
-SETTINGS = "settings.sha256"
-"""The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
-_LOADING = {
-    *("shards", "sampling", "train_subset", "min_objects", "min_keypoints", "train_transforms", "test_transforms"),
-    *("min_visible", "unmixed_last_steps", "num_buckets", "size_divisor", "threads", "prefetch_bytes", "decode"),
-}
-"""What of the configuration decides how shards are read."""
+from detcore.data.stores import staging_folder
 
 
 def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
-    """Writes the folder `config.shards` from the raw data, fetching or making that first where it is not there.
+    """Writes `config.shards` from the raw data, fetching or making that first where it is not there.
 
     All is checked before anything is written; the shards appear whole or not at all, in place of those that were
-    there. The same raw data and configuration give the same bytes.
+    there. The same raw data and configuration give the same bytes. Those for a URL are first written below
+    DETCORE_CACHE, then put there several at once.
 
     Args:
         seed: of the split, where the data has no val or test of its own.
         progress: show it on stderr, and the report at the end.
 
     Raises:
-        ValueError: one line saying what is wrong with the raw data, and where.
+        ValueError: one line saying what is wrong with the raw data, and where, or with the store.
     """
+    if is_url(config.shards):
+        publisher = Publisher(config.shards, config.store)
+        with staging_folder() as staging:
+            report = _prepare(config, staging / "shards", seed=seed, progress=progress)
+            publisher.publish(staging / "shards", progress=progress)
+    else:
+        report = _prepare(config, Path(config.shards), seed=seed, progress=progress)
+    if progress:
+        report.print()
+    return report
+
+
+def _prepare(config: DataConfig, shards: Path, *, seed: int, progress: bool) -> Report:
     root = obtain(config, progress=progress)
-    shards = Path(config.shards)
     _refuse_foreign_folder(shards)
     # Before they are read: what changes meanwhile is a change.
     raw_files = fingerprint(root, without=shards)
@@ -96,43 +104,11 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
                 splits={name: ready.report for name, ready in checked.items()},
             )
             (temporary / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-            (temporary / SETTINGS).write_text(f"{_settings(config, seed=seed)}\n{raw_files}\n")
+            (temporary / SETTINGS).write_text(f"{settings_hash(config, seed=seed)}\n{raw_files}\n")
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    if progress:
-        report.print()
     return report
-
-
-def is_prepared(config: DataConfig, *, seed: int) -> bool:
-    """Whether `config.shards` holds what `prepare` would write with these settings and raw files.
-
-    Files are compared by path, size and time of change. Where there are none (shards that were pulled) the settings
-    decide. Taken as they are: shards that `write_split` made, and any whose absent root is said to lie within them,
-    where no raw folder can be.
-    """
-    shards, root = Path(config.shards), Path(config.root)
-    if not (shards / "dataset.json").is_file():
-        return False
-    written = shards / SETTINGS
-    if not written.is_file() or (not root.exists() and shards.absolute() in root.absolute().parents):
-        return True
-    settings, _, raw_files = written.read_text().strip().partition("\n")
-    return settings == _settings(config, seed=seed) and fingerprint(root, without=shards) in (None, raw_files)
-
-
-def _settings(config: DataConfig, *, seed: int) -> str:
-    """SHA-256 of the part of the configuration that decides what is in the shards."""
-    values = config.model_dump(mode="json", exclude=_LOADING)
-    if config.max_image_pixels == MAX_IMAGE_PIXELS:
-        del values["max_image_pixels"]
-    # What came in later and says nothing is left out: shards that were written before stay those of their settings.
-    values = {key: value for key, value in values.items() if value or key not in ("angles", "ignore", "semantic")}
-    for split in (values["splits"] or {}).values():
-        if split["instances"] is None:
-            del split["instances"]
-    return hashlib.sha256(json.dumps([values, seed], sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_foreign_folder(shards: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,8 +25,16 @@ from detcore.data.sampler import Purpose, keyed_generator
 from detcore.data.shards import ShardedSplit
 
 
-class _SampleError(ValueError):
-    """Names the sample."""
+class SampleError(ValueError):
+    """Names a sample that could not be read.
+
+    Attributes:
+        sample: its index in the split.
+    """
+
+    def __init__(self, sample: int, message: str) -> None:
+        super().__init__(message)
+        self.sample = sample
 
 
 class Drawn(NamedTuple):
@@ -48,6 +56,14 @@ def _refuse_what_reads_pixels(transforms: Sequence[Transform], transform: Sample
     if jitter or transform is not None:
         what = "color_jitter's contrast" if jitter else "a transform of your own"
         raise ValueError(f"data.decode=cuda: {what} needs the pixels on the CPU; set data.decode=cpu")
+
+
+class ReadsRows(Protocol):
+    """What gives the rows of samples; for any thread."""
+
+    def __call__(self, drawn: Sequence[Drawn], *, epoch: int, shape: Shape, mixes: bool = True) -> list[Row | None]: ...
+
+    def num_bytes(self, samples: NDArray[np.int64]) -> int: ...
 
 
 class RowReader:
@@ -158,11 +174,11 @@ class RowReader:
         """Errors name the image; those that do already stay as they are."""
         try:
             yield
-        except _SampleError:
+        except SampleError:
             raise
         except Exception as error:
             where = f"{self._split.file_names[sample]} (sample {sample} of {self._split.split})"
-            raise _SampleError(f"{where}: {error or type(error).__name__}") from error
+            raise SampleError(sample, f"{where}: {error or type(error).__name__}") from error
 
     def _partner(self, place: int, draws: Draws) -> Picture:
         """A sample to be mixed into another, by its place among those that take part."""

@@ -46,7 +46,7 @@ def select(split: ShardedSplit, config: DataConfig) -> Selection:
         samples = part
     selection = Selection(samples=samples, left_out=left_out)
     if not len(samples):
-        raise ValueError(f"{split.folder}: no image of {split.split} is left to train on: {selection}")
+        raise ValueError(f"{split.name}: no image of {split.split} is left to train on: {selection}")
     return selection
 
 
@@ -56,7 +56,7 @@ def _count_objects(split: ShardedSplit) -> NDArray[np.int64]:
 
 def _count_keypoints(split: ShardedSplit) -> NDArray[np.int64]:
     if split.keypoints is None:
-        raise ValueError(f"data.min_keypoints: {split.folder} has no keypoints; set it to 0")
+        raise ValueError(f"data.min_keypoints: {split.name} has no keypoints; set it to 0")
     annotations = split.annotations
     return _sums(np.where(annotations.crowd, 0, annotations.labelled_keypoints()), split)
 

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -67,20 +68,25 @@ class SplitWriter:
         }
         if maps is not None and maps.panoptic is not None:
             description["segments"] = maps.segments
-        offset = self._append(f"{index:09d}.{image.extension}", image.data)
+        row = {
+            "shard": shard,
+            "height": image.height,
+            "width": image.width,
+            "image_id": image_id,
+            "file_name": file_name,
+            **self._append_indexed(f"{index:09d}.{image.extension}", image.data, kind=""),
+        }
         self._append(f"{index:09d}.json", json.dumps(description).encode())
-        places = [0, 0, 0, 0]
         if maps is not None:
-            places[:2] = self._append(f"{index:09d}.semantic.png", maps.semantic), len(maps.semantic)
+            row |= self._append_indexed(f"{index:09d}.semantic.png", maps.semantic, kind="semantic_")
             if maps.panoptic is not None:
-                places[2:] = self._append(f"{index:09d}.panoptic.png", maps.panoptic), len(maps.panoptic)
+                row |= self._append_indexed(f"{index:09d}.panoptic.png", maps.panoptic, kind="panoptic_")
             for segment in maps.segments:
                 values = (index, segment["id"], segment["category"], segment["is_thing"], bool(segment["iscrowd"]))
                 for column, value in zip(self._segments.values(), values, strict=True):
                     column.append(value)
-        row = (shard, offset, len(image.data), image.height, image.width, image_id, file_name, *places)
-        for column, value in zip(self._index.values(), row, strict=True):
-            column.append(value)
+        for name, column in self._index.items():
+            column.append(row.get(name, 0))
 
     def finish(self, annotations: pa.RecordBatch) -> dict[str, Any]:
         """Writes index and annotations; returns the split's entry for `dataset.json`."""
@@ -92,11 +98,6 @@ class SplitWriter:
         if has_panoptic:
             segments = pa.RecordBatch.from_pydict(self._segments, schema=SEGMENT_SCHEMA)
             write_columns(self._folder / "segments.arrow", segments)
-        shards = []
-        for path in sorted(self._folder.glob("shard-*.tar")):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            shards.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
         return {
             "samples": index.num_rows,
             "objects": annotations.num_rows,
@@ -104,8 +105,13 @@ class SplitWriter:
             "has_rotated": annotations.num_rows > 0 and annotations["bbox_rotated"].null_count == 0,
             "has_semantic": bool(index.num_rows) and all(self._index["semantic_size"]),
             "has_panoptic": has_panoptic,
-            "shards": shards,
+            "shards": [_file_entry(path) for path in sorted(self._folder.glob("shard-*.tar"))],
+            "tables": [_file_entry(path) for path in sorted(self._folder.glob("*.arrow"))],
         }
+
+    def _append_indexed(self, name: str, data: bytes, *, kind: str) -> dict[str, int]:
+        """Adds a file; returns its columns of the index."""
+        return {f"{kind}offset": self._append(name, data), f"{kind}size": len(data), f"{kind}crc32": zlib.crc32(data)}
 
     def _append(self, name: str, data: bytes) -> int:
         """Adds a file without owner or time; returns where its bytes begin."""
@@ -171,6 +177,12 @@ def _has_masks(annotations: pa.RecordBatch) -> bool:
     outlined = np.diff(annotations["polygons"].offsets.to_numpy()) > 0
     crowd = annotations["crowd"].to_numpy(zero_copy_only=False)
     return bool((outlined | crowd).all() and outlined.any())
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
 def write_columns(path: Path, batch: pa.RecordBatch) -> None:

@@ -29,7 +29,7 @@ from detcore.evaluation import GroundTruth
 
 
 def open_run(
-    model: nn.Module, *, config: Config, shards: Path, worker: Worker, transform: SampleTransform | None = None
+    model: nn.Module, *, config: Config, shards: str | Path, worker: Worker, transform: SampleTransform | None = None
 ) -> Run:
     """Puts a training together on this rank, resumed where the run's folder holds a checkpoint of the same training.
 
@@ -37,7 +37,7 @@ def open_run(
         ValueError: if model, data and configuration do not fit together.
     """
     engine, device = config.engine, worker.device
-    train_split, val_split = ShardedSplit.open(shards, "train"), ShardedSplit.open(shards, "val")
+    train_split, val_split = (ShardedSplit.open(shards, name, store=config.data.store) for name in ("train", "val"))
     _check(model, config=config, split=val_split, worker=worker)
     truth = ground_truth(val_split)
     _check_evaluation(model, truth, config=config, data=val_split.name)

@@ -10,7 +10,8 @@ from PIL import Image
 from raw_folders import coco_annotation, data_config, voc_object, write_coco, write_image, write_voc, write_yolo
 
 from detcore.config.sampling import FirstSubset, RepeatFactorSampling
-from detcore.data.prepare import SETTINGS, is_prepared, prepare
+from detcore.data.prepare import prepare
+from detcore.data.prepared import SETTINGS, is_prepared
 from detcore.data.shards import ShardedSplit
 
 

@@ -40,13 +40,13 @@ def with_several_classes(
         geometry: from the raw image to the image.
         max_share: below 1.
     """
-    inverse = np.linalg.inv(geometry)
+    inverse: Matrix = np.linalg.inv(geometry)
     steps = (np.arange(_CLASS_POINTS) + 0.5) / _CLASS_POINTS
     grid: Matrix = np.stack(np.meshgrid(steps * crop[1], steps * crop[0]), axis=-1).reshape(-1, 2)
     left = top = 0
     for _ in range(_CLASS_TRIES):
         left, top = anywhere(size, crop, random)
-        places = np.floor(move_points(grid + np.array([left, top]), inverse)).astype(np.int64)
+        places = np.floor(move_points(grid + np.array([left, top], np.float64), inverse)).astype(np.int64)
         inside = ((places >= 0) & (places < semantic.shape[::-1])).all(axis=1)
         columns, rows = places[inside].T
         counts = np.bincount(semantic[rows, columns], minlength=256)

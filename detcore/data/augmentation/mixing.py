@@ -105,7 +105,8 @@ def hide(objects: PlacedObjects, over: PlacedObjects, limits: Limits) -> PlacedO
         if kept[index]:
             rings[index] = [_simplified(ring) + origin for ring in outline_without_holes(left)]
             rows, columns = np.flatnonzero(left.any(axis=1)), np.flatnonzero(left.any(axis=0))
-            boxes[index] = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] + np.tile(origin, 2)
+            extent = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            boxes[index] = extent + np.tile(origin, 2)
     flat = [ring for own_rings in rings for ring in own_rings]
     return replace(
         objects,

@@ -26,7 +26,7 @@ from detcore.config.transforms import (
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_STEPS = 1024
+_STEPS = 256
 """So many values are drawn from a continuous range that decides on a size."""
 
 _MOST_CHOICES = 2**53
@@ -43,7 +43,7 @@ def num_size_choices(transforms: Iterable[Transform]) -> int:
     """
     number = math.prod(radix for transform in transforms for radix in _radices(transform))
     if number > _MOST_CHOICES:
-        raise ValueError("train_transforms: too many transforms that draw a size: at most five continuous draws")
+        raise ValueError("train_transforms: too many transforms that draw a size: at most six draws from ranges")
     return number
 
 

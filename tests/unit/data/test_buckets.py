@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detcore.data.augment import content_sizes, num_size_choices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detcore.config.transforms import ResizeShortestEdge
+from detcore.data.augmentation.sizes import content_sizes, num_size_choices
 from detcore.data.buckets import assign_buckets, choose_buckets
 
 size_lists = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=40)

@@ -56,22 +56,18 @@ def warp_normalize(
         out: memory for the output on the CPU, (B, H, W, 3) of `dtype`, row-major; every number of it is written.
 
     Returns:
-        (B, 3, H, W) channels_last, a view of `out` if that is given; exactly 0 outside the content and where the content lies outside the raw image.
+        (B, 3, H, W) channels_last, a view of `out` if that is given; exactly 0 outside the content and where that
+        lies outside the raw image.
 
     Raises:
         ValueError: for an image that is not (h, w, 3) uint8, a content that exceeds out_size, a geometry that is not
-            affine and invertible, matrices that are not on the CPU or not one for each image, an `out` that does not suit.
+            affine and invertible, matrices not on the CPU or not one for each image, an `out` that does not suit.
     """
     _check_batch(images, geometry, colour, content_sizes, mean, std)
-    if out is not None and (
-        out.shape != (len(images), *out_size, 3)
-        or (out.dtype, out.device.type) != (dtype, "cpu")
-        or not out.is_contiguous()
-    ):
-        raise ValueError(
-            f"warp_normalize: out is {tuple(out.shape)} {out.dtype} on {out.device}, must be "
-            f"{(len(images), *out_size, 3)} {dtype}, row-major, on the CPU"
-        )
+    wanted = ((len(images), *out_size, 3), dtype, "cpu")
+    if out is not None and ((out.shape, out.dtype, out.device.type) != wanted or not out.is_contiguous()):
+        found = f"{tuple(out.shape)} {out.dtype} on {out.device}"
+        raise ValueError(f"warp_normalize: out is {found}, must be {wanted[0]} {dtype}, row-major, on the CPU")
     if images and native.serves(images[0].device.type):
         for index, (image, matrix, (height, width)) in enumerate(
             zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)
@@ -292,15 +288,9 @@ native.define(
     "float[] mean, float[] std, ScalarType dtype, bool parallel) -> Tensor",
     _fake,
 )
-
-
-def _fake_into(out: Tensor, *rest: Any) -> None:
-    pass
-
-
 native.define(
     "warp_normalize_into",
     "(Tensor(a!) out, Tensor[] images, Tensor geometry, Tensor colour, Tensor content_sizes, float[] mean, "
     "float[] std, bool parallel) -> ()",
-    _fake_into,
+    lambda *_: None,
 )

@@ -56,16 +56,15 @@ def serve(folder: str, latency_ms: str) -> None:
 def run(url: str, way: str) -> list[float]:
     """Seconds until the first batch is here, and of each epoch."""
     store = Store(cache_gb=1e-3 if way == "ranges alone" else 10.0)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(ShardedSplit.open(url, "train", store=store)) as split,
-        ThreadPoolExecutor(THREADS) as pool,
-    ):
-        machine.cache_folder = lambda: Path(folder)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        machine.cache_folder = lambda: folder
+        split = stack.enter_context(contextlib.closing(ShardedSplit.open(url, "train", store=store)))
+        pool = stack.enter_context(ThreadPoolExecutor(THREADS))
         started = time.perf_counter()
         if way != "ranges alone":
             split.prefetch()
-        while way == "whole shards" and sum(1 for _ in Path(folder).glob("shards/" + "?" * 64)) < len(split.shards):
+        while way == "whole shards" and sum(1 for _ in folder.glob("shards/" + "?" * 64)) < len(split.shards) + 2:
             time.sleep(0.005)
         seconds = []
         for epoch in range(EPOCHS):

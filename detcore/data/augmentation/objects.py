@@ -85,11 +85,6 @@ class PlacedObjects:
             boxes_xywha=None if self.boxes_xywha is None else self.boxes_xywha[kept],
         )
 
-    def with_rings(self, vertices: Matrix, counts: NDArray[np.int64]) -> "PlacedObjects":
-        """With other points in place of each ring's; rings without any are left out."""
-        some = counts > 0
-        return replace(self, vertices=vertices, ring_counts=counts[some], ring_objects=self.ring_objects[some])
-
 
 def join(groups: Sequence[PlacedObjects]) -> PlacedObjects:
     """The objects of several images on one canvas, in this order; all have keypoints or rotated boxes, or none has."""
@@ -146,7 +141,10 @@ def ring_extents(
     vertices: Matrix, ring_counts: NDArray[np.int64], ring_objects: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], Matrix]:
     """The objects (k,) that have points, and the least boxes (k, 4) around these."""
-    outlined, first = np.unique(np.repeat(ring_objects, ring_counts), return_index=True)
+    some = ring_counts > 0
+    owners, starts = ring_objects[some], (np.cumsum(ring_counts) - ring_counts)[some]
+    first_ring = np.flatnonzero(np.diff(owners, prepend=-1))
+    outlined, first = owners[first_ring], starts[first_ring]
     if not len(outlined):
         return outlined, np.zeros((0, 4))
     low, high = np.minimum.reduceat(vertices, first), np.maximum.reduceat(vertices, first)
@@ -172,16 +170,12 @@ def cut(objects: PlacedObjects, size: Size, limits: Limits, *, cut_rings: bool =
         whole = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         boxes = np.concatenate([boxes[:, :2].clip(0.0, edge), boxes[:, 2:].clip(0.0, edge)], axis=1)
         if leaving.any() and len(objects.vertices):
-            vertices, counts = _cut_rings(objects, leaving, edge)
-            outlined, extents = ring_extents(vertices, counts, objects.ring_objects)
-            hidden = leaving & np.isin(np.arange(len(boxes)), objects.ring_objects)
-            hidden[outlined] = False
-            tight = leaving[outlined]
-            at, extents = outlined[tight], extents[tight]
-            boxes[at, :2] = np.maximum(boxes[at, :2], extents[:, :2])
-            boxes[at, 2:] = np.minimum(boxes[at, 2:], extents[:, 2:])
-            boxes[hidden] = 0.0
-            objects = objects.with_rings(vertices, counts) if cut_rings else objects
+            own = leaving[objects.ring_objects]
+            vertices, counts = _clipped(objects, own, edge)
+            outlined, extents = ring_extents(vertices, counts, objects.ring_objects[own])
+            boxes[objects.ring_objects[own]] = 0.0  # unless something of the outline is inside
+            boxes[outlined] = extents
+            objects = _with_rings(objects, own, vertices, counts) if cut_rings else objects
         sides = boxes[:, 2:] - boxes[:, :2]
         kept = (sides > limits.min_size).all(axis=1) & (sides.prod(axis=1) >= limits.min_visible * whole)
         objects = replace(objects, boxes_xyxy=boxes)
@@ -201,12 +195,28 @@ def _leaving(boxes_xyxy: Matrix, edge: Matrix) -> NDArray[np.bool_]:
     return over
 
 
-def _cut_rings(objects: PlacedObjects, leaving: NDArray[np.bool_], edge: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
-    """Points and counts of all rings, those of objects that are leaving (n,) cut to the image."""
-    low = np.where(leaving, 0.0, -np.inf)[objects.ring_objects, None]
-    high = np.where(leaving[objects.ring_objects, None], edge, np.inf)
-    rectangles = np.concatenate([low, low, high], axis=1)
-    return clip_rings(objects.vertices, objects.ring_counts, rectangles)
+def _clipped(objects: PlacedObjects, own: NDArray[np.bool_], edge: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
+    """Points and counts of some rings (r,), cut to the image."""
+    counts = objects.ring_counts[own]
+    rectangles = np.tile(np.concatenate([np.zeros(2), edge]), (len(counts), 1))
+    return clip_rings(objects.vertices[np.repeat(own, objects.ring_counts)], counts, rectangles)
+
+
+def _with_rings(
+    objects: PlacedObjects, own: NDArray[np.bool_], vertices: Matrix, counts: NDArray[np.int64]
+) -> PlacedObjects:
+    """With other points in place of those of some rings (r,); rings without any are left out."""
+    order = np.argsort(np.concatenate([np.flatnonzero(~own), np.flatnonzero(own)]))
+    kept = objects.ring_counts[~own]
+    points = np.concatenate([objects.vertices[np.repeat(~own, objects.ring_counts)], vertices])
+    all_counts = np.concatenate([kept, counts])
+    starts = (np.cumsum(all_counts) - all_counts)[order]
+    all_counts = all_counts[order]
+    index = np.arange(all_counts.sum()) + np.repeat(starts - (np.cumsum(all_counts) - all_counts), all_counts)
+    some = all_counts > 0
+    return replace(
+        objects, vertices=points[index], ring_counts=all_counts[some], ring_objects=objects.ring_objects[some]
+    )
 
 
 def move_points(points: Matrix, geometry: Matrix) -> Matrix:

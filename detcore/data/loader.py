@@ -65,7 +65,7 @@ def build_loader(
     dtype: torch.dtype = torch.float32,
     size_divisor: int | None = None,
     transform: SampleTransform | None = None,
-    num_steps: int | None = None,
+    mixed_batches: int | None = None,
 ) -> "Loader":
     """Batches of a split for one rank.
 
@@ -83,7 +83,7 @@ def build_loader(
         size_divisor: what the model needs heights and widths to be multiples of, besides `config.size_divisor`.
         transform: your own augmentation, before all others, called from several threads. It may change the image's
             size; it may not return more objects than the split's fullest image has.
-        num_steps: batches of the whole training, for `config.unmixed_last_steps`; None mixes images in all of them.
+        mixed_batches: so many of a training's first batches have mixed images; None means all.
 
     Raises:
         ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
@@ -128,7 +128,7 @@ def build_loader(
         num_threads=config.threads or own_cores(),
         prefetch_bytes=config.prefetch_bytes,
         selection=selection,
-        mixed_steps=None if num_steps is None else num_steps - config.unmixed_last_steps,
+        mixed_batches=mixed_batches,
     )
 
 
@@ -154,7 +154,7 @@ class Loader(Iterator[Batch]):
         num_threads: int,
         prefetch_bytes: int,
         selection: Selection,
-        mixed_steps: int | None,
+        mixed_batches: int | None,
     ) -> None:
         least, most = _TOGETHER
         num_rows = rows.stop - rows.start
@@ -169,7 +169,7 @@ class Loader(Iterator[Batch]):
         self._endless = endless
         self._num_threads = num_threads
         self._selection = selection
-        self._mixed_steps = math.inf if mixed_steps is None else mixed_steps
+        self._mixed_batches = math.inf if mixed_batches is None else mixed_batches
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._pending: deque[_Pending] = deque()
@@ -287,7 +287,7 @@ class Loader(Iterator[Batch]):
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
-        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
+        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
         columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
         drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
         parts = [

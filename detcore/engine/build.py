@@ -66,7 +66,7 @@ def open_run(
         train=True,
         batch_size=engine.batch_size // engine.accumulate,
         transform=transform,
-        num_steps=engine.steps * engine.accumulate,
+        mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
     )
     folder = Path(config.run_dir) if worker.rank == 0 else None
     run = Run(

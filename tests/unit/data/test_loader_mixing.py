@@ -45,14 +45,8 @@ def split(tmp_path_factory):
 def loaders(split):
     made = []
 
-<<<<<<< HEAD
-    def make(*, threads=2, transforms=MIXED, unmixed_last_steps=0, train_subset=None, **settings):
-        of_data = {"unmixed_last_steps": unmixed_last_steps, "train_subset": train_subset}
-        data = config(threads=threads, train_transforms=transforms, **of_data)
-=======
-    def make(*, threads=2, transforms=MIXED, **settings):
-        data = config(threads=threads, train_transforms=transforms)
->>>>>>> w-aug
+    def make(*, threads=2, transforms=MIXED, train_subset=None, **settings):
+        data = config(threads=threads, train_transforms=transforms, train_subset=train_subset)
         defaults = {"train": True, "batch_size": 4, "seed": 3, "image_mean": MEAN, "image_std": STD, "device": "cpu"}
         made.append(build_loader(split, data, **(defaults | settings)))
         return made[-1]

@@ -89,7 +89,7 @@ def apply_steps(pixels: Tensor, steps: Sequence[Step], *, mean: Sequence[float],
     for step in steps:
         match step:
             case ShiftHSV():
-                for rows in levels.split(_ROWS if levels.device.type == "cpu" else levels.shape[1], dim=1):
+                for rows in torch.split(levels, _ROWS if levels.device.type == "cpu" else levels.shape[1], dim=1):
                     _shift_hsv(rows, step)
             case Blur(sigma=sigma):
                 levels = _blur(levels, sigma)

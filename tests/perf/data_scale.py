@@ -4,8 +4,9 @@
 
 COCO_MINI is a folder of data=coco_mini. Its val images and objects, drawn with replacement, make up 118,287 images with
 860,001 objects; the tar files are links to one. Times are medians of fresh processes, once with the columns' pages in
-the system's cache and once without. Memory is the proportional set size (PSS), which counts shared pages once, of 8
-processes together, less what they had after their imports. Padding is over an epoch, empty rows included.
+the system's cache and once without. Memory is that of 8 processes together, pages of mapped files counted once, less
+what they had after their imports. Padding is over an epoch, empty rows included, of coco_mini's sizes at 640 to 800;
+Detectron2 pads each GPU's images of a batch to the largest of them.
 """
 
 import argparse
@@ -120,10 +121,19 @@ def _objects(seed: ShardedSplit, images: NDArray[np.int64], random: np.random.Ge
     return pa.RecordBatch.from_arrays([own.get(name, rows[name]) for name in rows.schema.names], schema=rows.schema)
 
 
-def pss_mb() -> float:
-    """Proportional set size of this process, in MB."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+def memory_mb(folder: Path) -> float:
+    """What this process has in memory itself, and its share of the pages of the data set's files, in MB.
+
+    Other files are left out: a library's share changes with whatever else runs on the machine.
+    """
+    kilobytes, counted = 0, "Anonymous:"
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        key, *values = line.split()
+        if not key.endswith(":"):  # a mapping begins: its addresses first, a file's path last
+            counted = "Pss:" if str(folder) in line else "Anonymous:"
+        elif key == counted:
+            kilobytes += int(values[0])
+    return kilobytes * 1024 / 1e6
 
 
 def rank_memory(folder: Path, config: DataConfig, rank: int, barrier: Any, results: Any) -> None:
@@ -132,7 +142,7 @@ def rank_memory(folder: Path, config: DataConfig, rank: int, barrier: Any, resul
 
     def note() -> None:
         barrier.wait()
-        found.append(pss_mb())
+        found.append(memory_mb(folder))
         barrier.wait()
 
     note()
@@ -203,12 +213,8 @@ def time_rows(context: SpawnContext, folder: Path, config: DataConfig, repeats: 
             found.append(results.get(timeout=600))
             process.join()
         medians = [statistics.median(times) for times in zip(*found, strict=True)]
-        for name, bar, seconds in zip(
-            ("open", "open, shuffle an epoch", f"open, shuffle, first batch of {BATCH}"),
-            (OPEN_BAR, None, FIRST_BATCH_BAR),
-            medians,
-            strict=True,
-        ):
+        names = ("open", "open, shuffle an epoch", f"open, shuffle, first batch of {BATCH}")
+        for name, bar, seconds in zip(names, (OPEN_BAR, None, FIRST_BATCH_BAR), medians, strict=True):
             rows.append(Row(case=f"{name} ({cache} cache)", unit="s", ours=seconds, bar=bar))
     return rows
 

@@ -7,12 +7,20 @@ colours into another; pointwise ones change the finished pixels and so stand at 
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from detcore.config.section import Count, Fraction, NonNegative, Positive, Section
 
-Range = tuple[float, float]
-PositiveRange = tuple[Positive, Positive]
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"{list(ends)}: the least and the greatest value, in this order")
+    return ends
+
+
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
+FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_rising)]
+NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_rising)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -57,7 +65,7 @@ class ResizeScale(Section):
 
 
 class FixedSizeCrop(Section):
-    """Exactly height x width: a random part of a larger image; a smaller one lies at the top left, 0 around it."""
+    """Exactly height x width: a random part of a larger image; a smaller one at the top left, mean colour around."""
 
     type: Literal["fixed_size_crop"] = "fixed_size_crop"
     height: Count
@@ -153,7 +161,7 @@ class Affine(Chance):
     """As a fraction of width and height."""
 
 
-Strength = Fraction | tuple[NonNegative, NonNegative]
+Strength = Fraction | NonNegativeRange
 """A fraction f draws a factor from 1 - f to 1 + f; a pair, from its first to its second number."""
 
 
@@ -205,7 +213,7 @@ class RandomErasing(Chance):
 
     type: Literal["random_erasing"] = "random_erasing"
     count: Count = 1
-    area: tuple[Fraction, Fraction] = (0.02, 0.2)
+    area: FractionRange = (0.02, 0.2)
     """Share of the image, uniform."""
     aspect: PositiveRange = (0.3, 3.3)
     """Height : width, uniform in its logarithm."""
@@ -223,7 +231,7 @@ class Mosaic(Chance):
     type: Literal["mosaic"] = "mosaic"
     height: Count
     width: Count
-    centre: tuple[Fraction, Fraction] = (0.25, 0.75)
+    centre: FractionRange = (0.25, 0.75)
     """Where the images meet: uniform between these shares of height and of width."""
 
 

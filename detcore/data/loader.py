@@ -64,7 +64,7 @@ def build_loader(
     dtype: torch.dtype = torch.float32,
     size_divisor: int | None = None,
     transform: SampleTransform | None = None,
-    num_steps: int | None = None,
+    mixed_batches: int | None = None,
 ) -> "Loader":
     """Batches of a split for one rank.
 
@@ -82,7 +82,7 @@ def build_loader(
         size_divisor: what the model needs heights and widths to be multiples of, besides `config.size_divisor`.
         transform: your own augmentation, before all others, called from several threads. It may change the image's
             size; it may not return more objects than the split's fullest image has.
-        num_steps: batches of the whole training, for `config.unmixed_last_steps`; None mixes images in all of them.
+        mixed_batches: so many of a training's first batches have mixed images; None means all.
 
     Raises:
         ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
@@ -127,9 +127,14 @@ def build_loader(
         renderer=renderer,
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
+<<<<<<< HEAD
         num_threads=config.threads or own_cores(),
         prefetch_bytes=config.prefetch_bytes,
         mixed_steps=None if num_steps is None else num_steps - config.unmixed_last_steps,
+=======
+        num_threads=config.threads or _own_cores(),
+        mixed_batches=mixed_batches,
+>>>>>>> w-aug
     )
 
 
@@ -152,8 +157,12 @@ class Loader(Iterator[Batch]):
         rows: slice,
         endless: bool,
         num_threads: int,
+<<<<<<< HEAD
         prefetch_bytes: int,
         mixed_steps: int | None,
+=======
+        mixed_batches: int | None,
+>>>>>>> w-aug
     ) -> None:
         least, most = _TOGETHER
         num_rows = rows.stop - rows.start
@@ -166,7 +175,7 @@ class Loader(Iterator[Batch]):
         self._rows = rows
         self._endless = endless
         self._num_threads = num_threads
-        self._mixed_steps = math.inf if mixed_steps is None else mixed_steps
+        self._mixed_batches = math.inf if mixed_batches is None else mixed_batches
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._pending: deque[_Pending] = deque()
@@ -285,12 +294,20 @@ class Loader(Iterator[Batch]):
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
+<<<<<<< HEAD
         read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
         columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
         drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
         parts = [
             partial(read, drawn[first : first + self._together], epoch=epoch)
             for first in range(0, len(drawn), self._together)
+=======
+        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
+        drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
+        rows = [
+            None if sample < 0 else executor.submit(read, epoch=epoch, sample=sample, choice=choice, repeat=repeat)
+            for sample, choice, repeat in drawn
+>>>>>>> w-aug
         ]
         making = Making(executor, parts, render=partial(self._renderer.render, shape=shape, step=self._next_step))
         self._next_step += 1

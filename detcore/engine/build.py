@@ -74,7 +74,7 @@ def open_run(
             train=True,
             batch_size=engine.batch_size // engine.accumulate,
             transform=transform,
-            num_steps=engine.steps * engine.accumulate,
+            mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
         ),
         val_batches=loader(val_split, train=False, batch_size=eval_batch_size),
         meter=Meter(

@@ -1,6 +1,6 @@
 """What drawing and composing a training sample's augmentation costs, beside reading, decoding and warping it.
 
-`python tests/perf/augmentation.py --shards FOLDER [--json FILE] [--case NAME]`; FOLDER has prepared data with outlines.
+`python tests/perf/augmentation.py --shards FOLDER [--json FILE] [--case NAME]`; FOLDER holds prepared data.
 A time is the median over the split's samples of the thread's own time for one sample, so that a busy machine does not
 count. Pictures are decoded beforehand, also those that are mixed in.
 """

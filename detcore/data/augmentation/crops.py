@@ -40,7 +40,7 @@ def with_several_classes(
         geometry: from the raw image to the image.
         max_share: below 1.
     """
-    inverse: Matrix = np.linalg.inv(geometry)
+    inverse = np.linalg.inv(geometry).astype(np.float64)
     steps = (np.arange(_CLASS_POINTS) + 0.5) / _CLASS_POINTS
     grid: Matrix = np.stack(np.meshgrid(steps * crop[1], steps * crop[0]), axis=-1).reshape(-1, 2)
     left = top = 0

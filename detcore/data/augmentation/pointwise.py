@@ -11,6 +11,9 @@ from torch import Tensor
 from detcore.config.transforms import GaussianBlur, GaussianNoise, HSVJitter, Pointwise, RandomErasing
 from detcore.ops import keyed_uniform
 
+_ROWS = 64
+"""So many rows at a time stay in a CPU's cache while they are changed."""
+
 _BLUR_REACH = 3.0
 """A blur's window reaches so many standard deviations to each side."""
 
@@ -82,11 +85,12 @@ def apply_steps(pixels: Tensor, steps: Sequence[Step], *, mean: Sequence[float],
     if not steps:
         return
     centre, spread = (torch.tensor(tuple(v), device=pixels.device)[:, None, None] for v in (mean, std))
-    levels = torch.addcmul(centre, pixels.float(), spread)
+    levels = torch.addcmul(centre, pixels.to(torch.float32, memory_format=torch.contiguous_format), spread)
     for step in steps:
         match step:
             case ShiftHSV():
-                levels = _shift_hsv(levels, step)
+                for rows in levels.split(_ROWS if levels.device.type == "cpu" else levels.shape[1], dim=1):
+                    _shift_hsv(rows, step)
             case Blur(sigma=sigma):
                 levels = _blur(levels, sigma)
             case Noise(std=deviation, key=key):
@@ -98,24 +102,27 @@ def apply_steps(pixels: Tensor, steps: Sequence[Step], *, mean: Sequence[float],
     pixels.copy_(levels.clamp(0.0, 255.0).sub_(centre).div_(spread))
 
 
-def _shift_hsv(levels: Tensor, step: ShiftHSV) -> Tensor:
-    """(3, h, w) on the 0..255 scale. The hexcone of Smith (Color gamut transform pairs, 1978), without its branches.
+def _shift_hsv(levels: Tensor, step: ShiftHSV) -> None:
+    """(3, h, w) on the 0..255 scale, in place. The hexcone of Smith (Color gamut transform pairs, 1978).
 
-    A channel of a colour of hue H (in sixths), saturation S and value V is V - V S max(0, min(k, 4 - k, 1)) with
+    A channel of a colour of hue H (in sixths), saturation S and value V is V - V S clamp(min(k, 4 - k), 0, 1) with
     k = n + H modulo 6 and n = 5, 3, 1 for R, G, B.
     """
-    levels = levels.clamp(0.0, 255.0)
-    value, top = levels.max(dim=0)
-    chroma = value - levels.amin(dim=0)
-    red, green, blue = levels
-    # The hue is that of the two smaller channels' difference, turned to the greatest one.
-    difference = torch.stack([green - blue, blue - red, red - green]).gather(0, top[None])[0]
-    sixths = difference / chroma.clamp(min=1e-6) + 2.0 * top + 6.0 * step.hue
-    saturation = (step.saturation * chroma / value.clamp(min=1e-6)).clamp(max=1.0)
-    value = (step.value * value).clamp(max=255.0)
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=levels.device)[:, None, None]
-    k = (offsets + sixths).remainder(6.0)
-    return value - value * saturation * torch.minimum(k, 4.0 - k).clamp(0.0, 1.0)
+    red, green, blue = levels.clamp_(0.0, 255.0)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    # The hue is told by the difference of the two smaller channels, from the greatest one on.
+    turned = torch.where(value == green, blue - red + 2.0 * chroma, red - green + 4.0 * chroma)
+    turned = torch.where(value == red, green - blue, turned)
+    sixths = turned.div_(chroma.clamp(min=1e-6)).add_(6.0 * step.hue)
+    depth = (chroma.mul_(step.saturation) / value.clamp(min=1e-6)).clamp_(max=1.0)
+    value = value.mul_(step.value).clamp_(max=255.0)
+    depth.mul_(value)
+    for channel, offset in zip(levels, (5.0, 3.0, 1.0), strict=True):
+        k = sixths + offset
+        k -= 6.0 * (k / 6.0).floor_()
+        torch.minimum(k, 4.0 - k, out=k).clamp_(0.0, 1.0)
+        torch.addcmul(value, depth, k, value=-1.0, out=channel)
 
 
 def _blur(levels: Tensor, sigma: float) -> Tensor:

@@ -50,6 +50,10 @@ def test_a_key_that_conf_does_not_name_can_be_set() -> None:
         ("engine.batch_size=7", ["batch_size", "7"]),
         ("data=coco", ["data.root"]),
         ("model=faster_rcnn_lite0 engine.monitor=mask_ap", ["engine.monitor", "no masks"]),
+        (
+            "+data/augmentation=mosaic data.unmixed_last_steps=700",
+            ["data.unmixed_last_steps = 700", "no step would mix"],
+        ),
     ],
 )
 def test_a_wrong_override_is_one_clear_line(override: str, words: list[str]) -> None:

@@ -63,6 +63,7 @@ RESIZE = {"type": "resize_fixed", "height": 64, "width": 64}
             [{"type": "resize_shortest_edge", "sizes": [1, 2, 3], "max_size": 9, "sample": "range"}],
             r"sizes \[1, 2, 3\]: with sample range, the least and the greatest size",
         ),
+        ([RESIZE, {"type": "affine", "scale": [2, 1]}], r"\[2.0, 1.0\]: the least and the greatest value"),
         ([RESIZE, {"type": "mozaic"}], "mozaic"),
     ],
 )

@@ -127,14 +127,9 @@ def build_loader(
         renderer=renderer,
         rows=slice(rank * per_rank, (rank + 1) * per_rank),
         endless=train,
-<<<<<<< HEAD
         num_threads=config.threads or own_cores(),
         prefetch_bytes=config.prefetch_bytes,
-        mixed_steps=None if num_steps is None else num_steps - config.unmixed_last_steps,
-=======
-        num_threads=config.threads or _own_cores(),
         mixed_batches=mixed_batches,
->>>>>>> w-aug
     )
 
 
@@ -157,12 +152,8 @@ class Loader(Iterator[Batch]):
         rows: slice,
         endless: bool,
         num_threads: int,
-<<<<<<< HEAD
         prefetch_bytes: int,
-        mixed_steps: int | None,
-=======
         mixed_batches: int | None,
->>>>>>> w-aug
     ) -> None:
         least, most = _TOGETHER
         num_rows = rows.stop - rows.start
@@ -294,20 +285,12 @@ class Loader(Iterator[Batch]):
     def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int) -> _Pending:
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
-<<<<<<< HEAD
-        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_steps)
+        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
         columns = (of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats))
         drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
         parts = [
             partial(read, drawn[first : first + self._together], epoch=epoch)
             for first in range(0, len(drawn), self._together)
-=======
-        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
-        drawn = zip(*(of[batch, self._rows].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
-        rows = [
-            None if sample < 0 else executor.submit(read, epoch=epoch, sample=sample, choice=choice, repeat=repeat)
-            for sample, choice, repeat in drawn
->>>>>>> w-aug
         ]
         making = Making(executor, parts, render=partial(self._renderer.render, shape=shape, step=self._next_step))
         self._next_step += 1

@@ -1,7 +1,9 @@
 """A folder of files at an object store or web server, through fsspec."""
 
 import contextlib
+import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -10,11 +12,12 @@ import fsspec
 from fsspec.asyn import sync
 
 from detcore.config.stores import Store
-from detcore.data.stores.retrying import of_a_store, reason, status_of, with_retries
+from detcore.data.stores.retrying import may_pass, of_a_store, reason, status_of, with_retries
 
 T = TypeVar("T")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 _CONNECTIONS = 32
+_CLIENTS_VARIABLES = ("AWS_", "GOOGLE_", "GCSFS_", "STORAGE_EMULATOR", "FSSPEC_")
 
 
 class StoreError(ValueError):
@@ -42,7 +45,8 @@ class FileStore:
         self._pause_seconds = pause_seconds
         self._scheme = urlsplit(url).scheme
         try:
-            self._files = _file_system(self._scheme, self._settings.timeout_seconds)
+            environment = frozenset(item for item in os.environ.items() if item[0].startswith(_CLIENTS_VARIABLES))
+            self._files = _file_system(self._scheme, self._settings.timeout_seconds, environment, os.getpid())
         except ImportError as error:
             package = _PACKAGES[self._scheme]
             raise ValueError(f"{url}: {self._scheme}:// needs the package {package}; pip install {package}") from error
@@ -131,11 +135,17 @@ class FileStore:
                 advice = "are the credentials in the environment those of a user who may? (docs/data_stores.md)"
             elif "Credentials" in type(error).__name__:
                 advice = "set them in the environment or the store's own files (docs/data_stores.md)"
-            raise StoreError(f"{self.address(name)}: {reason(error)} (tried up to {tries} times); {advice}") from error
+            tried = f" (tried {tries} times)" if tries > 1 and may_pass(error) else ""
+            raise StoreError(f"{self.address(name)}: {reason(error)}{tried}; {advice}") from error
 
 
-def _file_system(scheme: str, timeout_seconds: float) -> Any:
-    """fsspec's, without retries of its own, which would multiply with ours; never one made for an earlier endpoint."""
+@cache
+def _file_system(scheme: str, timeout_seconds: float, environment: frozenset[tuple[str, str]], process: int) -> Any:
+    """fsspec's, without retries of its own, which would multiply with ours.
+
+    Making one takes a while, so it is kept: for this process, and for these credentials and endpoints, unlike fsspec's
+    own instances, which stay with those that the first was made with.
+    """
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme == "s3":
         # A request's time is bounded by us; these bound what cannot be cancelled, a connection that never comes up.

@@ -17,7 +17,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ OPEN_BAR, FIRST_BATCH_BAR, MEMORY_BAR, PADDING_BAR = 2.0, 5.0, 300.0, 12.0
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A line of the table. The bar is the most that `ours` may be."""
+    """A line of the table. `ours` must be below the bar."""
 
     case: str
     unit: str
@@ -57,8 +57,7 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         ratio = None if self.theirs is None else self.ours / self.theirs
         met = None if self.bar is None else self.ours < self.bar
-        values = {"case": self.case, "unit": self.unit, "ours": self.ours, "theirs": self.theirs}
-        return {**values, "ratio": ratio, "bar": self.bar, "met": met}
+        return asdict(self) | {"ratio": ratio, "met": met}
 
     def __str__(self) -> str:
         theirs, bar = ("" if value is None else f"{value:.1f}" for value in (self.theirs, self.bar))
@@ -92,8 +91,8 @@ def build(root: Path, folder: Path) -> None:
         name = f"shard-{number:05d}.tar"
         os.link(tar, target / name)
         shards.append({**entry["shards"][0], "name": name})
-    entry = {**entry, "samples": IMAGES, "objects": OBJECTS, "shards": shards}
     names = {key: description[key] for key in ("name", "format", "categories")}
+    entry = {**entry, "samples": IMAGES, "objects": OBJECTS, "shards": shards}
     write_description(temporary, **names, splits={"train": entry})
     temporary.rename(folder)
 
@@ -159,17 +158,13 @@ def rank_memory(folder: Path, config: DataConfig, rank: int, barrier: Any, resul
 
 
 def _loader(split: ShardedSplit, config: DataConfig, *, rank: int = 0, world_size: int = 1) -> Any:
-    statistics_of_images: dict[str, Any] = {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3, "device": "cpu"}
-    return build_loader(
-        split, config, train=True, batch_size=BATCH, seed=0, rank=rank, world_size=world_size, **statistics_of_images
-    )
+    rest: dict[str, Any] = {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3, "device": "cpu"}
+    return build_loader(split, config, train=True, batch_size=BATCH, seed=0, rank=rank, world_size=world_size, **rest)
 
 
 def memory_rows(context: SpawnContext, folder: Path, config: DataConfig) -> list[Row]:
     barrier, results = context.Barrier(RANKS), context.Queue()
-    ranks = [
-        context.Process(target=rank_memory, args=(folder, config, rank, barrier, results)) for rank in range(RANKS)
-    ]
+    ranks = [context.Process(target=rank_memory, args=(folder, config, r, barrier, results)) for r in range(RANKS)]
     for process in ranks:
         process.start()
     imported, *stages = np.array([results.get(timeout=600) for _ in ranks]).sum(axis=0).tolist()

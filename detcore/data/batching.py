@@ -1,15 +1,12 @@
 """From rows to a batch of static shape."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from detcore.config.transforms import Transform, most_images
 from detcore.data.augmentation.canvas import Layer
@@ -18,8 +15,6 @@ from detcore.data.augmentation.pipeline import Draw
 from detcore.data.buckets import Shape
 from detcore.data.shards import ShardedSplit
 from detcore.structures.batch import Batch, Polygons, Targets
-
-_JPEG_START = b"\xff\xd8"
 
 
 @dataclass(frozen=True)
@@ -71,24 +66,6 @@ class Row:
     def ground(self) -> Layer:
         """The sample's own image."""
         return self.placement.layers[0]
-
-
-def decode(data: bytes) -> Tensor:
-    """An image file as (h, w, 3) uint8 RGB, EXIF orientation ignored. The GIL is free meanwhile.
-
-    JPEG goes to torchvision, whose pixels are PIL's in less time. PIL has the last word on what that refuses (it may be
-    built without JPEG, and does not say well what is wrong), and reads PNG: torchvision crashes on a damaged one.
-
-    Raises:
-        OSError: a damaged file.
-    """
-    if data.startswith(_JPEG_START):
-        try:
-            planes: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-            return planes.permute(1, 2, 0).contiguous()
-        except RuntimeError:
-            pass
-    return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 def stack(

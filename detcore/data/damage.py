@@ -2,22 +2,16 @@
 
 import sys
 import threading
-from typing import Protocol
+from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from detcore.data.batching import Row
 from detcore.data.buckets import Shape
-from detcore.data.row_reading import SampleError
+from detcore.data.row_reading import Drawn, ReadsRows, SampleError
 from detcore.data.shards import DamagedSample
-
-
-class ReadsRows(Protocol):
-    """What gives a sample's row; for any thread."""
-
-    def __call__(
-        self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0, mixes: bool = True
-    ) -> Row | None: ...
 
 
 class SkipDamaged:
@@ -28,8 +22,8 @@ class SkipDamaged:
 
     Args:
         reader: what reads the rows.
-        num_samples: of the split.
-        max_fraction: of the split's samples; when more are damaged, this is no accident and an error.
+        num_samples: that take part.
+        max_fraction: of those; when more are damaged, this is no accident and an error.
     """
 
     def __init__(self, reader: ReadsRows, *, num_samples: int, max_fraction: float) -> None:
@@ -39,21 +33,25 @@ class SkipDamaged:
         self._damaged: set[int] = set()
         self._lock = threading.Lock()
 
-    def __call__(
-        self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0, mixes: bool = True
-    ) -> Row | None:
+    def __call__(self, drawn: Sequence[Drawn], *, epoch: int, shape: Shape, mixes: bool = True) -> list[Row | None]:
         """As the reader's.
 
         Raises:
             ValueError: as the reader's where nothing is damaged, or too many samples are.
         """
         try:
-            return self._reader(epoch=epoch, sample=sample, choice=choice, shape=shape, repeat=repeat, mixes=mixes)
+            return self._reader(drawn, epoch=epoch, shape=shape, mixes=mixes)
         except SampleError as error:
             if not _is_damage(error):
                 raise
+            if len(drawn) > 1:  # one by one, to find which it is
+                return [row for of in drawn for row in self([of], epoch=epoch, shape=shape, mixes=mixes)]
             self._note(error)
-            return None
+            return [None]
+
+    def num_bytes(self, samples: NDArray[np.int64]) -> int:
+        """As the reader's."""
+        return self._reader.num_bytes(samples)
 
     def _note(self, error: SampleError) -> None:
         with self._lock:

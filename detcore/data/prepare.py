@@ -187,7 +187,12 @@ def _write_split(
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
     federated = None if split.federated is None else Federated.of(split.federated)
-    stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
+    stored = track(
+        _stored(checked, files, pool, config.max_image_pixels),
+        f"{what}: writing shards",
+        total=len(files),
+        shown=progress,
+    )
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
         for row, (image, maps) in enumerate(stored):
             writer.add(
@@ -203,7 +208,7 @@ def _write_split(
 
 
 def _stored(
-    checked: CheckedSplit, files: list[str], pool: ThreadPoolExecutor
+    checked: CheckedSplit, files: list[str], pool: ThreadPoolExecutor, max_pixels: int
 ) -> Iterator[tuple[StoredImage, StoredMaps | None]]:
     """The images in order, read and converted by threads, a few at a time."""
     maps = checked.split.maps
@@ -214,7 +219,7 @@ def _stored(
         own = None if maps is None else maps.read(row, sizes[row])
         if checked.kept[row]:
             return StoredImage.unchanged(data, *sizes[row]), own
-        return store_image(data, declared=checked.declared[row]), own
+        return store_image(data, declared=checked.declared[row], max_pixels=max_pixels), own
 
     for first in range(0, len(files), 64):
         yield from pool.map(load, range(first, min(first + 64, len(files))))

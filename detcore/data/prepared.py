@@ -12,6 +12,12 @@ from detcore.data.stores import FileStore
 
 SETTINGS = "settings.sha256"
 """The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
+_LOADING = {
+    *("shards", "store", "on_bad_sample", "threads", "prefetch_bytes", "decode"),
+    *("sampling", "train_subset", "min_objects", "min_keypoints", "num_buckets", "size_divisor"),
+    *("train_transforms", "test_transforms", "unmixed_last_steps", "min_visible"),
+}
+"""What of the configuration decides how shards are read."""
 
 
 def is_prepared(config: DataConfig, *, seed: int) -> bool:
@@ -54,23 +60,10 @@ def _is_prepared_at_url(config: DataConfig, *, seed: int) -> bool:
 
 def settings_hash(config: DataConfig, *, seed: int) -> str:
     """SHA-256 of the part of the configuration that decides what is in the shards."""
-    loading = {
-        "shards",
-        "store",
-        "on_bad_sample",
-        "sampling",
-        "train_transforms",
-        "test_transforms",
-        "num_buckets",
-        "size_divisor",
-        "threads",
-        "min_visible",
-        "unmixed_last_steps",
-    }
     # What came in later and says nothing is left out: shards that were written before stay those of their settings.
-    later = {"angles", "ignore", "semantic", "absent_images"}
+    later = {"angles", "ignore", "semantic", "absent_images", "max_image_pixels"}
     unset = {key for key in later if getattr(config, key) == DataConfig.model_fields[key].default}
-    values = config.model_dump(mode="json", exclude=loading | unset)
+    values = config.model_dump(mode="json", exclude=_LOADING | unset)
     for split in (values["splits"] or {}).values():
         if split["instances"] is None:
             del split["instances"]

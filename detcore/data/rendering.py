@@ -1,7 +1,6 @@
 """Rows into a batch on its device."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
 
@@ -15,6 +14,7 @@ from detcore.data.augmentation.pointwise import apply_steps
 from detcore.data.batching import Capacity, Row, stack
 from detcore.data.buckets import Shape
 from detcore.data.label_maps import UNLABELLED
+from detcore.data.pixel_memory import PixelMemory
 from detcore.ops import warp_nearest, warp_normalize
 from detcore.structures.batch import Batch
 
@@ -42,22 +42,22 @@ class Renderer:
         self._mean, self._std, self._dtype = mean, std, dtype
         self._capacity = capacity
         self._seed = seed
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.bytes_per_pixel: int = 3 * dtype.itemsize
+        self._memory = PixelMemory()
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def render(self, rows: Sequence[Future[Row | None] | None], *, shape: Shape, step: int) -> Rendered:
-        """Waits for the rows, then warps them into a batch, which on CUDA is ready at the event. For any thread."""
-        read = [None if future is None else future.result() for future in rows]
+    def render(self, read: Sequence[Row | None], *, shape: Shape, step: int) -> Rendered:
+        """Warps rows into a batch, which on CUDA is ready at the event. For any thread."""
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)
         layers = [(_EMPTY,) if row is None else row.placement.layers for row in read]
         images = [layer.image for own in layers for layer in own]
         maps = [_map_of(layer) for own in layers for layer in own] if self._capacity.semantic else []
-        if self._stream is None:
+        if self.stream is None:
             return self._with_pixels(batch, images, maps, batch, colour, shape, read), None
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             on_device = batch.map(Tensor.pin_memory).to(self._device, non_blocking=True)
-            packed = _copy_packed([*images, *maps], self._device)
-            images, maps = packed[: len(images)], packed[len(images) :]
-            return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self._stream.record_event()
+            images, maps = ([_to_device(pixels, self._device) for pixels in own] for own in (images, maps))
+            return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self.stream.record_event()
 
     def _with_pixels(
         self,
@@ -109,6 +109,7 @@ class Renderer:
             mean=self._mean,
             std=self._std,
             dtype=self._dtype,
+            out=None if self.stream else self._memory.take((len(images), *shape, 3), self._dtype),
         )
 
     def receive(self, rendered: Rendered) -> Batch:
@@ -144,11 +145,8 @@ def _matrices(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(geometry), torch.from_numpy(colour)
 
 
-def _copy_packed(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Images of any sizes to a device in a single copy from pinned memory."""
-    sizes = [image.numel() for image in images]
-    packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
-    for image, part in zip(images, packed.split_with_sizes(sizes), strict=True):
-        part.copy_(image.reshape(-1))
-    on_device = packed.to(device, non_blocking=True)
-    return [part.view(image.shape) for image, part in zip(images, on_device.split_with_sizes(sizes), strict=True)]
+def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """A copy that the host does not wait for; none if they are there."""
+    if pixels.device.type == "cuda":
+        return pixels
+    return (pixels if pixels.is_pinned() else pixels.pin_memory()).to(device, non_blocking=True)

@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detcore.config.transforms import CopyPaste, RandomCrop, Transform, most_images
+from detcore.config.transforms import ColorJitter, CopyPaste, RandomCrop, Transform, most_images
 from detcore.data.annotations import Objects
 from detcore.data.augmentation.canvas import Picture
 from detcore.data.augmentation.draws import Draws
 from detcore.data.augmentation.objects import Limits, PlacedObjects
 from detcore.data.augmentation.pipeline import Pipeline
 from detcore.data.augmentation.room import fit_outlines
-from detcore.data.batching import Capacity, Row, decode
+from detcore.data.batching import Capacity, Row
 from detcore.data.buckets import Shape
+from detcore.data.cuda_decoding import CudaDecoder
+from detcore.data.decoding import decode
 from detcore.data.sample import Sample, SampleTransform
 from detcore.data.sampler import Purpose, keyed_generator
 from detcore.data.shards import ShardedSplit
@@ -34,62 +37,132 @@ class SampleError(ValueError):
         self.sample = sample
 
 
+class Drawn(NamedTuple):
+    """What an epoch drew for a row of a batch.
+
+    Attributes:
+        sample: index into the split; -1 where the row is empty.
+        choice: which of the pipeline's sizes.
+        repeat: how often the epoch had the sample before; each time it is augmented anew.
+    """
+
+    sample: int
+    choice: int
+    repeat: int = 0
+
+
+def _refuse_what_reads_pixels(transforms: Sequence[Transform], transform: SampleTransform | None) -> None:
+    jitter = any(isinstance(other, ColorJitter) and other.contrast for other in transforms)
+    if jitter or transform is not None:
+        what = "color_jitter's contrast" if jitter else "a transform of your own"
+        raise ValueError(f"data.decode=cuda: {what} needs the pixels on the CPU; set data.decode=cpu")
+
+
+class ReadsRows(Protocol):
+    """What gives the rows of samples; for any thread."""
+
+    def __call__(self, drawn: Sequence[Drawn], *, epoch: int, shape: Shape, mixes: bool = True) -> list[Row | None]: ...
+
+    def num_bytes(self, samples: NDArray[np.int64]) -> int: ...
+
+
 class RowReader:
-    """Reads, decodes and draws single samples. Stateless: safe to use from several threads, and in any order."""
+    """Reads, decodes and draws samples. Stateless: safe to use from several threads, and in any order."""
 
     def __init__(
         self,
         *,
         split: ShardedSplit,
+        samples: NDArray[np.int64],
         transforms: Sequence[Transform],
         capacity: Capacity,
         seed: int,
         limits: Limits,
         transform: SampleTransform | None,
+        pinned: bool = False,
+        on_gpu: CudaDecoder | None = None,
     ) -> None:
         """Takes what `build_loader` takes.
 
+        Args:
+            samples: (n,) those that take part: images are mixed with no others.
+            pinned: whether images that the CPU decodes are to lie in pinned memory, as they should for a GPU.
+            on_gpu: decodes in place of the CPU.
+
         Raises:
-            ValueError: a transform that needs what the data does not have.
+            ValueError: a transform that needs what the data does not have, or pixels that are on the GPU.
         """
+        if on_gpu is not None:
+            _refuse_what_reads_pixels(transforms, transform)
         for needing in transforms:
             if isinstance(needing, CopyPaste) and not split.has_masks:
                 raise ValueError(f"train_transforms: copy_paste needs outlines, which {split.name} does not have")
             if isinstance(needing, RandomCrop) and needing.max_class_share < 1.0 and not split.has_semantic:
                 raise ValueError(f"train_transforms: max_class_share needs semantic maps, which {split.name} has not")
         self._split = split
+        self._samples = samples
         self._capacity = capacity
         self._seed = seed
         self._transform = transform
+        self._pinned = pinned
+        self._on_gpu = on_gpu
         self._file_names = split.file_names if transform else []
         self._mixes = most_images(transforms) > 1
         self._pipeline = Pipeline(
             transforms,
             limits=limits,
             keypoint_flip=() if split.keypoints is None else split.keypoints.flip,
-            num_samples=len(split),
-            load=self._picture,
+            num_samples=len(samples),
+            load=self._partner,
         )
 
-    def __call__(
-        self, *, epoch: int, sample: int, choice: int, shape: Shape, repeat: int = 0, mixes: bool = True
-    ) -> Row:
-        """The row of a sample in an epoch.
+    def __call__(self, drawn: Sequence[Drawn], *, epoch: int, shape: Shape, mixes: bool = True) -> list[Row | None]:
+        """Rows of a batch, None where they are empty.
+
+        All are decoded before the first is augmented: the decoder leaves nothing of Python in the processor's caches,
+        and what comes after it takes three times as long.
 
         Args:
+            drawn: for each row.
             epoch: keys what is drawn, with the sample and the seed.
-            sample: index into the split.
-            choice: which of the pipeline's sizes.
             shape: height and width of the batch.
-            repeat: how often the epoch had the sample before; each time it is augmented anew.
             mixes: False leaves out what mixes images.
 
         Raises:
             ValueError: anything that went wrong, with the image's name.
         """
-        draws = Draws(self._seed, epoch, sample, repeat)
-        picture = self._picture(sample, draws)
+        images = iter(self._images([of.sample for of in drawn if of.sample >= 0]))
+        return [None if of.sample < 0 else self._row(of, next(images), epoch, shape, mixes) for of in drawn]
+
+    def num_bytes(self, samples: NDArray[np.int64]) -> int:
+        """Of the pixels of the split's images."""
+        heights, widths = (sides[samples].astype(np.int64) for sides in (self._split.heights, self._split.widths))
+        return 3 * int(heights @ widths)
+
+    def _images(self, samples: Sequence[int]) -> list[Tensor]:
+        """(h, w, 3) uint8 each."""
+        sizes = [(int(self._split.heights[sample]), int(self._split.widths[sample])) for sample in samples]
+        if self._on_gpu is None:
+            return [self._decode(sample, self._read(sample), size) for sample, size in zip(samples, sizes, strict=True)]
+        files = [self._read(sample) for sample in samples]
+        return [
+            self._decode(sample, data, size) if pixels is None else pixels
+            for sample, data, size, pixels in zip(samples, files, sizes, self._on_gpu(files, sizes), strict=True)
+        ]
+
+    def _read(self, sample: int) -> bytes:
         with self._naming(sample):
+            return self._split.read(sample)
+
+    def _decode(self, sample: int, data: bytes, size: tuple[int, int]) -> Tensor:
+        with self._naming(sample):
+            return decode(data, size=size, pinned=self._pinned)
+
+    def _row(self, drawn: Drawn, image: Tensor, epoch: int, shape: Shape, mixes: bool) -> Row:
+        sample, choice, repeat = drawn
+        draws = Draws(self._seed, epoch, sample, repeat)
+        with self._naming(sample):
+            picture = self._picture(sample, image, draws)
             placement, objects = self._pipeline(picture, choice=choice, draws=draws, within=shape, mixes=mixes)
             if self._mixes and self._capacity.rings:
                 objects = fit_outlines(objects, rings=self._capacity.rings, vertices=self._capacity.vertices)
@@ -107,16 +180,15 @@ class RowReader:
             where = f"{self._split.file_names[sample]} (sample {sample} of {self._split.split})"
             raise SampleError(sample, f"{where}: {error or type(error).__name__}") from error
 
-    def _picture(self, sample: int, draws: Draws) -> Picture:
-        """A sample as the split has it, or as the user's transform changed it."""
+    def _partner(self, place: int, draws: Draws) -> Picture:
+        """A sample to be mixed into another, by its place among those that take part."""
+        sample = int(self._samples[place])
+        (image,) = self._images([sample])
         with self._naming(sample):
-            return self._read(sample, draws)
+            return self._picture(sample, image, draws)
 
-    def _read(self, sample: int, draws: Draws) -> Picture:
-        image = decode(self._split.read(sample))
-        expected = (int(self._split.heights[sample]), int(self._split.widths[sample]))
-        if image.shape[:2] != expected:
-            raise ValueError(f"decodes to {tuple(image.shape[:2])}, the index says {expected}; prepare the data again")
+    def _picture(self, sample: int, image: Tensor, draws: Draws) -> Picture:
+        """A sample as the split has it, or as the user's transform changed it."""
         objects = self._split.objects(sample)
         semantic = self._split.semantic(sample) if self._split.has_semantic else None
         found: Objects | Sample = objects

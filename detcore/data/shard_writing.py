@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import Annotations
+from detcore.data.columns import compact
 from detcore.data.federated import NEGATIVE, NOT_EXHAUSTIVE, Federated
 from detcore.data.images import StoredImage
 from detcore.data.keypoints import KeypointLayout
@@ -97,12 +98,12 @@ class SplitWriter:
         """Writes index and annotations; returns the split's entry for `dataset.json`."""
         self._close_shard()
         index = pa.RecordBatch.from_pydict(self._index, schema=INDEX_SCHEMA)
-        _write_arrow(self._folder / "index.arrow", index)
-        _write_arrow(self._folder / "annotations.arrow", annotations)
+        write_columns(self._folder / "index.arrow", index)
+        write_columns(self._folder / "annotations.arrow", compact(annotations))
         has_panoptic = bool(index.num_rows) and all(self._index["panoptic_size"])
         if has_panoptic:
             segments = pa.RecordBatch.from_pydict(self._segments, schema=SEGMENT_SCHEMA)
-            _write_arrow(self._folder / "segments.arrow", segments)
+            write_columns(self._folder / "segments.arrow", segments)
         return {
             "samples": index.num_rows,
             "objects": annotations.num_rows,
@@ -193,6 +194,7 @@ def _file_entry(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
-def _write_arrow(path: Path, batch: pa.RecordBatch) -> None:
+def write_columns(path: Path, batch: pa.RecordBatch) -> None:
+    """Writes a batch as an Arrow file that can be mapped into memory."""
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from detcore.config.stores import Store, is_url
 from detcore.data.annotations import Annotations, Objects
+from detcore.data.columns import view
 from detcore.data.federated import FEDERATED_FIELDS, Federated
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import decode_map, segment_ids, segment_records, segment_starts
@@ -92,18 +93,16 @@ class ShardedSplit:
         self.keypoints = None if layout is None else KeypointLayout.from_dict(layout)
         self.semantic_classes: tuple[str, ...] = tuple(description.get("semantic_classes", ()))
         index = _read_arrow(files.table("index.arrow"))
-        self.heights: NDArray[np.int32] = index["height"].to_numpy()
-        self.widths: NDArray[np.int32] = index["width"].to_numpy()
-        self.image_ids: NDArray[np.int64] = index["image_id"].to_numpy()
+        self.heights: NDArray[np.int32] = view(index["height"])
+        self.widths: NDArray[np.int32] = view(index["width"])
+        self.image_ids: NDArray[np.int64] = view(index["image_id"])
         self._file_names = index["file_name"]
         self.federated = Federated.of(index)
         self.frequencies: tuple[str, ...] = tuple(description.get("frequencies", ()))
-        self._shard_of = index["shard"].to_numpy()
+        self._shard_of = view(index["shard"])
         names = set(index.schema.names)
         self._places = {
-            kind: [
-                index[column].to_numpy() for what in ("offset", "size", "crc32") if (column := f"{kind}{what}") in names
-            ]
+            kind: [view(index[column]) for what in ("offset", "size", "crc32") if (column := f"{kind}{what}") in names]
             for kind, there in (("", True), ("semantic_", self.has_semantic), ("panoptic_", self.has_panoptic))
             if there
         }

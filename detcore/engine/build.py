@@ -67,11 +67,14 @@ def open_run(
         size_divisor=getattr(model, "size_divisor", None),
     )
     eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
-    folder = Path(config.run_dir) if worker.rank == 0 else None
-    per_pass, mixed = engine.batch_size // engine.accumulate, engine.steps - config.data.unmixed_last_steps
     batches = loader(
-        train_split, train=True, batch_size=per_pass, transform=transform, mixed_batches=mixed * engine.accumulate
+        train_split,
+        train=True,
+        batch_size=engine.batch_size // engine.accumulate,
+        transform=transform,
+        mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
     )
+    folder = Path(config.run_dir) if worker.rank == 0 else None
     run = Run(
         config=config,
         worker=worker,
@@ -92,6 +95,8 @@ def open_run(
         fingerprint=made_of,
     )
     run.resume()
+    if worker.rank == 0:
+        say(f"training on {batches}")
     return run
 
 

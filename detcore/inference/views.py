@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from detcore.config.training import TTAConfig
 from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.data import ShardedSplit
-from detcore.data.batching import decode
+from detcore.data.decoding import decode
 from detcore.inference.preprocessing import Preprocessing
 from detcore.models.augmented import AugmentedBatch
 from detcore.structures.batch import Batch

@@ -75,9 +75,14 @@ def ensure_shards(config: Config) -> None:
 
 def with_absolute_paths(config: Config) -> Config:
     """The same configuration for processes with other working folders."""
-    update: dict[str, object] = {"run_dir": str(Path(config.run_dir).absolute())}
-    if not is_url(config.data.shards):
-        update["data"] = config.data.model_copy(update={"shards": str(Path(config.data.shards).absolute())})
+    data = config.data
+    if not is_url(data.shards):
+        data = data.model_copy(update={"shards": str(Path(data.shards).absolute())})
+    for key in ("sampling", "train_subset"):
+        if (file := getattr(section := getattr(data, key), "file", None)) is not None:
+            section = section.model_copy(update={"file": str(Path(file).absolute())})
+            data = data.model_copy(update={key: section})
+    update: dict[str, object] = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
     model, backbone = config.model, getattr(config.model, "backbone", None)
     if isinstance(model, Detector) and model.weights is not None:
         update["model"] = model.model_copy(update={"weights": str(Path(model.weights).absolute())})

@@ -30,6 +30,7 @@ def warp_normalize(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Warps, recolours and normalises images of any sizes into one padded batch.
 
@@ -53,30 +54,40 @@ def warp_normalize(
         mean: per channel, on the 0..255 scale.
         std: likewise.
         dtype: of the output, float32, bfloat16 or float16; computed in float32.
+        out: memory for the output on the CPU, (B, H, W, 3) of `dtype`, row-major; every number of it is written.
 
     Returns:
-        (B, 3, H, W) channels_last; exactly 0 outside the content and where the content lies outside the raw image.
+        (B, 3, H, W) channels_last, a view of `out` if that is given; exactly 0 outside the content and where that
+        lies outside the raw image.
 
     Raises:
         ValueError: for an image that is not (h, w, 3) uint8, a content that exceeds out_size, a geometry that is not
-            invertible, matrices that are not on the CPU or not one for each image.
+            invertible, matrices not on the CPU or not one for each image, an `out` that does not suit.
     """
     _check_batch(images, geometry, colour, content_sizes, mean, std)
+    wanted = ((len(images), *out_size, 3), dtype, "cpu")
+    if out is not None and ((out.shape, out.dtype, out.device.type) != wanted or not out.is_contiguous()):
+        found = f"{tuple(out.shape)} {out.dtype} on {out.device}"
+        raise ValueError(f"warp_normalize: out is {found}, must be {wanted[0]} {dtype}, row-major, on the CPU")
     if images and native.serves(images[0].device.type):
         affine = (geometry[:, 2] == torch.tensor([0, 0, 1])).all(dim=1)
         if not affine.all():
-            return _with_perspectives(affine, images, geometry, colour, out_size, content_sizes, mean, std, dtype)
+            return _with_perspectives(affine, images, geometry, colour, out_size, content_sizes, mean, std, dtype, out)
         for index, (image, matrix, (height, width)) in enumerate(
             zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)
         ):
             if height and width and image.numel():
                 _check(index, image, matrix, (height, width), out_size)
         parallel = threading.current_thread() is threading.main_thread()
-        out: Tensor = torch.ops.detcore.warp_normalize(
-            images, geometry, colour, content_sizes, *out_size, mean, std, dtype, parallel
-        )
+        if out is None:
+            out = torch.ops.detcore.warp_normalize(
+                images, geometry, colour, content_sizes, *out_size, mean, std, dtype, parallel
+            )
+        else:
+            torch.ops.detcore.warp_normalize_into(out, images, geometry, colour, content_sizes, mean, std, parallel)
         return out.permute(0, 3, 1, 2)
-    return warp_normalize_reference(images, geometry, colour, out_size, content_sizes, mean, std, dtype)
+    made = warp_normalize_reference(images, geometry, colour, out_size, content_sizes, mean, std, dtype)
+    return made if out is None else out.permute(0, 3, 1, 2).copy_(made)
 
 
 def warp_normalize_reference(
@@ -124,11 +135,14 @@ def _with_perspectives(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype,
+    out: Tensor | None,
 ) -> Tensor:
     """`warp_normalize` where only the images that are `affine` (B,) are the kernels'."""
     plain = torch.where(affine[:, None, None], geometry, torch.eye(3, dtype=geometry.dtype))
     drawn = torch.where(affine[:, None], content_sizes, 0)
-    batch = warp_normalize(images, plain, colour, out_size, content_sizes=drawn, mean=mean, std=std, dtype=dtype)
+    batch = warp_normalize(
+        images, plain, colour, out_size, content_sizes=drawn, mean=mean, std=std, dtype=dtype, out=out
+    )
     for row in torch.nonzero(~affine)[:, 0].tolist():
         own = slice(row, row + 1)
         batch[own] = warp_normalize_reference(
@@ -274,4 +288,10 @@ native.define(
     "(Tensor[] images, Tensor geometry, Tensor colour, Tensor content_sizes, SymInt height, SymInt width, "
     "float[] mean, float[] std, ScalarType dtype, bool parallel) -> Tensor",
     _fake,
+)
+native.define(
+    "warp_normalize_into",
+    "(Tensor(a!) out, Tensor[] images, Tensor geometry, Tensor colour, Tensor content_sizes, float[] mean, "
+    "float[] std, bool parallel) -> ()",
+    lambda *_: None,
 )

@@ -34,7 +34,7 @@ from detcore.data.augmentation.draws import Draws
 from detcore.data.augmentation.objects import Limits, PlacedObjects
 from detcore.data.augmentation.pipeline import Pipeline
 from detcore.data.augmentation.sizes import num_size_choices
-from detcore.data.batching import decode
+from detcore.data.decoding import decode
 from detcore.ops import native
 
 BAR_MS = 0.3

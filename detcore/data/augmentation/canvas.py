@@ -12,6 +12,10 @@ from detcore.data.augmentation.geometry import Matrix, Size
 from detcore.data.augmentation.objects import PlacedObjects, move_points, moved
 from detcore.data.augmentation.pointwise import Step
 
+_UNMOVED, _UNCHANGED = np.eye(3), np.eye(3, 4)
+for _matrix in (_UNMOVED, _UNCHANGED):
+    _matrix.setflags(write=False)  # all canvases begin with them
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -76,13 +80,13 @@ class Canvas:
     size: Size
     layers: list[Layer]
     objects: PlacedObjects
-    geometry: Matrix = field(default_factory=lambda: np.eye(3))
-    colour: Matrix = field(default_factory=lambda: np.eye(3, 4))
+    geometry: Matrix = field(default_factory=lambda: _UNMOVED)
+    colour: Matrix = field(default_factory=lambda: _UNCHANGED)
     steps: list[Step] = field(default_factory=list)
 
     @classmethod
     def of(cls, picture: Picture) -> "Canvas":
-        layer = Layer(picture.image, picture.semantic, np.eye(3), np.eye(3, 4))
+        layer = Layer(picture.image, picture.semantic, _UNMOVED, _UNCHANGED)
         return cls(picture.size, [layer], picture.objects)
 
     def move(self, geometry: Matrix, size: Size | None = None) -> None:
@@ -94,4 +98,4 @@ class Canvas:
         """Layers and objects come to lie where they are seen."""
         self.layers = [layer.moved(self.geometry, self.colour) for layer in self.layers]
         self.objects = moved(self.objects, self.geometry, keypoint_flip)
-        self.geometry, self.colour = np.eye(3), np.eye(3, 4)
+        self.geometry, self.colour = _UNMOVED, _UNCHANGED

@@ -132,9 +132,12 @@ def moved(objects: PlacedObjects, geometry: Matrix, keypoint_flip: Sequence[int]
 
 def _moved_boxes(objects: PlacedObjects, vertices: Matrix, geometry: Matrix) -> Matrix:
     """(n, 4); `vertices` have been moved already."""
+    if not (geometry[0, 1] or geometry[1, 0] or geometry[2, :2].any()):
+        ends = move_points(objects.boxes_xyxy.reshape(-1, 2, 2), geometry)
+        return np.concatenate([np.minimum(ends[:, 0], ends[:, 1]), np.maximum(ends[:, 0], ends[:, 1])], axis=1)
     corners = move_points(objects.boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), geometry).reshape(-1, 4, 2)
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    if len(vertices) and (geometry[0, 1] or geometry[1, 0] or geometry[2, :2].any()):
+    if len(vertices):
         outlined, extents = ring_extents(vertices, objects.ring_counts, objects.ring_objects)
         boxes[outlined] = extents
     return boxes
@@ -184,9 +187,8 @@ def cut(objects: PlacedObjects, size: Size, limits: Limits, *, cut_rings: bool =
     """
     edge = np.array(size[::-1], np.float64)
     if objects.boxes_xywha is None:
-        boxes, leaving = objects.boxes_xyxy, _leaving(objects.boxes_xyxy, edge)
-        whole = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-        boxes = np.concatenate([boxes[:, :2].clip(0.0, edge), boxes[:, 2:].clip(0.0, edge)], axis=1)
+        leaving, whole = _leaving(objects.boxes_xyxy, edge), _sides(objects.boxes_xyxy)
+        boxes = np.minimum(np.maximum(objects.boxes_xyxy, 0.0), np.concatenate([edge, edge]))
         if leaving.any() and len(objects.vertices):
             own = leaving[objects.ring_objects]
             vertices, counts = _clipped(objects, own, edge)
@@ -194,8 +196,9 @@ def cut(objects: PlacedObjects, size: Size, limits: Limits, *, cut_rings: bool =
             boxes[objects.ring_objects[own]] = 0.0  # unless something of the outline is inside
             boxes[outlined] = extents
             objects = _with_rings(objects, own, vertices, counts) if cut_rings else objects
-        sides = boxes[:, 2:] - boxes[:, :2]
-        kept = (sides > limits.min_size).all(axis=1) & (sides.prod(axis=1) >= limits.min_visible * whole)
+        left = _sides(boxes)
+        enough = left[0] * left[1] >= limits.min_visible * (whole[0] * whole[1])
+        kept = (left[0] > limits.min_size) & (left[1] > limits.min_size) & enough
         objects = replace(objects, boxes_xyxy=boxes)
     else:
         centre, sides = objects.boxes_xywha[:, :2], objects.boxes_xywha[:, 2:4]
@@ -205,6 +208,12 @@ def cut(objects: PlacedObjects, size: Size, limits: Limits, *, cut_rings: bool =
         inside = ((points >= 0.0) & (points < edge)).all(axis=-1, keepdims=True)
         objects = replace(objects, keypoints=np.where(inside, objects.keypoints, 0.0))
     return objects.select(kept)
+
+
+def _sides(boxes_xyxy: Matrix) -> Matrix:
+    """Widths and heights (2, n) of boxes (n, 4)."""
+    sides: Matrix = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).T
+    return sides
 
 
 def _leaving(boxes_xyxy: Matrix, edge: Matrix) -> NDArray[np.bool_]:

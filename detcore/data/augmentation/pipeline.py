@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -222,16 +223,21 @@ def _happens(transform: Chance | HorizontalFlip | VerticalFlip, random: np.rando
     return transform.probability >= 1.0 or bool(random.random() < transform.probability)
 
 
+@lru_cache(maxsize=2**14)
+def _size_after(transform: Transform, size: Size, digits: tuple[int, ...]) -> Size:
+    """`sizes_after` of one image; those of most have been asked for before."""
+    height, width = sizes_after(transform, np.array([size]), [np.array([digit]) for digit in digits])[0].tolist()
+    return height, width
+
+
 def _resize(canvas: Canvas, transform: Transform, digits: list[Integers], draws: Draws, site: int) -> None:
     """A transform after which the canvas has the size that its digits say."""
-    old = np.array([canvas.size])
-    height, width = sizes_after(transform, old, digits)[0].tolist()
-    size = (height, width)
+    size = _size_after(transform, canvas.size, tuple(int(digit[0]) for digit in digits))
     match transform:
         case ResizeShortestEdge() | ResizeFixed() | ResizeScale():
             canvas.move(scaling(canvas.size, size), size)
         case Rotate():
-            angle = float(expanding_angle(transform, digits, old)[0])
+            angle = float(expanding_angle(transform, digits, np.array([canvas.size]))[0])
             about, to = ((side[1] / 2, side[0] / 2) for side in (canvas.size, size))
             canvas.move(turn(angle, about, to), size)
         case Extent():

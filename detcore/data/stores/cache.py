@@ -173,7 +173,7 @@ def staging_folder() -> Iterator[Path]:
 
 def default_cache(cache_gb: float) -> FileCache:
     """The machine's, of shards and their tables."""
-    return FileCache(cache_folder() / "shards", max_bytes=int(cache_gb * 1e9))
+    return FileCache(cache_folder() / "shards", max_bytes=round(cache_gb * 1e9))
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:

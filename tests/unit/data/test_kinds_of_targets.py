@@ -11,7 +11,8 @@ import torch
 import webdataset
 from PIL import Image
 
-from detcore.config.data import DataConfig, RepeatFactorSampling
+from detcore.config.data import DataConfig
+from detcore.config.sampling import RepeatFactorSampling
 from detcore.config.transforms import Affine, HorizontalFlip, ResizeShortestEdge
 from detcore.data import KeypointLayout, Sample, ShardedSplit, build_loader, write_split
 from detcore.data.rotated import move, upright

@@ -45,8 +45,8 @@ def split(tmp_path_factory):
 def loaders(split):
     made = []
 
-    def make(*, threads=2, transforms=MIXED, **settings):
-        data = config(threads=threads, train_transforms=transforms)
+    def make(*, threads=2, transforms=MIXED, train_subset=None, **settings):
+        data = config(threads=threads, train_transforms=transforms, train_subset=train_subset)
         defaults = {"train": True, "batch_size": 4, "seed": 3, "image_mean": MEAN, "image_std": STD, "device": "cpu"}
         made.append(build_loader(split, data, **(defaults | settings)))
         return made[-1]
@@ -95,6 +95,14 @@ def test_mixing_ends_when_it_shall(loaders):
     plain = loaders(transforms=never)
     alike = [torch.equal(next(mixed).images, next(plain).images) for _ in range(6)]
     assert alike == [False] * 4 + [True] * 2
+
+
+def test_images_are_mixed_with_those_that_take_part(loaders, split, monkeypatch):
+    read, original = set(), split.read
+    monkeypatch.setattr(split, "read", lambda sample: read.add(sample) or original(sample))
+    loader = loaders(train_subset={"type": "fraction", "fraction": 0.3})
+    own = {int(i) for batch in islice(loader, 6) for i in batch.sample_ids.tolist() if i >= 0}
+    assert len(own) == 4 and read == own
 
 
 def test_a_transform_that_needs_what_the_data_lacks_is_an_error(tmp_path, loaders, split):

@@ -185,10 +185,13 @@ def test_a_perspective_is_pils_supersampled(tilt: tuple[float, float]) -> None:
     assert inside.mean() > 0.4
     assert np.abs(levels(ours) - expected)[inside].max() <= 2.0
     # Beside others in a batch it is the same, and they are what they are alone.
+    memory = torch.full((2, 90, 120, 3), 7.0)
     pair = warp_normalize(
         [torch.from_numpy(image.copy())] * 2, torch.tensor(np.stack([np.eye(3), matrix])).float(),
         IDENTITY.expand(2, 3, 4), (90, 120), content_sizes=torch.tensor([[80, 100], [90, 120]]), mean=MEAN, std=STD,
+        out=memory,
     )  # fmt: skip
+    assert pair.data_ptr() == memory.data_ptr()
     torch.testing.assert_close(pair[1].permute(1, 2, 0), ours, rtol=0, atol=0)
     plain = warp(image, [[1, 0, 0], [0, 1, 0]], (80, 100), (90, 120))
     torch.testing.assert_close(pair[0].permute(1, 2, 0), plain, rtol=0, atol=0)

@@ -18,7 +18,7 @@ from detcore.config.transforms import (
 )
 from detcore.data.augmentation.canvas import Picture
 from detcore.data.augmentation.objects import Limits, PlacedObjects, cut, moved
-from pipelines import inner_and_outer, painted, picture_of, pipelines, planned_size, run, seen, seen_labels
+from pipelines import inner_and_outer, painted, picture_of, pipelines, planned_size, run, seen, seen_labels, unbordered
 
 
 @settings(max_examples=150, deadline=None)
@@ -28,7 +28,7 @@ def test_pixels_and_geometry_move_together(transforms, seed):
     picture, _ = painted(np.random.default_rng(seed))
     placement, objects = run(transforms, picture, seed=seed, flip=(1, 0, 2))
     size, pixels, labels = placement.content_size, seen(placement), seen_labels(placement)
-    rest = np.ones(size, bool)
+    rest = unbordered(size)
     for index, label in enumerate(objects.labels.tolist()):
         inner, outer = inner_and_outer(objects, index, size)
         own, other = pixels[..., label % 3] > 135, np.delete(pixels, label % 3, axis=2).max(axis=2) > 135

@@ -41,7 +41,7 @@ def others(seed, number=5):
     return [painted(random, first_label=3 * (index + 1))[0] for index in range(number)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.lists(MOVES, max_size=1),
     SIZING,

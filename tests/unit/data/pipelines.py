@@ -110,6 +110,13 @@ def inner_and_outer(objects, index, size):
     return eroded(mask)[within], eroded(~mask)[within]
 
 
+def unbordered(size):
+    """The pixels of an image that nothing beyond its edges reaches."""
+    inside = np.zeros(size, bool)
+    inside[BLUR:-BLUR, BLUR:-BLUR] = True
+    return inside
+
+
 def eroded(mask):
     """Without the pixels within BLUR of the border."""
     for _ in range(BLUR):

@@ -18,17 +18,17 @@ from detcore.config.transforms import (
 )
 from detcore.data.augmentation.canvas import Picture
 from detcore.data.augmentation.objects import Limits, PlacedObjects, cut, moved
-from pipelines import inner_and_outer, painted, picture_of, pipelines, planned_size, run, seen, seen_labels
+from pipelines import inner_and_outer, painted, picture_of, pipelines, planned_size, run, seen, seen_labels, unbordered
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(pipelines(), st.integers(0, 2**31))
 def test_pixels_and_geometry_move_together(transforms, seed):
     """Each painted object is where its outline, box, keypoints and class are; nothing else is of its colour."""
     picture, _ = painted(np.random.default_rng(seed))
     placement, objects = run(transforms, picture, seed=seed, flip=(1, 0, 2))
     size, pixels, labels = placement.content_size, seen(placement), seen_labels(placement)
-    rest = np.ones(size, bool)
+    rest = unbordered(size)
     for index, label in enumerate(objects.labels.tolist()):
         inner, outer = inner_and_outer(objects, index, size)
         own, other = pixels[..., label % 3] > 135, np.delete(pixels, label % 3, axis=2).max(axis=2) > 135
@@ -65,7 +65,7 @@ def check_keypoints(objects, index, outer):
         assert (x, y) == (0, 0) if visibility == 0 else not outer[int(y), int(x)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(pipelines(), st.integers(0, 2**31))
 def test_the_planned_size_is_the_size(transforms, seed):
     if any(isinstance(transform, MinIoUCrop) for transform in transforms):
@@ -75,7 +75,7 @@ def test_the_planned_size_is_the_size(transforms, seed):
     assert placement.content_size == planned_size(transforms, picture, seed=seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(pipelines(), st.integers(0, 2**31))
 def test_matrices_invert(transforms, seed):
     """What moved there moves back; a mirrored image twice mirrored has its left keypoints left."""
@@ -88,7 +88,7 @@ def test_matrices_invert(transforms, seed):
     np.testing.assert_allclose(back.boxes_xyxy, picture.objects.boxes_xyxy, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.sampled_from([HorizontalFlip(probability=1.0), VerticalFlip(probability=1.0), Rotate(degrees=(-180, 180))]),
     st.integers(0, 2**31),

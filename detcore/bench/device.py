@@ -104,4 +104,8 @@ def peak_memory(device: torch.device) -> tuple[int, int] | None:
 
 def _is_kernel(event: Any) -> bool:
     on_device = event.device_type == torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
-    return on_device and not event.name.startswith(("Memcpy", "Memset")) and not event.is_user_annotation
+    return (
+        on_device
+        and not event.name.startswith(("Memcpy", "Memset"))
+        and not getattr(event, "is_user_annotation", False)
+    )

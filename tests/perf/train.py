@@ -250,10 +250,10 @@ def main() -> None:
                 failed.append(f"{case.recipe}: {error}")
                 print(failed[-1], flush=True)
                 continue
-        console.print(training_shown(report), "")
         rows += own
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        console.print(training_shown(report), "")
     print(f"\n{'case':<72}{'unit':<9}{'ours':>9}{'Detectron2':>12}{'ratio':>7}{'bar':>8}")
     print("\n".join(map(shown, rows)))
     if failed:

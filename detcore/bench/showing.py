@@ -13,7 +13,7 @@ def training_shown(report: TrainingReport) -> Group:
     heading = (
         f"{report.model}: training on {report.device}, torch {report.torch}, {', '.join(passes)}\n"
         f"{report.batch_size} images a step, {report.data}, {len(report.buckets)} buckets, "
-        f"padding {report.padding:.1%}; medians of {report.rounds} rounds of {report.steps} steps\n"
+        f"padding {report.padding:.1%}\nmedians of {report.rounds} rounds of {report.steps} steps\n"
     )
     numbers = _table("", "")
     for name, value in _training_rows(report):
@@ -32,7 +32,7 @@ def prediction_shown(report: PredictionReport) -> Group:
     """A row for each way."""
     heading = (
         f"{report.model}: predicting on {report.device}, torch {report.torch}, {report.precision}\n"
-        f"an image of {report.image} pixels as {report.padded}, {report.detections} detections in it; "
+        f"an image of {report.image} pixels as {report.padded}, {report.detections} detections in it\n"
         f"medians of {report.calls} calls\n"
     )
     shown = Table(box=None, pad_edge=False, header_style="bold")

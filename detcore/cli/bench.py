@@ -85,9 +85,7 @@ def _train(options: argparse.Namespace) -> None:
         data=options.data or "",
     )
     with ExitStack() as stack:
-        stack.enter_context(
-            redirect_stdout(sys.stderr)
-        )  # what is said on the way is no part of a report
+        stack.enter_context(redirect_stdout(sys.stderr))  # what is said on the way is no part of a report
         split = None
         if options.data:
             ensure_shards(config)

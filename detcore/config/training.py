@@ -87,8 +87,6 @@ class EngineConfig(Section):
     accumulate: Count = 1
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = False
-    """torch.compile of the losses, once for all shapes of images: a minute or more at the start, then fewer kernels."""
     cuda_graphs: bool = False
     """On a GPU, forward and backward are captured for each bucket at the start, and launched as a whole."""
     gradient_exchange: Literal["full", "bf16"] = "full"

@@ -114,7 +114,7 @@ def build_training(model: nn.Module, *, config: Config, precision: Precision, sh
 
 def build_passes(model: nn.Module, *, engine: EngineConfig, precision: Precision, shapes: Sequence[Shape]) -> Passes:
     """Forward and backward as the engine's settings have them; without a GPU there are no CUDA graphs."""
-    plain = partial(PlainPasses, precision=precision, accumulate=engine.accumulate, compiled=engine.compile)
+    plain = partial(PlainPasses, precision=precision, accumulate=engine.accumulate)
     losses: nn.Module = Losses(model)
     half_exchange = engine.gradient_exchange == "bf16"
     if engine.cuda_graphs and precision.device.type == "cuda":

@@ -69,7 +69,7 @@ class CapturedPasses:
     def __call__(self, batch: Batch, *, last: bool) -> dict[str, Tensor]:
         if not self._graphs:
             self._capture_all(batch)
-        captured = self._graphs.get(_shapes(batch)) or self._capture(batch)
+        captured = self._graphs.get(_shapes(batch)) or self._capture(self._warmed_up(batch))
         torch._foreach_copy_(captured.batch.tensors(), batch.tensors(), non_blocking=True)
         captured.graph.replay()
         if last and world_size() > 1:
@@ -78,18 +78,23 @@ class CapturedPasses:
 
     def _capture_all(self, batch: Batch) -> None:
         started = time.perf_counter()
-        for shape in self._shapes:
-            self._capture(_of_shape(batch, shape))
-        if self._shapes:
+        warm = [self._warmed_up(_of_shape(batch, shape)) for shape in self._shapes]
+        for static in warm:
+            self._capture(static)
+        if warm:
             seconds = time.perf_counter() - started
-            self._say(f"captured the training step for {len(self._shapes)} shapes of batches in {seconds:.0f} s")
+            self._say(f"captured the training step for {len(warm)} shapes of batches in {seconds:.0f} s")
 
-    def _capture(self, batch: Batch) -> _Captured:
+    def _warmed_up(self, batch: Batch) -> Batch:
+        """A copy of the batch for a graph to read from, after passes that left nothing else behind."""
         static = batch.map(lambda tensor: tensor.clone(memory_format=torch.preserve_format))
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._warm_up(static)
         torch.cuda.current_stream().wait_stream(self._stream)
+        return static
+
+    def _capture(self, static: Batch) -> _Captured:
         torch.cuda.empty_cache()  # the graphs have a pool of their own
         graph = torch.cuda.CUDAGraph()
         # Only this thread must keep to what a capture allows: the loader's go on copying and allocating.
@@ -97,11 +102,11 @@ class CapturedPasses:
             losses = self._plain(static, last=True)
             stacked = torch.stack([loss.double() for loss in losses.values()])
         captured = _Captured(graph, static, tuple(losses), stacked)
-        self._graphs[_shapes(batch)] = captured
+        self._graphs[_shapes(static)] = captured
         return captured
 
     def _warm_up(self, batch: Batch) -> None:
-        """Passes that leave nothing behind: gradients, buffers and random numbers are put back."""
+        """Gradients, buffers and random numbers are put back."""
         buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
         gradients = None if self._gradients is None else self._gradients.clone()
         generator = torch.cuda.get_rng_state()

@@ -13,7 +13,7 @@ from detcore.structures.batch import Batch
 
 
 class Losses(nn.Module):
-    """A model as a function from batch to losses: what DistributedDataParallel can wrap, and torch.compile."""
+    """A model as a function from batch to losses: what DistributedDataParallel can wrap."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -53,26 +53,22 @@ class Passes(Protocol):
 
 
 class PlainPasses:
-    """Passes as PyTorch runs them: operator by operator, or what torch.compile makes of them.
+    """Passes as PyTorch runs them, operator by operator.
 
     Args:
         losses: `Losses` around the model, in DistributedDataParallel where there are several ranks.
         precision: the number format.
         accumulate: passes of a step; the losses are divided by it.
-        compiled: the losses are compiled, once for all shapes of images.
     """
 
-    def __init__(self, losses: nn.Module, *, precision: Precision, accumulate: int, compiled: bool = False) -> None:
-        self._module, self._precision, self._accumulate, self._compiled = losses, precision, accumulate, compiled
-        self._losses = torch.compile(losses) if compiled else losses
+    def __init__(self, losses: nn.Module, *, precision: Precision, accumulate: int) -> None:
+        self._losses, self._precision, self._accumulate = losses, precision, accumulate
         self.scaler = precision.gradient_scaler()
 
     def clear(self) -> None:
-        self._module.zero_grad(set_to_none=True)
+        self._losses.zero_grad(set_to_none=True)
 
     def __call__(self, batch: Batch, *, last: bool) -> dict[str, Tensor]:
-        if self._compiled:
-            _let_size_vary(batch)
         with self._synchronised(last):
             with self._precision.autocast():
                 losses = {name: loss / self._accumulate for name, loss in self._losses(batch).items()}
@@ -82,17 +78,9 @@ class PlainPasses:
 
     def _synchronised(self, last: bool) -> AbstractContextManager[None]:
         """Ranks exchange gradients in the last pass of a step only."""
-        if last or not isinstance(self._module, DistributedDataParallel):
+        if last or not isinstance(self._losses, DistributedDataParallel):
             return nullcontext()
-        return self._module.no_sync()  # type: ignore[no-any-return]
-
-
-def _let_size_vary(batch: Batch) -> None:
-    """Tells torch.compile that height and width are not constants, so that one graph serves all buckets."""
-    semantic = None if batch.targets is None else batch.targets.semantic
-    torch._dynamo.maybe_mark_dynamic(batch.images, (2, 3))  # type: ignore[no-untyped-call]
-    if semantic is not None:
-        torch._dynamo.maybe_mark_dynamic(semantic, (1, 2))  # type: ignore[no-untyped-call]
+        return self._losses.no_sync()  # type: ignore[no-any-return]
 
 
 def flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -101,7 +89,8 @@ def flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
     Clearing them is then one operation, and so is their mean over ranks.
     """
     flat = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    parts = flat.split([p.numel() for p in parameters])  # type: ignore[no-untyped-call]
+    for parameter, part in zip(parameters, parts, strict=True):
         # Autograd adds in place only to a gradient that lies in memory as its parameter does.
         parameter.grad = part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
     return flat

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from detcore.models.initialization import for_relu, start
 from detcore.ops.conv_act import added, conv2d_act
+from detcore.ops.group_norm import group_norm_act
 
 NORMS = ("none", "frozen_bn", "bn", "gn", "ln")
 
@@ -85,7 +86,7 @@ class ConvNorm(nn.Conv2d):
     """A convolution with padding to keep the size, its norm, and a ReLU. It has a bias only where there is no norm.
 
     A frozen norm is multiplied into the weights on the fly: it costs no pass over the activations. Nor do, where
-    `conv2d_act` fuses them, the bias, the ReLU and a residual.
+    `conv2d_act` fuses them, the bias, the ReLU and a residual; `group_norm_act` takes the latter two in as well.
     """
 
     def __init__(
@@ -122,7 +123,18 @@ class ConvNorm(nn.Conv2d):
         if self.norm is None:
             assert self.bias is not None
             return self.convolved(x, self.weight, self.bias, residual)
-        return added(self.norm(self._conv_forward(x, self.weight, None)), residual, relu=self.relu)
+        x = self._conv_forward(x, self.weight, None)
+        if isinstance(self.norm, nn.GroupNorm):
+            return group_norm_act(
+                x,
+                self.norm.weight,
+                self.norm.bias,
+                num_groups=self.norm.num_groups,
+                eps=self.norm.eps,
+                residual=residual,
+                relu=self.relu,
+            )
+        return added(self.norm(x), residual, relu=self.relu)
 
     def convolved(self, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
         """By this weight and bias, with what follows."""

@@ -5,7 +5,9 @@ whose shapes depend on the shapes of its inputs alone.
 """
 
 from detcore.ops.box_losses import ciou_loss, diou_loss, giou_loss
+from detcore.ops.conv_act import conv2d_act
 from detcore.ops.deform_conv import deform_conv2d
+from detcore.ops.group_norm import group_norm_act
 from detcore.ops.losses import sigmoid_focal_loss
 from detcore.ops.mask_rle import paste_masks_rle
 from detcore.ops.masks import paste_masks, polygon_roi_masks
@@ -30,9 +32,11 @@ __all__ = [
     "batched_nms_rotated",
     "box_iou_rotated",
     "ciou_loss",
+    "conv2d_act",
     "deform_conv2d",
     "diou_loss",
     "giou_loss",
+    "group_norm_act",
     "keyed_uniform",
     "match_anchors",
     "match_anchors_rotated",

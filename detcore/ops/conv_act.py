@@ -102,7 +102,8 @@ def _run(
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
     size = _output_size(input, weight, stride, padding, dilation)
-    if relu and groups == 1 and input.numel() and (residual is None or list(residual.shape) == size):
+    alike = residual is None or list(residual.shape) == size
+    if input.is_cuda and relu and groups == 1 and input.numel() and alike:
         half = bias.to(input.dtype)
         if residual is None:
             return torch.cudnn_convolution_relu(input, weight, half, stride, padding, dilation, groups)
@@ -110,6 +111,19 @@ def _run(
     x = torch.convolution(input, weight, None, stride, padding, dilation, False, [0, 0], groups)
     out: Tensor = torch.ops.detcore.finish_conv(x.contiguous(memory_format=torch.channels_last), bias, residual, relu)
     return out
+
+
+def finish_conv_reference(x: Tensor, bias: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    """What a convolution leaves to do, (B, C, H, W) and (C,), in float32 or float64, rounded to the dtype of `x`."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    residual = None if residual is None else residual.to(wide)
+    out = added(x.to(wide) + bias.to(wide).view(-1, 1, 1), residual, relu=relu).to(x.dtype)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def sum_quads_reference(grad: Tensor) -> Tensor:
+    """(B, C, 2 h, 2 w) -> (B, C, h, w): the sum of every 2 x 2 pixels."""
+    return F.avg_pool2d(grad, 2, divisor_override=1).contiguous(memory_format=torch.channels_last)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -129,7 +143,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_residual = None
     if ctx.needs_input_grad[3]:
         same = ctx.residual_size == grad.shape[-2:]
-        of_residual = grad if same else F.avg_pool2d(grad, 2, divisor_override=1)
+        of_residual = grad if same else torch.ops.detcore.sum_quads(grad.contiguous(memory_format=torch.channels_last))
     of_bias = None if of_bias is None else of_bias.to(ctx.bias_dtype)
     return of_input, of_weight, of_bias, of_residual, None, None, None, None, None
 
@@ -152,9 +166,16 @@ native.define(
     backward=_backward,
     autocast=_autocast,
 )
-torch.library.impl("detcore::conv2d_act", "cuda", _run)
+torch.library.impl("detcore::conv2d_act", ("cpu", "cuda"), _run)
 native.define(
     "finish_conv",
     "(Tensor x, Tensor bias, Tensor? residual, bool relu) -> Tensor",
-    lambda x, bias, residual, relu: torch.empty_like(x),
+    lambda x, bias, residual, relu: torch.empty_like(x, memory_format=torch.channels_last),
 )
+torch.library.impl("detcore::finish_conv", "cpu", finish_conv_reference)
+native.define(
+    "sum_quads",
+    "(Tensor grad) -> Tensor",
+    lambda grad: torch.empty_like(grad[..., ::2, ::2], memory_format=torch.channels_last),
+)
+torch.library.impl("detcore::sum_quads", "cpu", sum_quads_reference)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from detcore.models.initialization import normal, start
 from detcore.models.norm import group_norm
+from detcore.ops.conv_act import conv2d_act
+from detcore.ops.group_norm import group_norm_act
 from detcore.structures.batch import TensorStruct
 
 
@@ -52,7 +54,7 @@ class TowerLayer(nn.Module):
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         match norm:
             case "none":
-                self.norm: nn.Module | None = None
+                self.norm: nn.GroupNorm | LevelBatchNorm | None = None
             case "gn":
                 self.norm = group_norm(channels)
             case "bn":
@@ -61,10 +63,13 @@ class TowerLayer(nn.Module):
                 raise ValueError(f"unknown norm {norm!r}; a dense head's is none, gn or bn")
 
     def forward(self, x: Tensor, level: int) -> Tensor:
+        if self.norm is None:
+            return convolved(self.conv, x, relu=True)
         x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x, level) if isinstance(self.norm, LevelBatchNorm) else self.norm(x)
-        return F.relu(x, inplace=True)
+        if isinstance(self.norm, LevelBatchNorm):
+            return F.relu(self.norm(x, level), inplace=True)
+        norm = self.norm
+        return group_norm_act(x, norm.weight, norm.bias, num_groups=norm.num_groups, eps=norm.eps, relu=True)
 
 
 class DenseHead(nn.Module):
@@ -117,8 +122,8 @@ class DenseHead(nn.Module):
                 classes = layer(classes, level)
             for layer in self.box_tower:
                 boxes = layer(boxes, level)
-            logits.append(by_anchor(self.class_logits(classes), self.num_classes))
-            offsets.append(by_anchor(self.box_offsets(boxes), self.box_numbers))
+            logits.append(by_anchor(convolved(self.class_logits, classes), self.num_classes))
+            offsets.append(by_anchor(convolved(self.box_offsets, boxes), self.box_numbers))
             if self.centreness is not None:
                 centreness.append(by_anchor(self.centreness(boxes), 1).squeeze(-1))
         return DensePredictions(
@@ -128,6 +133,12 @@ class DenseHead(nn.Module):
             anchors=anchors,
             level_sizes=tuple(level.shape[1] for level in logits),
         )
+
+
+def convolved(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor:
+    """By a 3x3 convolution with a bias, and with the ReLU that follows it."""
+    assert conv.bias is not None
+    return conv2d_act(x, conv.weight, conv.bias, padding=1, relu=relu)
 
 
 def by_anchor(x: Tensor, values: int) -> Tensor:

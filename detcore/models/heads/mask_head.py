@@ -62,8 +62,10 @@ class MaskLayers(nn.Module):
         x = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), weight, upsample.bias.repeat(4))
         x = F.relu(x, inplace=True).view(count, -1, upsample.out_channels)
         classes = torch.zeros_like(labels) if self.class_agnostic else labels.clamp(max=predictor.out_features - 1)
-        logits = torch.bmm(x, predictor.weight[classes].unsqueeze(-1).to(x.dtype)).squeeze(-1)
-        logits = logits + predictor.bias[classes, None]
+        # Each region's row of the predictor by a product: the gradient of an index sorts, and adds one by one.
+        chosen = F.one_hot(classes, predictor.out_features).to(x.dtype)
+        logits = torch.bmm(x, (chosen @ predictor.weight).unsqueeze(-1)).squeeze(-1)
+        logits = logits + (chosen @ predictor.bias)[:, None]
         finer = logits.view(count, height, width, 2, 2).permute(0, 1, 3, 2, 4)
         return finer.reshape(count, 2 * height, 2 * width)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detcore.losses.regression import BoxLoss, box_loss
@@ -13,6 +14,7 @@ from detcore.models.norm import conv_stack
 from detcore.models.proposals.anchors import AnchorGenerator
 from detcore.models.proposals.sampler import sample_balanced
 from detcore.ops import keyed_uniform
+from detcore.ops.conv_act import conv2d_act
 from detcore.structures.batch import Batch, Targets, TensorStruct
 from detcore.structures.boxes import at_least_float32, rows_at
 
@@ -126,21 +128,32 @@ class RPN(nn.Module):
 
     def forward(self, features: list[Tensor]) -> AnchorPredictions:
         """P2..P6, each (B, C, h, w)."""
-        logits, offsets = [], []
-        for feature in features:
-            hidden = self.convs(feature)
-            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            offsets.append(
-                self.box_offsets(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, self.geometry.numbers)
-            )
+        weight, bias = self._predictor()
+        # (B, places, values of all anchors) of each level
+        levels = [
+            conv2d_act(self.convs(feature), weight, bias).permute(0, 2, 3, 1).flatten(1, 2) for feature in features
+        ]
+        count, numbers = self.anchors.num_per_place, self.geometry.numbers
+        logits, offsets, _ = torch.cat(levels, dim=1).tensor_split((count, count + numbers * count), dim=-1)
         shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         dtype = torch.promote_types(features[0].dtype, torch.float32)
         return AnchorPredictions(
-            logits=torch.cat(logits, dim=1),
-            offsets=torch.cat(offsets, dim=1),
+            logits=logits.flatten(1),
+            offsets=offsets.reshape(len(offsets), -1, numbers),
             anchors=self.anchors(shapes, dtype=dtype, device=features[0].device),
-            level_sizes=tuple(level.shape[1] for level in logits),
+            level_sizes=tuple(level.shape[1] * count for level in levels),
         )
+
+    def _predictor(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases of both predictions as one 1x1 convolution, filled up to a multiple of 8 channels.
+
+        So it reads the map once, and in half precision takes the kernels that want 16 bytes of every place.
+        """
+        layers = (self.objectness, self.box_offsets)
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+        missing = -len(bias) % 8
+        return F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing)), F.pad(bias, (0, missing))
 
     @torch.no_grad()
     def propose(self, predictions: AnchorPredictions, image_sizes: Tensor, limits: ProposalLimits) -> Proposals:

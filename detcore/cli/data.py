@@ -8,6 +8,7 @@ from pathlib import Path
 from detcore.cli.commands import Commands
 
 _ERRORS = 1
+_PICTURES = (".png", ".jpg", ".webp")
 
 _DATA = """\
   detcore data check photos/
@@ -74,6 +75,8 @@ def _show(options: argparse.Namespace) -> None:
     writable(options.html, "--html")
     if options.png is not None:
         writable(options.png, "--png")
+        if options.png.suffix.lower() not in _PICTURES:
+            raise ValueError(f"--png {options.png}: name it {' or '.join(f'*{end}' for end in _PICTURES)}")
     seed = [] if options.seed is None else [f"seed={options.seed}"]
     config = locate([*options.words, *seed], format=options.format)
     with some_samples(config, options.split, num=options.num, classes=options.classes) as (split, whole):

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 UNLABELLED = 255
 """In a semantic map: the pixel does not count."""
@@ -110,6 +110,8 @@ def decode_map(data: bytes) -> NDArray[np.uint8]:
     try:
         image = Image.open(io.BytesIO(data))
         pixels = np.array(image)
+    except UnidentifiedImageError as error:
+        raise ValueError("unreadable map: of no known format") from error
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ValueError(f"unreadable map: {error or type(error).__name__}") from error
     if image.mode not in ("L", "P", "RGB"):

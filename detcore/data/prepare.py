@@ -89,32 +89,7 @@ def write_raw(
             _refuse_splits_without_objects(checked)
         temporary = shards.with_name(f"{shards.name}.tmp")
         try:
-            entries = {}
-            for name, ready in checked.items():
-                entries[name] = _write_split(
-                    ready,
-                    temporary / name,
-                    config,
-                    raw.categories,
-                    pool=pool,
-                    what=f"{config.name} {name}",
-                    progress=progress,
-                )
-            description = write_description(
-                temporary,
-                name=config.name,
-                format=config.format,
-                categories=raw.categories,
-                splits=entries,
-                keypoints=raw.keypoints,
-                semantic_classes=raw.semantic_classes,
-            )
-            report = Report(
-                name=config.name,
-                content_hash=description["content_hash"],
-                splits={name: ready.report for name, ready in checked.items()},
-            )
-            (temporary / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+            report = _write_folder(temporary, checked, raw, config, pool=pool, progress=progress)
             if settings is not None:
                 (temporary / SETTINGS).write_text(settings)
             replace_folder(temporary, shards)
@@ -235,6 +210,40 @@ def _check_image(
     except ValueError as error:
         return str(error)
     return image.height, image.width, kept
+
+
+def _write_folder(
+    folder: Path,
+    checked: Mapping[str, _Checked],
+    raw: RawDataset,
+    config: DataConfig,
+    *,
+    pool: ThreadPoolExecutor,
+    progress: bool,
+) -> Report:
+    """Writes all splits, what describes them, and the report."""
+    entries = {}
+    for name, ready in checked.items():
+        what = f"{config.name} {name}"
+        entries[name] = _write_split(
+            ready, folder / name, config, raw.categories, pool=pool, what=what, progress=progress
+        )
+    description = write_description(
+        folder,
+        name=config.name,
+        format=config.format,
+        categories=raw.categories,
+        splits=entries,
+        keypoints=raw.keypoints,
+        semantic_classes=raw.semantic_classes,
+    )
+    report = Report(
+        name=config.name,
+        content_hash=description["content_hash"],
+        splits={name: ready.report for name, ready in checked.items()},
+    )
+    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    return report
 
 
 def _write_split(

@@ -1,7 +1,7 @@
 """COCO matching: hotcoco where it is installed, pycocotools in its stead.
 
-The only importer of hotcoco in this room. Both follow the COCO evaluation (Lin et al., "Microsoft COCO", ECCV 2014, and its
-published evaluation code) and give the same arrays to the last digit, which the tests hold.
+The only importer of hotcoco in this room. Both follow the COCO evaluation (Lin et al., "Microsoft COCO", ECCV 2014, and
+its published evaluation code) and give the same arrays to the last digit, which the tests hold.
 """
 
 import contextlib

@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,26 @@ _OWN = ("degenerate_bbox", "bbox_out_of_bounds", "zero_instance_category", "low_
 
 def health_of_files(paths: Mapping[str, Path]) -> list[Finding]:
     """The health of COCO's annotation files of each split, read or not by our own readers."""
-    found: list[Finding] = []
+    places: dict[str, list[str]] = defaultdict(list)
     for name, path in paths.items():
         try:
-            found += _findings(_health(str(path)), name, None)
+            health = _health(str(path))
         except (ValueError, OSError) as error:
-            found += finding("no_health_check", [f"{name}: {path.name}: {error}"])
-    return found
+            places["no_health_check"].append(f"{name}: {path.name}: {error}")
+            continue
+        for code, ids in _codes(health):
+            places[code] += [f"{name}: id {number}" for number in ids]
+    return [one for code, where in places.items() for one in finding(code, where)]
 
 
 def health_of_splits(splits: Mapping[str, RawSplit]) -> list[Finding]:
     """The health of splits that were read, of any format."""
-    found: list[Finding] = []
+    places: dict[str, list[str]] = defaultdict(list)
     for name, split in splits.items():
-        found += _findings(_health(_as_coco(split)), name, split)
-    return found
+        for code, ids in _codes(_health(_as_coco(split))):
+            rows = np.flatnonzero(np.isin(split.objects["annotation_id"].to_numpy(), ids))
+            places[code] += describe_objects(name, split, rows)
+    return [one for code, where in places.items() for one in finding(code, where)]
 
 
 def _health(source: str | dict[str, Any]) -> dict[str, Any]:
@@ -44,17 +50,11 @@ def _health(source: str | dict[str, Any]) -> dict[str, Any]:
     return health
 
 
-def _findings(health: dict[str, Any], name: str, split: RawSplit | None) -> list[Finding]:
-    found = []
+def _codes(health: dict[str, Any]) -> Iterator[tuple[str, list[int]]]:
+    """What was found, and the ids of where, but for what is told by our own checks."""
     for entry in [*health["errors"], *health["warnings"]]:
-        code, ids = entry["code"], entry["affected_ids"]
-        if code not in _OWN:
-            places = [f"{name}: id {number}" for number in ids]
-            if split is not None:
-                rows = np.flatnonzero(np.isin(split.objects["annotation_id"].to_numpy(), ids))
-                places = describe_objects(name, split, rows)
-            found += finding(code, places or [f"{name}: {entry['message']}"])
-    return found
+        if entry["code"] not in _OWN:
+            yield entry["code"], entry["affected_ids"]
 
 
 def _as_coco(split: RawSplit) -> dict[str, Any]:

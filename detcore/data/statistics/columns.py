@@ -91,7 +91,10 @@ def of_raw(split: RawSplit, num_semantic: int = 0) -> SplitColumns:
 
     def semantic(row: int) -> NDArray[np.uint8]:
         assert maps is not None
-        return decode_map(maps.read(row, (int(sizes[row, 0]), int(sizes[row, 1]))).semantic)
+        try:
+            return decode_map(maps.read(row, (int(sizes[row, 0]), int(sizes[row, 1]))).semantic)
+        except ValueError as error:
+            raise ValueError(f"map of {files[row]}: {error}; 'detcore data check' lists all such") from error
 
     pixels, num_maps = _count_pixels(semantic, len(sizes), num_semantic if maps is not None else 0)
     return SplitColumns(

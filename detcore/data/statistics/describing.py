@@ -57,7 +57,7 @@ class Statistics:
     Attributes:
         name: the data set's.
         splits: by name, train first.
-        differences: of val and test to train.
+        differences: of val and test to train; none where there are maps alone.
         cooccurrence: names of at most 20 classes, the most frequent, and for each pair in how many training images both
             are; None with fewer than two classes.
         padding: what the batches of training's first epoch are padded with.
@@ -90,7 +90,7 @@ def describe(config: Config) -> tuple[Statistics, DatasetColumns]:
         differences={
             name: compare_splits(train, split, columns.categories)
             for name, split in columns.splits.items()
-            if name != "train"
+            if name != "train" and columns.categories
         },
         cooccurrence=cooccurrence(train, columns.categories),
         padding=padding(train, config),

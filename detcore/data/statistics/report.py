@@ -25,6 +25,8 @@ def terminal_tables(statistics: Statistics) -> Group:
         parts.append(_rich(f"objects / images by class{rest}", columns, shown))
     for name, difference in statistics.differences.items():
         parts.append(f"{name} against train: {_difference_line(name, difference)}")
+    if any(split.pixels_by_class for split in statistics.splits.values()):
+        parts.append(_rich("share of the labelled pixels", *_pixels(statistics)))
     parts += [_padding_line(statistics), _rich("", *_buckets(statistics))]
     return Group(*parts)
 
@@ -76,22 +78,24 @@ def _rich(title: str, columns: list[str], rows: list[list[object]]) -> Table:
 
 def _splits(statistics: Statistics) -> tuple[list[str], list[list[object]]]:
     splits = list(statistics.splits.values())
-    rows: list[list[object]] = [
-        ["images", *(split.images for split in splits)],
-        ["without objects", *(split.images_without_objects for split in splits)],
-        ["objects", *(split.objects for split in splits)],
-        ["crowd, ignored", *(split.crowd for split in splits)],
-    ]
-    for area, bound in (("small", "< 32²"), ("medium", "32² to 96²"), ("large", "> 96²")):
-        rows.append([f"{area} ({bound})", *(_with_share(split, area) for split in splits)])
-    for name, key, digits in (
-        ("objects in an image", "objects_per_image", 0),
-        ("box size, pixels", "box_size", 0),
-        ("box size / image size", "relative_box_size", 3),
-        ("box width / height", "aspect_ratio", 2),
-        ("image height", "image_height", 0),
-        ("image width", "image_width", 0),
-    ):
+    rows: list[list[object]] = [["images", *(split.images for split in splits)]]
+    spreads = [("image height", "image_height", 0), ("image width", "image_width", 0)]
+    if splits[0].objects_by_class:  # else there are maps alone
+        rows += [
+            ["without objects", *(split.images_without_objects for split in splits)],
+            ["objects", *(split.objects for split in splits)],
+            ["crowd, ignored", *(split.crowd for split in splits)],
+        ]
+        for area, bound in (("small", "< 32²"), ("medium", "32² to 96²"), ("large", "> 96²")):
+            rows.append([f"{area} ({bound})", *(_with_share(split, area) for split in splits)])
+        spreads = [
+            ("objects in an image", "objects_per_image", 0),
+            ("box size, pixels", "box_size", 0),
+            ("box size / image size", "relative_box_size", 3),
+            ("box width / height", "aspect_ratio", 2),
+            *spreads,
+        ]
+    for name, key, digits in spreads:
         rows.append([name, *(_spread(getattr(split, key), digits) for split in splits)])
     return ["", *statistics.splits], rows
 

@@ -12,6 +12,8 @@ import detcore.data
 from detcore.cli import main
 from detcore.data import CheckReport
 from detcore.data.checking.kinds import KINDS
+from detcore.data.locate import locate
+from detcore.data.statistics import describe
 
 CLASSES = [{"id": 7, "name": "cat"}, {"id": 90, "name": "dog"}]
 
@@ -112,6 +114,7 @@ def test_faults_of_objects_and_classes(folder: Path) -> None:
     validation = edit(folder, "val")
     validation["categories"] = document["categories"]
     validation["annotations"][0]["category_id"] = 92
+    validation["annotations"][1]["area"] = 0.0
     save(folder, validation, "val")
     assert found(detcore.data.check(folder)) == {
         "degenerate_box": (1, ("train: train_000.jpg: annotation 0",)),
@@ -120,7 +123,7 @@ def test_faults_of_objects_and_classes(folder: Path) -> None:
         "not_finite": (1, ("train: train_001.jpg: annotation 3",)),
         "extreme_aspect_ratio": (1, ("train: train_002.jpg: annotation 4",)),
         "empty_segmentation": (1, ("train: train_002.jpg: annotation 5",)),
-        "zero_area": (1, ("train: train_003.jpg: annotation 6",)),
+        "zero_area": (2, ("train: train_003.jpg: annotation 6", "val: val_000.jpg: annotation 1")),
         "near_duplicate": (2, ("train: train_004.jpg: annotation 8", "train: train_004.jpg: annotation 1000")),
         "without_objects": (1, ("train: bare.jpg",)),
         "alike_names": (1, ("'cat' = 'Cat'",)),
@@ -198,6 +201,28 @@ def test_the_command_writes_json_and_says_errors_by_its_exit_code(
     ]
 
 
+def test_maps_alone_and_prepared_shards(tmp_path: Path) -> None:
+    for number in range(3):
+        write_image(tmp_path / "images" / "train" / f"{number}.jpg", seed=number)
+        path = tmp_path / "annotations" / "train" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((48, 64), number, np.uint8)).save(path)
+    path.write_text("no PNG")
+    config = locate([str(tmp_path), "data.semantic.classes=[sky,sea]"])
+    assert found(detcore.data.check(config)) == {
+        "unreadable_map": (1, ("train: 2.jpg: unreadable map: of no known format",))
+    }
+    with pytest.raises(ValueError, match=r"map of 2\.jpg: unreadable map: .*; 'detcore data check' lists all such"):
+        describe(config)
+    Image.fromarray(np.full((48, 64), 2, np.uint8)).save(path)
+    (place,) = found(detcore.data.check(config))["unreadable_map"][1]
+    assert place == "train: 2.jpg: 2.png holds 2, the ids are 0..1 and 255"
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "dataset.json").write_text('{"format_version": 1, "name": "x"}')
+    with pytest.raises(ValueError, match="shards holds prepared shards; name the folder of the raw data"):
+        detcore.data.check(tmp_path / "shards")
+
+
 def test_brackets_in_names_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = edit(folder)
     document["images"][0]["file_name"] = "a[red]b[/].jpg"
@@ -209,8 +234,6 @@ def test_brackets_in_names_are_shown(folder: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("name", ["coco_mini", "coco_mini_keypoints", "coco_mini_panoptic", "hit_uav"])
 def test_published_data_have_no_errors(shared: Path, name: str) -> None:
     root = shared / "data" / ("hit_uav" if name == "hit_uav" else "coco_mini")
-    from detcore.data.locate import locate
-
     report = detcore.data.check(locate([f"data={name}", f"data.root={root}"]))
     assert report.errors == 0 and sum(report.images.values()) > 50
 

@@ -28,10 +28,13 @@ def test_help_tells_the_story_at_once() -> None:
     assert time.perf_counter() - started < 20  # only a hang fails: the import list above is the real test
 
 
-@pytest.mark.parametrize("command", ["predict", "pull", "models", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["predict", "pull", "models", "convert", "data", "data check", "data show", "data stats", "doctor"],
+)
 def test_every_command_has_examples(command: str, capsys: Output) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert stop.value.code == 0
     assert f"examples:\n  detcore {command}" in capsys.readouterr().out
 

@@ -175,6 +175,7 @@ def test_a_folder_of_shards(tmp_path: Path, repository: Path, monkeypatch: pytes
             ["data=digits", "data.root=FOLDER/no", "data.shards=FOLDER/no"],
             "detcore data show: FOLDER/no: the raw data of",
         ),
+        (["data=digits", "--png", "a.xyz"], "detcore data show: --png a.xyz: name it *.png or *.jpg or *.webp"),
         (["data=digits", "--html", "FOLDER"], "detcore data show: --html FOLDER: no file can be written there"),
     ],
 )

@@ -9,9 +9,9 @@ from detcore.bench.training import TrainingReport
 
 def training_shown(report: TrainingReport) -> Group:
     """The measurements, and below them the parts of a step."""
-    passes = [report.precision, *(["compiled"] if report.compiled else []), *(["CUDA graphs"] * report.cuda_graphs)]
+    passes = f"{report.precision}, CUDA graphs" if report.cuda_graphs else report.precision
     heading = (
-        f"{report.model}: training on {report.device}, torch {report.torch}, {', '.join(passes)}\n"
+        f"{report.model}: training on {report.device}, torch {report.torch}, {passes}\n"
         f"{report.batch_size} images a step, {report.data}, {len(report.buckets)} buckets, "
         f"padding {report.padding:.1%}\nmedians of {report.rounds} rounds of {report.steps} steps\n"
     )
@@ -22,7 +22,7 @@ def training_shown(report: TrainingReport) -> Group:
     for part, share in report.shares.items():
         parts.add_row(part, f"{share:.1%}", f"{share * report.step_ms:.1f}")
     note = (
-        f"\nParts are divided as in plain passes, neither compiled nor captured, which take {report.plain_step_ms:.1f} "
+        f"\nParts are divided as in plain passes, which are not captured and take {report.plain_step_ms:.1f} "
         "ms a step; waiting is measured in the steps themselves."
     )
     return Group(heading, numbers, "", parts, note, *_warnings(report))
@@ -69,7 +69,7 @@ def _training_rows(report: TrainingReport) -> list[tuple[str, str]]:
                 f"{report.batches_gib:.2g} are batches that stay on the device",
             ),
         ),
-        ("first round", f"{report.warm_up_seconds:.1f} s, with all that is compiled and captured"),
+        ("first round", f"{report.warm_up_seconds:.1f} s, with what is built and captured once"),
     ]
 
 

@@ -30,16 +30,16 @@ class TrainingReport:
 
     Attributes:
         model, device, torch, data: which; data is 'synthetic' or the name of a data set that was loaded.
-        precision, compiled, cuda_graphs: the passes, as the engine's settings have them and the device can.
+        precision, cuda_graphs: the passes, as the engine's settings have them and the device can.
         batch_size, steps, rounds: images a step, steps a round, and rounds that the times are medians of.
         buckets: for each shape of batches its share of the steps; 'HEIGHTxWIDTH' in pixels.
         padding: pixels of batches over those of the images in them, - 1.
-        warm_up_seconds: of the first round, in which passes are compiled and captured.
+        warm_up_seconds: of the first round, in which passes are captured.
         images_per_second, step_ms: of whole rounds, between waits for the device.
         host_ms: of a step: what the host needs to launch it, and waits for data.
         wait_ms: of a step: how long the next batch is waited for.
         shares: of a step, by part; they add up to 1. Waiting is measured in the steps themselves; the rest is divided
-            as in plain passes, neither compiled nor captured, which take `plain_step_ms`.
+            as in plain passes, which are not captured and take `plain_step_ms`.
         step_tflop: arithmetic of a step's forward and backward, the mean over the buckets as often as they come.
         tflops, chip_tflops: a second: of the steps, and of a large matrix product of the same precision.
         host_syncs: waits for the device in a step.
@@ -54,7 +54,6 @@ class TrainingReport:
     torch: str
     data: str
     precision: str
-    compiled: bool
     cuda_graphs: bool
     batch_size: int
     steps: int
@@ -137,7 +136,6 @@ def bench_training(
         torch=torch.__version__,
         data="synthetic" if split is None else split.name,
         precision=precision.name,
-        compiled=engine.compile,
         cuda_graphs=engine.cuda_graphs and device.type == "cuda",
         batch_size=engine.batch_size,
         steps=steps,

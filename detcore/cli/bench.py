@@ -22,7 +22,7 @@ _BENCH = """\
   detcore bench predict mask_rcnn_r50_fpn --precision bf16"""
 _TRAIN = """\
   detcore bench train mask_rcnn_r50_fpn
-  detcore bench train mask_rcnn_r50_fpn --batch-size 8 --size 800x1216 engine.compile=false
+  detcore bench train mask_rcnn_r50_fpn --batch-size 8 --size 800x1216 engine.cuda_graphs=false
   detcore bench train digits_mask_rcnn --data digits --device cpu --steps 4
   detcore bench train retinanet_r50_fpn model.backbone.norm=frozen_bn model.backbone.weights=not-read --json"""
 _PREDICT = """\

@@ -45,7 +45,6 @@ from detcore.recipes import parsed_size
 
 AS_DETECTRON2 = {
     "engine": "fast",
-    "engine.compile": "false",
     "optim": "sgd",
     "data.num_buckets": "10",
     "model.backbone.norm": "frozen_bn",

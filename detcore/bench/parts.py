@@ -60,7 +60,7 @@ class _TimedBatches:
 
 
 def part_seconds(training: Training, batches: Batches, *, steps: int, device: torch.device) -> dict[str, float]:
-    """Seconds of each of PARTS in so many plain steps: operator by operator, neither compiled nor captured.
+    """Seconds of each of PARTS in so many plain steps: operator by operator, not captured.
 
     Replaces the gradients: passes that were captured cannot be used any more.
     """

@@ -9,11 +9,11 @@ from detcore.bench.training import TrainingReport
 
 def training_shown(report: TrainingReport) -> Group:
     """The measurements, and below them the parts of a step."""
-    passes = [report.precision, *(["CUDA graphs"] * report.cuda_graphs)]
+    passes = f"{report.precision}, CUDA graphs" if report.cuda_graphs else report.precision
     heading = (
-        f"{report.model}: training on {report.device}, torch {report.torch}, {', '.join(passes)}\n"
+        f"{report.model}: training on {report.device}, torch {report.torch}, {passes}\n"
         f"{report.batch_size} images a step, {report.data}, {len(report.buckets)} buckets, "
-        f"padding {report.padding:.1%}; medians of {report.rounds} rounds of {report.steps} steps\n"
+        f"padding {report.padding:.1%}\nmedians of {report.rounds} rounds of {report.steps} steps\n"
     )
     numbers = _table("", "")
     for name, value in _training_rows(report):
@@ -22,7 +22,7 @@ def training_shown(report: TrainingReport) -> Group:
     for part, share in report.shares.items():
         parts.add_row(part, f"{share:.1%}", f"{share * report.step_ms:.1f}")
     note = (
-        f"\nParts are divided as in plain passes, not captured, which take {report.plain_step_ms:.1f} "
+        f"\nParts are divided as in plain passes, which are not captured and take {report.plain_step_ms:.1f} "
         "ms a step; waiting is measured in the steps themselves."
     )
     return Group(heading, numbers, "", parts, note, *_warnings(report))
@@ -32,7 +32,7 @@ def prediction_shown(report: PredictionReport) -> Group:
     """A row for each way."""
     heading = (
         f"{report.model}: predicting on {report.device}, torch {report.torch}, {report.precision}\n"
-        f"an image of {report.image} pixels as {report.padded}, {report.detections} detections in it; "
+        f"an image of {report.image} pixels as {report.padded}, {report.detections} detections in it\n"
         f"medians of {report.calls} calls\n"
     )
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -69,7 +69,7 @@ def _training_rows(report: TrainingReport) -> list[tuple[str, str]]:
                 f"{report.batches_gib:.2g} are batches that stay on the device",
             ),
         ),
-        ("first round", f"{report.warm_up_seconds:.1f} s, with all that is captured"),
+        ("first round", f"{report.warm_up_seconds:.1f} s, with what is built and captured once"),
     ]
 
 

@@ -39,7 +39,7 @@ class TrainingReport:
         host_ms: of a step: what the host needs to launch it, and waits for data.
         wait_ms: of a step: how long the next batch is waited for.
         shares: of a step, by part; they add up to 1. Waiting is measured in the steps themselves; the rest is divided
-            as in plain passes, not captured, which take `plain_step_ms`.
+            as in plain passes, which are not captured and take `plain_step_ms`.
         step_tflop: arithmetic of a step's forward and backward, the mean over the buckets as often as they come.
         tflops, chip_tflops: a second: of the steps, and of a large matrix product of the same precision.
         host_syncs: waits for the device in a step.

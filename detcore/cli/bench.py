@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from contextlib import ExitStack, closing
+import sys
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +85,7 @@ def _train(options: argparse.Namespace) -> None:
         data=options.data or "",
     )
     with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))  # what is said on the way is no part of a report
         split = None
         if options.data:
             ensure_shards(config)

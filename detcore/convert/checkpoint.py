@@ -60,6 +60,8 @@ def convert_detectron2(
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']} (got {f['input']!r})" for f in error.errors())
         raise ValueError(f"{settings_file or file}: no {error.title} can be made of it: {'; '.join(faults)}") from None
+    if any(settings["MODEL"][head]["NORM"] in ("BN", "SyncBN") for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD")):
+        notes.append("batch norms of heads that see regions keep their statistics and weights in training here")
     num_classes = config.num_classes
     assert num_classes is not None
     names = _labels(labels, num_classes, keypoints=bool(settings["MODEL"]["KEYPOINT_ON"]), notes=notes)

@@ -35,7 +35,8 @@ def conv2d_act(
         bias: (O,).
         stride, padding, dilation, groups: as `torch.nn.functional.conv2d`'s.
         residual: None; or as the output; or of half its height and width, each of whose pixels is taken four times
-            (nearest neighbour). The fused form rounds once for all that is added here.
+            (nearest neighbour). The fused form rounds once for all; where cuDNN has none (groups, no ReLU, a smaller
+            residual), once after the convolution and once after the rest.
         relu: whether the activation is a ReLU, or none.
 
     Returns:

@@ -1,6 +1,6 @@
 """Training steps of four detectors against Detectron2's, and against what their dense layers alone would allow.
 
-    python tests/perf/train.py [--case NAME] [--ceiling] [--json FILE] [--device cuda|cpu] [overrides…]
+    python tests/perf/train.py [--case NAME] [--ceiling] [--predict] [--json FILE] [--device cuda|cpu] [overrides…]
 
 The work is that of Detectron2's figures: batches of 16 images, multi-scale 640 to 800, 0.67 Mpx and 7.3 objects on
 average, random weights, frozen norms, the first two stages of the backbone frozen, SGD. Its figures (fp16, NCHW) were
@@ -10,13 +10,16 @@ tensors took up, without the synthetic batches, which all stay on the device.
 The ceiling is forward and backward of the dense layers alone, compiled by torch.compile for one shape, the bucket that
 comes most often: backbone, neck, RPN, and the heads on pooled features that are there already. The whole step in the
 same bucket stands beside it.
+
+Predicting is `model.detect` in bf16 on a batch that is on the device, of images of 480 x 640 pixels at a shortest side
+of 800; all shapes are static, so that random weights cost what others do but for suppression.
 """
 
 import argparse
 import json
 import statistics
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from detcore.bench.device import seconds_of
+from detcore.bench.prediction import DETECTIONS, bench_prediction, random_predictor
 from detcore.bench.setting import bench_config
 from detcore.bench.showing import training_shown
 from detcore.bench.source import classes_of, random_model, synthetic_source
@@ -53,16 +57,20 @@ MEMORY_FACTOR = 1.25
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe, Detectron2's images/s and GB in fp16 on one H100, and images/s at least."""
+    """A recipe, Detectron2's images/s and GB in fp16 on one H100, and images/s at least.
+
+    `predicts_in_ms` is how long Detectron2 takes to predict, by batch size.
+    """
 
     recipe: str
     theirs: float
     their_memory: float
     bar: float
+    predicts_in_ms: dict[int, float] = field(default_factory=dict)
 
 
 CASES = (
-    Case("mask_rcnn_r50_fpn", 57.5, 8.4, 200.0),
+    Case("mask_rcnn_r50_fpn", 57.5, 8.4, 200.0, {1: 19.0, 8: 57.0}),
     Case("faster_rcnn_r50_fpn", 69.3, 8.4, 260.0),
     Case("retinanet_r50_fpn", 99.2, 23.0, 230.0),
     Case("cascade_mask_rcnn_r50_fpn", 43.0, 8.8, 165.0),
@@ -134,6 +142,7 @@ class Asked:
 
     device: str
     ceiling: bool
+    predict: bool
     size: Shape | None
     steps: int
     rounds: int
@@ -155,6 +164,9 @@ def measured(case: Case, asked: Asked) -> tuple[TrainingReport, list[dict[str, A
         memory = report.memory_allocated_gib - report.batches_gib
         bar = MEMORY_FACTOR * case.their_memory
         rows.append(row(case.recipe, "GiB", memory, theirs=case.their_memory, bar=bar, at_most=True))
+        rows.append(row(f"{case.recipe}: reserved", "GiB", report.memory_reserved_gib - report.batches_gib))
+    if asked.predict and case.predicts_in_ms:
+        rows += prediction_rows(case, config, device=device, calls=asked.steps)
     if asked.ceiling:
         height, width = map(int, max(report.buckets, key=report.buckets.__getitem__).split("x"))
         step, dense = (
@@ -167,6 +179,23 @@ def measured(case: Case, asked: Asked) -> tuple[TrainingReport, list[dict[str, A
             row(f"{name}: step over dense layers", "%", 100 * step / dense, bar=CEILING_BAR),
         ]
     return report, rows
+
+
+def prediction_rows(case: Case, config: Config, *, device: torch.device, calls: int) -> list[dict[str, Any]]:
+    """Of detections in bf16, launched as they are fastest without a compiler."""
+    predictor = random_predictor(config, device=device, precision="bf16")
+    sizes = sorted(case.predicts_in_ms)
+    report = bench_prediction(predictor, name=case.recipe, batch_sizes=sizes, calls=calls)
+    rows = []
+    for size in sizes:
+        best = min(
+            (line for line in report.rows if line.batch_size == size and line.part == DETECTIONS),
+            key=lambda line: line.latency_ms,
+        )
+        theirs = case.predicts_in_ms[size]
+        name = f"{case.recipe}: predicting, batch {size}, {report.padded}, {best.way}"
+        rows.append(row(name, "ms", best.latency_ms, theirs=theirs, bar=theirs / 2, at_most=True))
+    return rows
 
 
 def step_rate(bucket: Shape, config: Config, *, device: torch.device, asked: Asked) -> float:
@@ -224,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", default="", help="only recipes whose name contains this")
     parser.add_argument("--ceiling", action="store_true", help="also the dense layers alone; compiles for minutes")
+    parser.add_argument("--predict", action="store_true", help="also Mask R-CNN's predictions")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--size", metavar="HxW", help="of all images, to try this out: no bar is for it")
     parser.add_argument("--steps", type=int, default=32, help="of a round (default: 32)")
@@ -233,6 +263,7 @@ def main() -> None:
     asked = Asked(
         device=arguments.device,
         ceiling=arguments.ceiling,
+        predict=arguments.predict,
         size=None if arguments.size is None else parsed_size(arguments.size),
         steps=arguments.steps,
         rounds=arguments.rounds,
@@ -249,10 +280,10 @@ def main() -> None:
                 failed.append(f"{case.recipe}: {error}")
                 print(failed[-1], flush=True)
                 continue
-        console.print(training_shown(report), "")
         rows += own
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        console.print(training_shown(report), "")
     print(f"\n{'case':<72}{'unit':<9}{'ours':>9}{'Detectron2':>12}{'ratio':>7}{'bar':>8}")
     print("\n".join(map(shown, rows)))
     if failed:

@@ -22,8 +22,11 @@ def test_training_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_training_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TRAIN, "--rounds", "1", "--json", "engine.precision=bf16"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    assert main([*TRAIN, "--rounds", "1", "--json", "engine.precision=bf16", "engine.cuda_graphs=true"]) == 0
+    printed = capsys.readouterr()
+    assert "there are none on cpu" in printed.err
+    report = json.loads(printed.out)
+    assert report["cuda_graphs"] is False
     assert report["precision"] == "bf16" and report["batch_size"] == report["steps"] == 1
     assert list(report["buckets"]) == ["64x64"]
     assert sum(report["shares"].values()) == pytest.approx(1)

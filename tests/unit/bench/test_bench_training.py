@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_detectors import NUM_CLASSES, SMALL
 from tiny_training import scenes, write_split
+from torch import Tensor
 
 from detcore.bench.device import host_syncs, kernels, matrix_rate
 from detcore.bench.flops import flops_of
@@ -18,6 +19,7 @@ from detcore.bench.training import bench_training
 from detcore.config import Config
 from detcore.config.transforms import ResizeShortestEdge
 from detcore.data import ShardedSplit
+from detcore.ops import deform_conv2d
 
 CPU = torch.device("cpu")
 TWO_STAGE, ONE_STAGE, OF_PIXELS = {DENSE, PROPOSALS, HEADS, LOSSES}, {DENSE, LOSSES}, {DENSE, LOSSES}
@@ -95,6 +97,22 @@ def test_arithmetic_of_forward_and_backward() -> None:
     forward = 2 * (2 * 8 * 10 * 12) * (4 * 3 * 3)
     assert flops_of(lambda: layer(x)) == forward
     assert flops_of(lambda: layer(x).sum().backward()) == 3 * forward
+
+
+def test_arithmetic_of_our_own_convolutions() -> None:
+    forward = 2 * (2 * 16 * 10 * 12) * (8 * 3 * 3)
+    with torch.device("meta"):
+        x, weight, bias = torch.empty(2, 8, 10, 12), torch.empty(16, 8, 3, 3), torch.empty(16)
+        offset = torch.empty(2, 18, 10, 12)
+    leaves = [tensor.requires_grad_() for tensor in (x, weight, offset)]
+
+    def fused() -> Tensor:
+        out: Tensor = torch.ops.detcore.conv2d_act(x, weight, bias, None, [1, 1], [1, 1], [1, 1], 1, True)
+        return out
+
+    for call in (fused, lambda: deform_conv2d(x, offset, weight, padding=1)):
+        assert flops_of(call) == forward
+        assert flops_of(lambda call=call: torch.autograd.grad(call().sum(), leaves, allow_unused=True)) == 3 * forward
 
 
 def test_a_cpu_is_the_host() -> None:

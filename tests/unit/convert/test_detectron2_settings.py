@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from detcore.cli import main
-from detcore.convert import from_ours, model_config, rules
+from detcore.convert import convert_detectron2, from_ours, model_config, rules
 from detcore.convert.detectron2_guess import guess_settings
 from detcore.convert.detectron2_settings import DEFAULTS, merged, read_settings
 from detcore.models import build_model
@@ -66,14 +66,20 @@ def test_what_has_no_counterpart_is_not_passed_over(
         model_config(settings_of(shared, name, **changed), name="stranger")
 
 
-def test_synchronised_batch_norm_converts(shared: Path) -> None:
+def test_synchronised_batch_norm_converts(shared: Path, tmp_path: Path) -> None:
     """Detectron2's mask_rcnn_R_50_FPN_3x_syncbn has it in all parts; those that see regions keep it as it is."""
     norms = {node: {"NORM": "SyncBN"} for node in ("RESNETS", "FPN", "ROI_MASK_HEAD")}
     model = settings_of(shared, "mask_rcnn_fpn", **norms, ROI_BOX_HEAD={"NORM": "SyncBN", "NUM_CONV": 1})
     config = model_config(model, name="stranger")
     assert config.neck.norm == "bn" and (config.box_head.norm, config.mask_head.norm) == ("frozen_bn", "frozen_bn")
     names = {f"{part}.norm.running_var" for part in ("backbone.fpn_lateral2", "roi_heads.box_head.conv1")}
-    assert names | {"roi_heads.mask_head.mask_fcn1.norm.running_var"} <= tensors_of(model).keys()
+    tensors = tensors_of(model)
+    assert names | {"roi_heads.mask_head.mask_fcn1.norm.running_var"} <= tensors.keys()
+    torch.save({"model": tensors}, tmp_path / "model.pth")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"MODEL": model}))
+    done = convert_detectron2(tmp_path / "model.pth", tmp_path / "ours")
+    assert done.config.box_head == config.box_head
+    assert "batch norms of heads that see regions keep" in done.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def tiny_config(run_dir: Path, shards: Path, **changes: Any) -> Config:
 def train(model: nn.Module, config: Config, **arguments: Any) -> FitResult:
     """`fit` in this process, on the CPU."""
     worker = arguments.pop("worker", LocalWorker(device=CPU))
-    return fit(model, config=config, shards=Path(config.data.shards), worker=worker, **arguments)
+    return fit(model, config=config, shards=config.data.shards, worker=worker, **arguments)
 
 
 def checkpoint_of(config: Config, step: int) -> dict[str, Any]:

@@ -49,6 +49,35 @@ struct Lanes {
         }
     }
 
+    // Stores past the caches, to a multiple of the size of what is stored: for what is not read again soon. `streamed`
+    // comes before another thread may read it.
+    template <class T>
+    void stream(T* to) const {
+        constexpr int kBytes = count * sizeof(T);
+        alignas(kBytes) T numbers[count];
+        store(numbers);
+#if defined(__AVX512F__)
+        if constexpr (kBytes == 64)
+            return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_load_si512(numbers));
+#endif
+#if defined(__AVX2__)
+        if constexpr (kBytes == 32) {
+            const auto* from = reinterpret_cast<const __m256i*>(numbers);
+            return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), _mm256_load_si256(from));
+        } else if constexpr (kBytes == 16) {
+            const auto* from = reinterpret_cast<const __m128i*>(numbers);
+            return _mm_stream_si128(reinterpret_cast<__m128i*>(to), _mm_load_si128(from));
+        }
+#endif
+        std::memcpy(to, numbers, sizeof(numbers));
+    }
+
+    static void streamed() {
+#if defined(__AVX2__)
+        _mm_sfence();
+#endif
+    }
+
     // this += weight * other, rounded once where the machine can.
     void add(A weight, const Lanes& other) {
         const Vector factor = Vector{} + weight;

@@ -37,26 +37,49 @@ class Finish {
         }
     }
 
+    bool recolours() const { return recolours_; }
+
     // levels: 3 * pixels numbers, with a margin on both sides; coverage: one number a level, or null for 1.
     template <class T>
     void row(const float* levels, const float* coverage, int64_t pixels, T* out) const {
-        const int64_t length = 3 * pixels;
-        T rest[kBlock];
-        for (int64_t i = 0; i < length; i += kBlock) {
-            T* to = i + kBlock <= length ? out + i : rest;
-            for (int v = 0; v < 3; ++v) {
-                const int64_t at = i + v * Lanes<float>::count;
-                Lanes<float> value = Lanes<float>::load(levels + at);
-                if (recolours_) value = recolour(levels + at, v);
-                value = {value.v * scale_[v].v + shift_[v].v};
-                if (coverage) value = {value.v * Lanes<float>::load(coverage + at).v};
-                value.store(to + v * Lanes<float>::count);
-            }
-            if (to == rest) std::copy_n(rest, length - i, out + i);
-        }
+        write(3 * pixels, out, [&](int64_t at, int v) {
+            Lanes<float> value = recolours_ ? recolour(levels + at, v) : Lanes<float>::load(levels + at);
+            value = {value.v * scale_[v].v + shift_[v].v};
+            if (coverage) value = {value.v * Lanes<float>::load(coverage + at).v};
+            return value;
+        });
+    }
+
+    // Where colours stay as they are, what gives the levels need not store them. levels: from the place of the first of
+    // a vector to the vector; it may be asked for up to a block beyond the row.
+    template <class T, class Levels>
+    void row_as_it_is(const Levels& levels, int64_t pixels, T* out) const {
+        const Lanes<float> scale[] = {scale_[0], scale_[1], scale_[2]}, shift[] = {shift_[0], shift_[1], shift_[2]};
+        write(3 * pixels, out,
+              [&](int64_t at, int v) -> Lanes<float> { return {levels(at).v * scale[v].v + shift[v].v}; });
     }
 
   private:
+    // The batch is larger than the caches, so that it goes past them.
+    template <class T, class Value>
+    static void write(int64_t length, T* out, const Value& value) {
+        constexpr int kCount = Lanes<float>::count;
+        const int64_t whole = length / kBlock * kBlock;
+        const auto each = [&](int64_t begin, int64_t end, const auto& store) {
+            for (int64_t i = begin; i < end; i += kBlock)
+                for (int v = 0; v < 3; ++v) store(value(i + v * kCount, v), i + v * kCount);
+        };
+        if (reinterpret_cast<uintptr_t>(out) % (kCount * sizeof(T)) == 0) {
+            each(0, whole, [&](const Lanes<float>& numbers, int64_t at) { numbers.stream(out + at); });
+            Lanes<float>::streamed();
+        } else {
+            each(0, whole, [&](const Lanes<float>& numbers, int64_t at) { numbers.store(out + at); });
+        }
+        T rest[kBlock];
+        each(whole, length, [&](const Lanes<float>& numbers, int64_t at) { numbers.store(rest + at - whole); });
+        std::copy_n(rest, length - whole, out + whole);
+    }
+
     Lanes<float> recolour(const float* level, int v) const {
         Lanes<float> sum = added_[v];
         for (int k = 0; k < 5; ++k) sum.v += mix_[k][v].v * Lanes<float>::load(level + k - 2).v;

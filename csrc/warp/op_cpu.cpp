@@ -40,15 +40,16 @@ void warp_one(const uint8_t* image, Size raw, const double* matrix, Size content
 
 }  // namespace
 
-Tensor normalize(const std::vector<Tensor>& images, const Tensor& geometry, const Tensor& colour,
-                 const Tensor& content_sizes, int64_t height, int64_t width, const std::vector<double>& mean,
-                 const std::vector<double>& std, ScalarType type, bool parallel) {
+// out: (images, height, width, 3), row-major.
+void normalize_into(const Tensor& out, const std::vector<Tensor>& images, const Tensor& geometry, const Tensor& colour,
+                    const Tensor& content_sizes, const std::vector<double>& mean, const std::vector<double>& std,
+                    bool parallel) {
     const auto batch = static_cast<int64_t>(images.size());
-    Tensor out = new_tensor({batch, height, width, 3}, type);
+    const int64_t height = out.size(1), width = out.size(2);
     const Tensor matrices = as<double>(geometry), colours = as<float>(colour), contents = as<int64_t>(content_sizes);
     std::vector<Tensor> pixels;
     for (const Tensor& image : images) pixels.push_back(torch::stable::contiguous(image));
-    dispatch_float(type, [&]<class T>(T) {
+    dispatch_float(out.scalar_type(), [&]<class T>(T) {
         const auto one = [&](int64_t i) {
             thread_local Scratch scratch;
             const int64_t* content = data<int64_t>(contents) + 2 * i;
@@ -63,6 +64,13 @@ Tensor normalize(const std::vector<Tensor>& images, const Tensor& geometry, cons
             for (int64_t i = 0; i < batch; ++i) one(i);
         }
     });
+}
+
+Tensor normalize(const std::vector<Tensor>& images, const Tensor& geometry, const Tensor& colour,
+                 const Tensor& content_sizes, int64_t height, int64_t width, const std::vector<double>& mean,
+                 const std::vector<double>& std, ScalarType type, bool parallel) {
+    Tensor out = new_tensor({static_cast<int64_t>(images.size()), height, width, 3}, type);
+    normalize_into(out, images, geometry, colour, content_sizes, mean, std, parallel);
     return out;
 }
 
@@ -70,4 +78,5 @@ Tensor normalize(const std::vector<Tensor>& images, const Tensor& geometry, cons
 
 STABLE_TORCH_LIBRARY_IMPL(detcore, CPU, m) {
     m.impl("warp_normalize", TORCH_BOX(&detcore::warp::normalize));
+    m.impl("warp_normalize_into", TORCH_BOX(&detcore::warp::normalize_into));
 }

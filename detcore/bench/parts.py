@@ -49,6 +49,7 @@ class _TimedPasses:
 class _TimedBatches:
     def __init__(self, batches: Batches, stopwatch: Stopwatch) -> None:
         self._batches, self._stopwatch, self.wait_seconds = batches, stopwatch, 0.0
+        self.skipped = 0
 
     def __iter__(self) -> Iterator[Batch]:
         return self

@@ -25,11 +25,12 @@ class Feed:
 
     Attributes:
         wait_seconds: how long the last one was waited for.
+        skipped: samples of the last one that were left out because their bytes are damaged.
         shapes: how many batches there were of each bucket.
     """
 
     def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches, self.wait_seconds, self.shapes = batches, 0.0, Counter[Shape]()
+        self._batches, self.wait_seconds, self.skipped, self.shapes = batches, 0.0, 0, Counter[Shape]()
         self._contents: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Batch]:
@@ -38,6 +39,7 @@ class Feed:
     def __next__(self) -> Batch:
         batch = next(self._batches)
         self.wait_seconds = getattr(self._batches, "wait_seconds", 0.0)
+        self.skipped = getattr(self._batches, "skipped", 0)
         height, width = batch.images.shape[-2:]
         self.shapes[height, width] += 1
         self._contents.append(batch.image_sizes)  # looked at later: to compute with them is work for the device

@@ -89,7 +89,9 @@ def _train(options: argparse.Namespace) -> None:
         split = None
         if options.data:
             ensure_shards(config)
-            split = stack.enter_context(closing(ShardedSplit.open(Path(config.data.shards), "train")))
+            split = stack.enter_context(
+                closing(ShardedSplit.open(config.data.shards, "train", store=config.data.store))
+            )
         steps = options.steps or (32 if device.type == "cuda" else 4)
         report = bench_training(config, device=device, sizes=sizes, steps=steps, rounds=options.rounds, split=split)
     _show(report, training_shown(report), as_json=options.json)

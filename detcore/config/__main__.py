@@ -6,13 +6,14 @@ from pathlib import Path
 import yaml
 
 from detcore.config.loading import compose_params, validate
+from detcore.config.stores import is_url
 
 
 def main(arguments: list[str]) -> int:
     target, overrides = Path(arguments[0]), arguments[1:]
     try:
         params = compose_params(overrides)
-        validate(params, source="configuration")
+        config = validate(params, source="configuration")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -21,6 +22,12 @@ def main(arguments: list[str]) -> int:
     )
     target.write_text(header + yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
     print(f"{target}: {params['name']}")
+    if is_url(config.data.shards):
+        print(
+            f"{target}: data.shards is a URL, and DVC's stages keep shards in a folder; run the scripts in pipelines/"
+            " with these settings instead of dvc repro, or let a DVC remote be the bucket (docs/data_stores.md)",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -5,7 +5,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+from detcore.config.sampling import Sampling, Subset, UniformSampling
+from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
+from detcore.config.stores import Store, checked_place
+from detcore.config.transforms import Transform, check_order
+
+MAX_IMAGE_PIXELS = 2**28 // 3
+"""A quarter of a gigabyte as RGB; PIL warns above it."""
 
 
 class Digits(Section):
@@ -73,66 +79,6 @@ class SemanticPNGs(Section):
     """The end of the PNGs' names, such as _gtFine_labelTrainIds.png in Cityscapes."""
 
 
-class ResizeShortestEdge(Section):
-    type: Literal["resize_shortest_edge"] = "resize_shortest_edge"
-    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """One is drawn for each image; a test pipeline has one."""
-    max_size: Count
-
-
-class ResizeFixed(Section):
-    """To an exact size; the aspect ratio is not kept."""
-
-    type: Literal["resize_fixed"] = "resize_fixed"
-    height: Count
-    width: Count
-
-
-class HorizontalFlip(Section):
-    type: Literal["horizontal_flip"] = "horizontal_flip"
-    probability: Fraction = 0.5
-
-
-class Affine(Section):
-    """Rotation, scale, shear and shift about the image's centre, uniform in ± each range."""
-
-    type: Literal["affine"] = "affine"
-    degrees: NonNegative = 0.0
-    scale: tuple[Positive, Positive] = (1.0, 1.0)
-    shear_degrees: NonNegative = 0.0
-    translate: Fraction = 0.0
-    """As a fraction of width and height."""
-
-
-class ColorJitter(Section):
-    type: Literal["color_jitter"] = "color_jitter"
-    brightness: Fraction = 0.0
-    contrast: Fraction = 0.0
-    saturation: Fraction = 0.0
-
-
-Transform = Annotated[
-    ResizeShortestEdge | ResizeFixed | HorizontalFlip | Affine | ColorJitter, Field(discriminator="type")
-]
-
-
-class UniformSampling(Section):
-    """Every image once an epoch."""
-
-    type: Literal["uniform"] = "uniform"
-
-
-class RepeatFactorSampling(Section):
-    """Images of rare classes more than once an epoch (arXiv:1908.03195, section B.2)."""
-
-    type: Literal["repeat_factor"] = "repeat_factor"
-    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.001
-    """Classes that fewer than this share of the images have are rare."""
-
-
-Sampling = Annotated[UniformSampling | RepeatFactorSampling, Field(discriminator="type")]
-
-
 class DataConfig(Section):
     name: str
     """Becomes part of names of runs, folders and registered models: letters, digits, '_', '-' and blanks within."""
@@ -167,21 +113,47 @@ class DataConfig(Section):
     """Taken from train where the data has no val split."""
     test_fraction: Fraction = 0.1
     shards: str
-    """The folder of prepared shards."""
+    """Of the prepared data: a folder, or s3://bucket/folder, gs://bucket/folder, http(s)://host/folder (to read)."""
+    store: Store = Store()
+    """How shards are read and written where they are at a URL."""
+    on_bad_sample: Literal["stop", "skip"] = "stop"
+    """What training does with an image whose bytes are damaged: stop, or leave its row empty, say so and count it.
+    Evaluation always stops: figures over fewer images are others."""
     samples_per_shard: Count = 1000
     max_corrupt_fraction: Fraction = 0.01
     """Unreadable images are skipped and counted; above this share of a split, prepare stops."""
+    max_image_pixels: Annotated[int, Field(ge=1, le=2 * MAX_IMAGE_PIXELS)] = MAX_IMAGE_PIXELS
+    """Files whose header says that they have more are refused as unreadable before they are decoded: a small file may
+    fill the memory. PIL itself refuses twice the default."""
     min_box_size: NonNegative = 1e-3
     """Boxes whose clipped width or height is not above it are dropped and counted, in pixels."""
+    min_visible: Fraction = 0.1
+    """An object of which less than this share is left in a training image is no target: of its box, or of its outline
+    where others were pasted over it."""
     sampling: Sampling = UniformSampling()
     """How often an epoch has each training image."""
+    train_subset: Subset | None = None
+    """Trains on a part of the images that take part; None means all."""
+    min_objects: CountOrZero = 0
+    """Training images with fewer objects take no part; 1 is Detectron2's FILTER_EMPTY_ANNOTATIONS."""
+    min_keypoints: CountOrZero = 0
+    """Training images with fewer labelled keypoints take no part: Detectron2's MIN_KEYPOINTS_PER_IMAGE."""
     train_transforms: tuple[Transform, ...]
+    """An image in training goes through them in this order; docs/augmentation.md lists them."""
     test_transforms: tuple[Transform, ...]
-    num_buckets: Count = 6
-    """At most so many batch shapes."""
+    unmixed_last_steps: CountOrZero = 0
+    """In so many steps at the end of training, mosaic, mixup and copy_paste are left out."""
+    num_buckets: Count = 10
+    """At most so many batch shapes. COCO's images at 640 to 800 are padded by 20% with 4, by 11% with 8, 9% with 10."""
     size_divisor: Count = 32
     threads: CountOrZero = 0
     """Loader threads of each worker; 0 takes the cores that the worker has."""
+    decode: Literal["cpu", "cuda"] = "cpu"
+    """Where JPEG is decoded. cuda: by nvJPEG if the batches are on a GPU, else on the CPU with a warning. Its pixels
+    differ from PIL's by a few grey levels, more at edges of colour."""
+    prefetch_bytes: CountOrZero = 2**30
+    """What each worker's batches that are made ahead may take up, with the images that they are made from; 0 makes none
+    ahead. On a GPU, most of it is the GPU's memory."""
 
     @field_validator("name")
     @classmethod
@@ -192,6 +164,11 @@ class DataConfig(Section):
                 f"{name!r} is no name for data: only letters, digits, '_', '-' and blanks within, and no '-' first"
             )
         return name
+
+    @field_validator("shards")
+    @classmethod
+    def _known_place(cls, place: str) -> str:
+        return checked_place(place)
 
     @model_validator(mode="after")
     def _suits_the_format(self) -> Self:
@@ -208,15 +185,21 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _resizes(self) -> Self:
-        for name in ("train_transforms", "test_transforms"):
-            first = getattr(self, name)[:1]
-            if not first or first[0].type not in ("resize_shortest_edge", "resize_fixed"):
-                raise ValueError(f"{name} must begin with a resize")
+    def _pipelines(self) -> Self:
+        try:
+            check_order(self.train_transforms)
+        except ValueError as error:
+            raise ValueError(f"train_transforms: {error}") from error
+        if not self.test_transforms or self.test_transforms[0].type not in ("resize_shortest_edge", "resize_fixed"):
+            raise ValueError("test_transforms must begin with a resize: resize_shortest_edge or resize_fixed")
         for transform in self.test_transforms[1:]:
             raise ValueError(f"test_transforms: only a resize is possible, got {transform.type!r}")
         if self.test_transforms[0].type == "resize_shortest_edge" and len(self.test_transforms[0].sizes) != 1:
             raise ValueError("test_transforms: resize_shortest_edge needs exactly one size")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1.0:
             raise ValueError(
                 f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave no training images"

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from detcore.config.model.detector import published_name
 from detcore.config.root import Config
+from detcore.config.stores import without_secrets
 
 CONF_SHA256 = "conf_sha256"
 """The key under which a composed file records what `conf/` it came from."""
@@ -139,7 +140,11 @@ def _fault(source: str, fault: Mapping[str, Any], values: Mapping[str, Any]) -> 
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = "no such key"
-    given = "" if isinstance(fault["input"], dict) or fault["type"] == "missing" else f" (got {fault['input']!r})"
+    given = (
+        ""
+        if isinstance(fault["input"], dict) or fault["type"] == "missing"
+        else f" (got {without_secrets(repr(fault['input']))})"
+    )
     return f"{source}: {path + ': ' if path else ''}{message}{given}"
 
 

@@ -8,6 +8,7 @@ from detcore.config.data import DataConfig
 from detcore.config.model import ModelConfig
 from detcore.config.section import Section
 from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig
+from detcore.config.transforms import most_images
 
 _REFUSED = "/:.%'\""
 """What MLflow takes in no name of a model."""
@@ -48,4 +49,9 @@ class Config(Section):
             )
         if (self.engine.monitor or "").startswith("mask") and self.model.type == "faster_rcnn":
             raise ValueError(f"engine.monitor = {self.engine.monitor}, but {self.model.type} predicts no masks")
+        if most_images(self.data.train_transforms) > 1 and self.data.unmixed_last_steps >= self.engine.steps:
+            raise ValueError(
+                f"data.unmixed_last_steps = {self.data.unmixed_last_steps} of engine.steps = {self.engine.steps}: no "
+                "step would mix images; leave the mixtures out of data.train_transforms, or lower it"
+            )
         return self

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from detcore.config.data import ResizeShortestEdge
+from detcore.config.transforms import ResizeShortestEdge
 from detcore.convert.coco_classes import COCO_CLASSES
 from detcore.convert.detectron2 import model_config
 from detcore.convert.detectron2_guess import guess_settings

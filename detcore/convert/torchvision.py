@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from detcore.config import model as config_of
-from detcore.config.data import ResizeShortestEdge
+from detcore.config.transforms import ResizeShortestEdge
 from detcore.convert.coco_classes import COCO_CLASSES
 from detcore.convert.names import Reshape, Rule, load, to_ours
 from detcore.convert.reading import read_checkpoint

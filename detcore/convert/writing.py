@@ -11,8 +11,8 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from detcore.config.data import ResizeShortestEdge
 from detcore.config.model import KeypointRCNN, ModelConfig
+from detcore.config.transforms import ResizeShortestEdge
 from detcore.convert.coco_classes import COCO_KEYPOINTS, COCO_SKELETON
 from detcore.engine.atomic import write_folder
 from detcore.inference.folder import DESCRIPTION, FORMAT_VERSION, WEIGHTS

@@ -2,7 +2,7 @@
 
 No Python object per annotation is kept: COCO's 860,000 training objects are a dozen arrays. Values are those of the
 source, bit for bit: boxes and areas are float64, and a run-length mask stays beside the rings that training uses for
-    it.
+it.
 """
 
 from array import array
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from detcore.data.columns import booleans, pixels, view
 
 RINGS = pa.large_list(pa.large_list(pa.float64()))
 NUMBERS = pa.large_list(pa.float64())
@@ -186,44 +188,58 @@ def rings_array(
 
 
 class Annotations:
-    """Reads a batch of `SCHEMA` whose rows are sorted by sample."""
+    """Reads a batch of `SCHEMA`, compacted or not, whose rows are sorted by sample.
+
+    Holds views of the batch, so processes that map one file share its memory; only `starts` and `crowd` are their own.
+    """
 
     def __init__(self, batch: pa.RecordBatch, *, num_samples: int) -> None:
         self.batch = batch
-        self.labels: NDArray[np.int64] = batch["label"].to_numpy().astype(np.int64)
-        self.ids: NDArray[np.int64] = batch["annotation_id"].to_numpy()
-        self.boxes_xywh: NDArray[np.float64] = batch["bbox"].flatten().to_numpy().reshape(-1, 4)
-        self.areas: NDArray[np.float64] = batch["area"].to_numpy()
-        self.crowd: NDArray[np.bool_] = batch["crowd"].to_numpy(zero_copy_only=False)
+        self.labels: NDArray[np.int32] = view(batch["label"])
+        self.ids: NDArray[np.int64] = view(batch["annotation_id"])
+        self.boxes_xywh: NDArray[np.float64] = view(batch["bbox"].flatten()).reshape(-1, 4)
+        self.areas: NDArray[np.float64] = view(batch["area"])
+        self.crowd: NDArray[np.bool_] = booleans(batch["crowd"])
         polygons = batch["polygons"]
-        self._object_starts: NDArray[np.int64] = polygons.offsets.to_numpy()
-        self._ring_starts: NDArray[np.int64] = polygons.values.offsets.to_numpy()
-        self._values: NDArray[np.float64] = polygons.values.values.to_numpy()
-        valid = [batch[name].is_valid().to_numpy(zero_copy_only=False) for name in ("rle_counts", "rle_runs")]
-        self.run_length: NDArray[np.bool_] = valid[0] | valid[1]
+        self._object_starts: NDArray[np.int64] = view(polygons.offsets)
+        self._ring_starts: NDArray[np.int64] = view(polygons.values.offsets)
+        self._values: NDArray[np.float64] | NDArray[np.int32] = view(polygons.values.values)
         self._later = {
             name: batch[name] for name in LATER if name in batch.schema.names and batch[name].null_count < len(batch)
         }
-        samples = batch["sample"].to_numpy()
-        self.starts: NDArray[np.int64] = np.searchsorted(samples, np.arange(num_samples + 1)).astype(np.int64)
+        samples = view(batch["sample"])
+        self.starts: NDArray[np.int64] = np.searchsorted(samples, np.arange(num_samples + 1, dtype=np.int32))
         """(num_samples + 1,) first object of each sample."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def rings(self, row: int) -> list[NDArray[np.float64]]:
-        """The rings of one object that enclose something, as (k, 2) views."""
-        starts = self._ring_starts[self._object_starts[row] : self._object_starts[row + 1] + 1].tolist()
-        return [self._values[first:last].reshape(-1, 2) for first, last in pairwise(starts) if last - first >= 6]
+    def rings(self, rows: slice) -> list[list[NDArray[np.float64]]]:
+        """The rings of each of some objects, as (k, 2) in pixels."""
+        of_objects = self._object_starts[rows.start : rows.stop + 1]
+        starts = self._ring_starts[of_objects[0] : of_objects[-1] + 1]
+        vertices = pixels(self._values[starts[0] : starts[-1]]).reshape(-1, 2)
+        edges = ((starts - starts[0]) // 2).tolist()
+        found = [vertices[first:last] for first, last in pairwise(edges)]
+        return [found[first:last] for first, last in pairwise((of_objects - of_objects[0]).tolist())]
 
     def numbers(self, name: str, rows: slice, length: int) -> NDArray[np.float64]:
         """A column of `LATER` as (rows, length) float64, 0 where there is none."""
         found = np.zeros((rows.stop - rows.start, length))
         column = self._later.get(name)
         if column is not None:
-            starts = column.offsets.to_numpy()[rows.start : rows.stop + 1]
-            found[np.diff(starts) > 0] = column.values.to_numpy()[starts[0] : starts[-1]].reshape(-1, length)
+            starts = view(column.offsets)[rows.start : rows.stop + 1]
+            found[np.diff(starts) > 0] = view(column.values)[starts[0] : starts[-1]].reshape(-1, length)
         return found
+
+    def labelled_keypoints(self) -> NDArray[np.int64]:
+        """(n,) how many keypoints of each object have a visibility above 0."""
+        column = self._later.get("keypoints")
+        if column is None:
+            return np.zeros(len(self), np.int64)
+        before: NDArray[np.int64] = np.concatenate([[0], np.cumsum(view(column.values)[2::3] > 0)])
+        labelled: NDArray[np.int64] = np.diff(before[view(column.offsets) // 3])
+        return labelled
 
     def objects(
         self, sample: int, *, height: int, width: int, num_keypoints: int = 0, rotated: bool = False
@@ -241,11 +257,12 @@ class Annotations:
             keypoints[..., :2] += np.where(keypoints[..., 2:] > 0, PIXEL_CENTRE, 0.0)
         return Objects(
             boxes_xyxy=boxes,
-            labels=self.labels[rows],
+            labels=self.labels[rows].astype(np.int64),
             crowd=self.crowd[rows],
             areas=self.areas[rows],
             annotation_ids=self.ids[rows],
-            polygons=[self.rings(row) for row in range(rows.start, rows.stop)],
+            # Training takes rings that enclose something.
+            polygons=[[ring for ring in rings if len(ring) >= 3] for rings in self.rings(rows)],
             keypoints=keypoints,
             boxes_xywha=self.numbers("bbox_rotated", rows, 5) if rotated else None,
         )
@@ -269,12 +286,11 @@ class Annotations:
             "area": float(self.areas[row]),
             "iscrowd": int(self.crowd[row]),
         }
-        if self.run_length[row]:
-            counts = self.batch["rle_counts"][row].as_py()
-            runs = self.batch["rle_runs"][row].as_py() if counts is None else counts
-            record["segmentation"] = {"size": self.batch["rle_size"][row].as_py(), "counts": runs}
-        elif self._object_starts[row + 1] > self._object_starts[row]:
-            record["segmentation"] = self.batch["polygons"][row].as_py()
+        run_length = (self.batch[name][row].as_py() for name in ("rle_counts", "rle_runs"))
+        if (counts := next((value for value in run_length if value is not None), None)) is not None:
+            record["segmentation"] = {"size": self.batch["rle_size"][row].as_py(), "counts": counts}
+        elif rings := self.rings(slice(row, row + 1))[0]:
+            record["segmentation"] = [ring.reshape(-1).tolist() for ring in rings]
         for name, column in self._later.items():
             if (value := column[row].as_py()) is not None:
                 record[name] = value

@@ -59,7 +59,8 @@ def check_split(
     files = split.images["file_name"].to_pylist()
     declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
     paths = [split.folder / file for file in files]
-    checks = pool.map(partial(_check_image, maps=split.maps), paths, declared, range(len(files)))
+    check_image = partial(_check_image, maps=split.maps, max_pixels=config.max_image_pixels)
+    checks = pool.map(check_image, paths, declared, range(len(files)))
     sizes, kept, skipped = [], [], {}
     readable = []
     for row, check in enumerate(
@@ -71,13 +72,12 @@ def check_split(
             readable.append(row)
             sizes.append(check[:2])
             kept.append(check[2])
-    if len(skipped) > config.max_corrupt_fraction * len(files):
+    if len(skipped) > config.max_corrupt_fraction * len(files) or not readable:
+        allowed = f", more than data.max_corrupt_fraction = {config.max_corrupt_fraction:g}" if readable else ""
         raise ValueError(
-            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read, more than"
-            f" data.max_corrupt_fraction = {config.max_corrupt_fraction:g}: {listing(list(skipped))}"
+            f"{split.source}: {len(skipped)} of {len(files)} {name} images cannot be read{allowed}:"
+            f" {listing(list(skipped))} (the first: {next(iter(skipped.values()))})"
         )
-    if not readable:
-        raise ValueError(f"{split.source}: none of the {name} images can be read: {listing(list(skipped))}")
     refuse_other_sizes(split, readable, declared, sizes)
     split = split.take(np.array(readable, np.int64))
     columns = [*split.images.columns[:2], *(pa.array(side, pa.int32()) for side in zip(*sizes, strict=True))]
@@ -90,11 +90,11 @@ def check_split(
 
 
 def _check_image(
-    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None
+    path: Path, declared: tuple[int, int], row: int, *, maps: LabelMaps | None, max_pixels: int
 ) -> tuple[int, int, bool] | str:
     """Height, width and whether the file's bytes may stay; or why it or its map cannot be read."""
     try:
-        image, kept = read_image(path.read_bytes(), declared=declared)
+        image, kept = read_image(path.read_bytes(), declared=declared, max_pixels=max_pixels)
         if maps is not None:
             maps.read(row, (image.height, image.width))
     except ValueError as error:

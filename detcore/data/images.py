@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from detcore.config.data import MAX_IMAGE_PIXELS
+
 _ORIENTATION = 0x0112  # EXIF tag
 _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a phone's JPEG with further pictures behind the first
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # the further pictures of others are thumbnails, or pages
+_PNG_BITS = 24  # where a PNG says how many bits a channel has
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,10 @@ def _extension(data: bytes) -> Literal["jpg", "png"]:
     return "jpg" if data.startswith(b"\xff\xd8") else "png"
 
 
-def read_image(data: bytes, *, declared: tuple[int, int] | None = None) -> tuple[Image.Image, bool]:
-    """Decodes an image file wholly.
+def read_image(
+    data: bytes, *, declared: tuple[int, int] | None = None, max_pixels: int = MAX_IMAGE_PIXELS
+) -> tuple[Image.Image, bool]:
+    """Decodes an image file wholly, unless its header says that it has more than `max_pixels`.
 
     EXIF orientation is applied, as in the viewers and labelling tools that people draw boxes in. Where the declared
     (height, width) fits only the image as stored, as in COCO, the boxes refer to that, and the tag is ignored.
@@ -43,21 +49,43 @@ def read_image(data: bytes, *, declared: tuple[int, int] | None = None) -> tuple
         an 8-bit grey or RGB PNG, with nothing to turn.
 
     Raises:
-        ValueError: the file is cut off or otherwise no readable image.
+        ValueError: the file is empty, cut off or otherwise no readable image, an animation, or has too many pixels.
     """
+    if not data:
+        raise ValueError("unreadable image: an empty file")
     try:
         image = Image.open(io.BytesIO(data))
+        _refuse_too_much(image, max_pixels)
         image.load()
         turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
         upright = ImageOps.exif_transpose(image) if turned else image
     except UnidentifiedImageError as error:
         raise ValueError("unreadable image: of no known format") from error
+    except _Refused:
+        raise
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ValueError(f"unreadable image: {error or type(error).__name__}") from error
     if declared == (image.height, image.width) != (upright.height, upright.width):
         turned, upright = False, image
-    kept = not turned and image.mode in ("RGB", "L") and image.format in (*_JPEG_FORMATS, "PNG")
-    return _as_rgb(upright), kept
+    plain = image.format in _JPEG_FORMATS or (image.format == "PNG" and data[_PNG_BITS] == 8)
+    return _as_rgb(upright), plain and not turned and image.mode in ("RGB", "L")
+
+
+class _Refused(ValueError):
+    """An image that could be read."""
+
+
+def _refuse_too_much(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise _Refused(
+            f"{image.width} x {image.height} pixels, refused: more than data.max_image_pixels = {max_pixels}; raise "
+            "that if the image is not made to fill the memory, or cut it into tiles"
+        )
+    frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED_FORMATS else 1
+    if frames > 1:
+        raise _Refused(
+            f"an animation of {frames} frames, refused: save the one that is labelled as an image of its own"
+        )
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -68,7 +96,12 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def store_image(image: bytes | NDArray[np.uint8], *, declared: tuple[int, int] | None = None) -> StoredImage:
+def store_image(
+    image: bytes | NDArray[np.uint8],
+    *,
+    declared: tuple[int, int] | None = None,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+) -> StoredImage:
     """An image as a shard holds it; see `read_image` for orientation.
 
     A file that may stay as it is keeps its bytes. What must be converted (CMYK, palette, alpha, 16 bits, EXIF
@@ -78,12 +111,13 @@ def store_image(image: bytes | NDArray[np.uint8], *, declared: tuple[int, int] |
     Args:
         image: the bytes of an image file, or (H, W, 3) uint8 RGB.
         declared: (height, width) as the annotations say.
+        max_pixels: of a file.
 
     Raises:
-        ValueError: unreadable image.
+        ValueError: as `read_image`.
     """
     if isinstance(image, bytes):
-        picture, kept = read_image(image, declared=declared)
+        picture, kept = read_image(image, declared=declared, max_pixels=max_pixels)
         if kept:
             return StoredImage.unchanged(image, picture.height, picture.width)
         lossy = _extension(image) == "jpg"

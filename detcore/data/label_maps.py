@@ -11,6 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from detcore.data.columns import view
+
 UNLABELLED = 255
 """In a semantic map: the pixel does not count."""
 
@@ -158,7 +160,7 @@ def semantic_classes(ids: NDArray[np.int32], segments: list[dict[str, Any]]) -> 
 
 def segment_starts(segments: pa.RecordBatch, num_samples: int) -> NDArray[np.int64]:
     """(num_samples + 1,) first row of each sample."""
-    return np.searchsorted(segments["sample"].to_numpy(), np.arange(num_samples + 1)).astype(np.int64)
+    return np.searchsorted(view(segments["sample"]), np.arange(num_samples + 1)).astype(np.int64)
 
 
 def segment_records(segments: pa.RecordBatch) -> list[dict[str, Any]]:

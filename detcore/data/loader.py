@@ -6,118 +6,38 @@ The order of batches and every byte in them follow from split, seed and position
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
+from itertools import count, islice
 from typing import Self
 
-import torch
-
-from detcore.config.data import DataConfig
-from detcore.data.batching import Capacity, Row, RowReader
 from detcore.data.buckets import Shape
-from detcore.data.rendering import Rendered, Renderer
-from detcore.data.sample import SampleTransform
-from detcore.data.sampler import EpochPlan, Sampler
-from detcore.data.sampling import sampling_factors
-from detcore.data.shards import ShardedSplit
-from detcore.data.threads import own_cores, start_threads
+from detcore.data.making import Making
+from detcore.data.rendering import Renderer
+from detcore.data.row_reading import Drawn, ReadsRows
+from detcore.data.sampler import EpochPlan, Sampler, check_continues
+from detcore.data.selection import Selection
+from detcore.data.threads import start_threads
 from detcore.structures.batch import Batch
 
-# Batches in the making beside the one that is waited for.
+# Batches in the making beside the one that is waited for, unless the threads need more to have work.
 _PREFETCH = 3
+# Rows that a thread reads at once: see `RowReader`. Fewer where a batch has fewer.
+_TOGETHER = (4, 8)
 
-_STATE_KEYS = ("seed", "batch_size", "position", "epoch", "batch")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pending:
-    """A batch in the making: its place in its epoch, and what the threads were given to do for it."""
+    """A batch in the making, its place in its epoch, and its memory."""
 
     epoch: int
     batch: int
     last: bool
-    result: Future[Rendered]
-    rows: list[Future[Row] | None]
-
-
-def build_loader(
-    split: ShardedSplit,
-    config: DataConfig,
-    *,
-    train: bool,
-    batch_size: int,
-    seed: int,
-    image_mean: Sequence[float],
-    image_std: Sequence[float],
-    device: torch.device | str,
-    rank: int = 0,
-    world_size: int = 1,
-    dtype: torch.dtype = torch.float32,
-    size_divisor: int | None = None,
-    transform: SampleTransform | None = None,
-) -> "Loader":
-    """Batches of a split for one rank.
-
-    Args:
-        split: prepared data.
-        config: gives the transforms, the buckets and the number of threads.
-        train: True: endless, shuffled, `train_transforms`, `sampling`. False: a pass over all samples,
-            `test_transforms`.
-        batch_size: rows of one forward pass over all ranks; this rank gets every `world_size`-th part of them.
-        seed: of the order and of all that is drawn.
-        image_mean, image_std: R, G, B on the 0..255 scale.
-        device: where the batches go. On CUDA, bytes are copied and warped on a stream of the loader's own.
-        rank, world_size: this process among those that train.
-        dtype: of the pixels.
-        size_divisor: what the model needs heights and widths to be multiples of, besides `config.size_divisor`.
-        transform: your own augmentation, before all others, called from several threads. It may change the image's
-            size; it may not return more objects than the split's fullest image has.
-
-    Raises:
-        ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
-    """
-    if batch_size < 1 or batch_size % world_size:
-        raise ValueError(f"a batch of {batch_size} images does not divide evenly over {world_size} ranks")
-    transforms = config.train_transforms if train else config.test_transforms
-    capacity = Capacity.of(split)
-    sampler = Sampler(
-        heights=split.heights,
-        widths=split.widths,
-        transforms=transforms,
-        batch_size=batch_size,
-        num_buckets=config.num_buckets,
-        size_divisor=math.lcm(config.size_divisor, size_divisor or 1),
-        seed=seed,
-        shuffle=train,
-        factors=sampling_factors(split, config.sampling) if train else None,
-    )
-    reader = RowReader(
-        split=split,
-        transforms=transforms,
-        capacity=capacity,
-        seed=seed,
-        min_box_size=config.min_box_size,
-        transform=transform,
-    )
-    renderer = Renderer(
-        device=torch.device(device),
-        mean=tuple(image_mean),
-        std=tuple(image_std),
-        dtype=dtype,
-        capacity=capacity,
-        seed=seed,
-    )
-    per_rank = batch_size // world_size
-    return Loader(
-        sampler=sampler,
-        reader=reader,
-        renderer=renderer,
-        rows=slice(rank * per_rank, (rank + 1) * per_rank),
-        endless=train,
-        num_threads=config.threads or own_cores(),
-    )
+    num_bytes: int
+    num_samples: int
+    making: Making
 
 
 class Loader(Iterator[Batch]):
@@ -128,34 +48,50 @@ class Loader(Iterator[Batch]):
     Attributes:
         position: batches handed out so far, which is also the step in their `rng_key`.
         wait_seconds: how long the last batch was waited for.
+        skipped: samples of the last batch that were left out because their bytes are damaged.
     """
 
     def __init__(
         self,
         *,
         sampler: Sampler,
-        reader: RowReader,
+        reader: ReadsRows,
         renderer: Renderer,
         rows: slice,
         endless: bool,
         num_threads: int,
+        prefetch_bytes: int,
+        selection: Selection,
+        mixed_batches: int | None,
     ) -> None:
+        least, most = _TOGETHER
+        num_rows = rows.stop - rows.start
+        self._together = min(num_rows, max(least, min(most, -(-num_rows // num_threads))))
+        self._most_ahead = max(_PREFETCH, -(-num_threads * self._together // num_rows))
+        self._prefetch_bytes = prefetch_bytes
         self._sampler = sampler
+        self._identity = sampler.identity()
         self._reader = reader
         self._renderer = renderer
         self._rows = rows
         self._endless = endless
         self._num_threads = num_threads
+        self._selection = selection
+        self._mixed_batches = math.inf if mixed_batches is None else mixed_batches
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
         self._pending: deque[_Pending] = deque()
         self.wait_seconds = 0.0
+        self.skipped = 0
         self._seek(position=0, epoch=0, batch=0)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of the current epoch; with several sizes to draw, the number can differ by a few between epochs."""
         return len(self._sampler.epoch(self._epoch))
+
+    def __str__(self) -> str:
+        return f"{self._selection}; an epoch: {self._sampler.epoch(self._epoch)}"
 
     @property
     def buckets(self) -> tuple[Shape, ...]:
@@ -178,11 +114,12 @@ class Loader(Iterator[Batch]):
         self._fill()
         if not self._pending:
             raise StopIteration
-        batch = self._renderer.receive(self._pending[0].result.result())
+        batch = self._renderer.receive(self._pending[0].making.result())
         done = self._pending.popleft()
         self.position += 1
         self._epoch, self._batch = (done.epoch + 1, 0) if done.last else (done.epoch, done.batch + 1)
         self.wait_seconds = time.perf_counter() - started
+        self.skipped = done.num_samples - done.making.num_made
         return batch
 
     def plan(self, epoch: int) -> EpochPlan:
@@ -191,29 +128,22 @@ class Loader(Iterator[Batch]):
 
     def row(self, *, epoch: int, batch: int, row: int) -> Batch:
         """One row of a global batch of an epoch, as iterating would give it to some rank; moves nothing on."""
-        pending = self._submit(self._threads(), epoch, batch, slice(row, row + 1))
-        return self._renderer.receive(pending.result.result())
+        return self._renderer.receive(self._make(epoch, batch, slice(row, row + 1)).result())
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch stands; what was only fetched ahead does not count."""
-        values = (self._sampler.seed, self._sampler.batch_size, self.position, self._epoch, self._batch)
-        return dict(zip(_STATE_KEYS, values, strict=True))
+        return {**self._identity, "position": self.position, "epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continues where `state` was taken, byte for byte; on any number of ranks.
 
         Raises:
-            ValueError: another seed, or, within an epoch, another batch size.
+            ValueError: another seed, or, within an epoch, another batch size or other images, sizes or weights.
         """
-        if state.keys() != set(_STATE_KEYS):
-            raise ValueError(f"loader state has the keys {sorted(state)}, expected {sorted(_STATE_KEYS)}")
-        if state["seed"] != self._sampler.seed:
-            raise ValueError(f"loader state is of seed {state['seed']}, this run has seed {self._sampler.seed}")
-        if state["batch"] and state["batch_size"] != self._sampler.batch_size:
-            raise ValueError(
-                f"loader state is within an epoch of batches of {state['batch_size']}, this run has batches of "
-                f"{self._sampler.batch_size}; the batch size can change only between epochs"
-            )
+        expected = self.state_dict().keys()
+        if state.keys() != expected:
+            raise ValueError(f"loader state has the keys {sorted(state)}, expected {sorted(expected)}")
+        check_continues(state, self._identity, within_epoch=state["batch"] > 0)
         self._seek(position=state["position"], epoch=state["epoch"], batch=state["batch"])
 
     def close(self) -> None:
@@ -234,6 +164,7 @@ class Loader(Iterator[Batch]):
         self._cancel()
         self.position, self._epoch, self._batch = position, epoch, batch
         self._planned = self._plan(epoch, batch)
+        self._upcoming = next(self._planned, None)
         self._next_step = position
 
     def _plan(self, epoch: int, first: int) -> Iterator[tuple[int, int]]:
@@ -244,17 +175,15 @@ class Loader(Iterator[Batch]):
 
     def _cancel(self) -> None:
         while self._pending:
-            pending = self._pending.pop()
-            for future in (pending.result, *pending.rows):
-                if future is not None:
-                    future.cancel()
+            self._pending.pop().making.cancel()
 
     def _fill(self) -> None:
         """Gives the threads work until enough batches are in the making."""
-        executor = self._threads()
-        while len(self._pending) <= _PREFETCH and (place := next(self._planned, None)) is not None:
-            self._pending.append(self._submit(executor, *place, self._rows))
+        self._threads()
+        while self._upcoming is not None and self._has_room(*self._upcoming):
+            self._pending.append(self._begin(*self._upcoming))
             self._next_step += 1
+            self._upcoming = next(self._planned, None)
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._closed:
@@ -263,16 +192,40 @@ class Loader(Iterator[Batch]):
             self._executor = start_threads(self._num_threads)
         return self._executor
 
-    def _submit(self, executor: ThreadPoolExecutor, epoch: int, batch: int, of_batch: slice) -> _Pending:
+    def _has_room(self, epoch: int, batch: int) -> bool:
+        """Whether a batch may be begun: always the one that is waited for, others as far as memory goes."""
+        ahead = sum(pending.num_bytes for pending in islice(self._pending, 1, None)) + self._num_bytes(epoch, batch)
+        return not self._pending or (len(self._pending) <= self._most_ahead and ahead <= self._prefetch_bytes)
+
+    def _num_bytes(self, epoch: int, batch: int) -> int:
+        """Of a batch's pixels and of the images that they come from, where nothing is mixed."""
+        plan = self._sampler.epoch(epoch)
+        samples = plan.samples[batch, self._rows]
+        height, width = self._sampler.buckets[plan.buckets[batch]]
+        pixels: int = len(samples) * height * width * self._renderer.bytes_per_pixel
+        return pixels + self._reader.num_bytes(samples[samples >= 0])
+
+    def _begin(self, epoch: int, batch: int) -> _Pending:
+        plan = self._sampler.epoch(epoch)
+        return _Pending(
+            epoch=epoch,
+            batch=batch,
+            last=batch + 1 == len(plan),
+            num_bytes=self._num_bytes(epoch, batch),
+            num_samples=int((plan.samples[batch, self._rows] >= 0).sum()),
+            making=self._make(epoch, batch, self._rows),
+        )
+
+    def _make(self, epoch: int, batch: int, of_batch: slice) -> Making:
+        """Gives the threads some rows of a batch to make."""
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
-        drawn = zip(*(of[batch, of_batch].tolist() for of in (plan.samples, plan.choices, plan.repeats)), strict=True)
-        rows = [
-            None
-            if sample < 0
-            else executor.submit(self._reader, epoch=epoch, sample=sample, choice=choice, shape=shape, repeat=repeat)
-            for sample, choice, repeat in drawn
+        read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
+        columns = (of[batch, of_batch].tolist() for of in (plan.samples, plan.choices, plan.repeats))
+        drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
+        parts = [
+            partial(read, drawn[first : first + self._together], epoch=epoch)
+            for first in range(0, len(drawn), self._together)
         ]
-        # Waits for its rows inside a thread. They stand before it in the pool's queue, so they never wait for it.
-        result = executor.submit(self._renderer.render, rows, shape=shape, step=self._next_step)
-        return _Pending(epoch, batch, batch + 1 == len(plan), result, rows)
+        render = partial(self._renderer.render, shape=shape, step=self._next_step)
+        return Making(self._threads(), parts, render=render)

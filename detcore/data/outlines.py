@@ -1,4 +1,4 @@
-"""Outlines of masks: run lengths to pixels, pixels to rings."""
+"""Outlines of masks: run lengths to pixels, pixels to rings, rings to pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,6 +7,9 @@ from detcore.ops import native
 
 _RIGHT = np.array([1, 0, -1, 0])  # the four directions, clockwise on the screen: right, down, left, up
 _DOWN = np.array([0, 1, 0, -1])
+
+_FARTHEST = 1e5
+"""Points of rings farther away, in pixels, are filled as if they were no farther."""
 
 
 def decode_runs(counts: str) -> NDArray[np.int64]:
@@ -111,6 +114,39 @@ def _cycles(following: list[int]) -> list[NDArray[np.int64]]:
         if cycle:
             cycles.append(np.array(cycle))
     return cycles
+
+
+def outline_without_holes(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Rings whose union, filled, is the very mask: a region with a hole is cut through it from top to bottom."""
+    rings = trace_outline(mask)
+    counts = np.array([len(ring) for ring in rings], np.int64)
+    if sum(ring_area(ring) for ring in rings) == mask.sum():
+        return rings
+    holes = fill_rings(np.concatenate(rings), counts, mask.shape) & ~mask
+    column = int(np.flatnonzero(holes.any(axis=0))[0])  # within the right part the hole is open to the left
+    right = [ring + np.array([column, 0.0]) for ring in outline_without_holes(mask[:, column:])]
+    return outline_without_holes(mask[:, :column]) + right
+
+
+def fill_rings(vertices: NDArray[np.float64], counts: NDArray[np.int64], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The union of filled rings as a mask, pixel for pixel that of COCO's tools.
+
+    Args:
+        vertices: (n, 2), the points of one ring after the other; those outside the mask count too.
+        counts: (r,) points of each ring.
+        size: height and width of the mask.
+    """
+    from pycocotools import mask as coco_mask
+
+    ends = np.cumsum(counts)
+    # Its rasteriser walks along an outline step by step.
+    flat = vertices.clip(-_FARTHEST, _FARTHEST)
+    rings = [flat[last - count : last].reshape(-1) for last, count in zip(ends, counts, strict=True) if count > 2]
+    if not rings or 0 in size:
+        return np.zeros(size, np.bool_)
+    encoded = coco_mask.merge(coco_mask.frPyObjects(rings, *size))
+    filled: NDArray[np.bool_] = coco_mask.decode(encoded).view(np.bool_)
+    return filled
 
 
 def simplify_ring(ring: NDArray[np.float64], *, tolerance: float) -> NDArray[np.float64]:

@@ -1,25 +1,29 @@
 """Samples of your own, written as shards."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from detcore.config.stores import Store, is_url
 from detcore.data.annotations import PIXEL_CENTRE, AnnotationBuilder, Annotations
 from detcore.data.images import StoredImage, store_image
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import UNLABELLED, StoredMaps, png_of
 from detcore.data.outlines import ring_area
+from detcore.data.publishing import Publisher
 from detcore.data.sample import Sample
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
-from detcore.data.shards import SPLITS, read_description
+from detcore.data.shards import SPLITS, find_description
+from detcore.data.stores import staging_folder
 
 
 def write_split(
     samples: Iterable[Sample],
-    folder: Path,
+    folder: str | Path,
     *,
     split: str,
     categories: Sequence[str],
@@ -32,7 +36,8 @@ def write_split(
 
     Args:
         samples: read once, one at a time.
-        folder: the folder of shards; other splits in it stay, one of the same name is replaced when all is written.
+        folder: the folder of shards, or s3://bucket/folder or gs://bucket/folder; other splits in it stay, one of the
+            same name is replaced when all is written.
         split: 'train', 'val' or 'test'.
         categories: names by 0-based class; the same for all splits of a folder.
         name: the data set's name.
@@ -43,61 +48,92 @@ def write_split(
     Raises:
         ValueError: an unreadable image, a label outside `categories`, a box without area inside its image, two images
             with one id, no sample at all, keypoints or maps that only some samples have or that were not named, or
-            categories other than those of the splits already there.
+            categories other than those of the splits already there; or a store that refuses or does not answer.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    folder = Path(folder)
-    entries = _other_splits(folder, categories, keypoints, semantic_classes)
-    image_ids: set[int] = set()
-    batches: list[pa.RecordBatch] = []
-    num_objects = 0
-    with SplitWriter(folder / f"{split}.tmp", categories=categories, samples_per_shard=samples_per_shard) as writer:
-        for index, sample in enumerate(samples):
-            image_id = index + 1 if sample.image_id is None else sample.image_id
-            file_name = sample.file_name or str(image_id)
-            try:
-                if image_id in image_ids:
-                    raise ValueError(f"image id {image_id} is already taken")
-                image = store_image(sample.image)
-                _check_kinds(sample, image, keypoints, len(semantic_classes))
-                batch = _object_columns(sample, index=index, first_id=num_objects + 1, image=image, names=categories)
-            except ValueError as error:
-                raise ValueError(f"{split} sample {index} ({file_name}): {error}") from error
-            image_ids.add(image_id)
-            batches.append(batch)
-            num_objects += batch.num_rows
-            rows = Annotations(batch, num_samples=0)
-            maps = None if sample.semantic is None else StoredMaps(png_of(sample.semantic), None, [])
-            writer.add(
-                image, image_id=image_id, file_name=file_name, annotations=rows, rows=range(len(rows)), maps=maps
-            )
-        if not batches:
-            raise ValueError(f"{split}: no samples")
-        entry = writer.finish(pa.concat_batches(batches))
-    replace_folder(folder / f"{split}.tmp", folder / split)
+    kind = _Kind(name=name, categories=categories, keypoints=keypoints, semantic_classes=semantic_classes)
+    entries = _other_splits(folder, kind)
+    if is_url(folder):
+        publisher = Publisher(str(folder), Store())
+        with staging_folder() as staging:
+            _write(samples, staging, split=split, kind=kind, entries=entries, samples_per_shard=samples_per_shard)
+            publisher.publish(staging, progress=False)
+    else:
+        _write(samples, Path(folder), split=split, kind=kind, entries=entries, samples_per_shard=samples_per_shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """What all samples of a folder have in common."""
+
+    name: str
+    categories: Sequence[str]
+    keypoints: KeypointLayout | None
+    semantic_classes: Sequence[str]
+
+
+def _write(
+    samples: Iterable[Sample],
+    folder: Path,
+    *,
+    split: str,
+    kind: _Kind,
+    entries: dict[str, Any],
+    samples_per_shard: int,
+) -> None:
+    """Writes a split beside the others, whose entries those are."""
+    temporary = folder / f"{split}.tmp"
+    with SplitWriter(temporary, categories=kind.categories, samples_per_shard=samples_per_shard) as writer:
+        entry = writer.finish(_add(samples, writer, split=split, kind=kind))
+    replace_folder(temporary, folder / split)
     write_description(
         folder,
-        name=name,
+        name=kind.name,
         format="own",
-        categories=categories,
+        categories=kind.categories,
         splits={**entries, split: entry},
-        keypoints=keypoints,
-        semantic_classes=semantic_classes,
+        keypoints=kind.keypoints,
+        semantic_classes=kind.semantic_classes,
     )
 
 
-def _other_splits(
-    folder: Path, categories: Sequence[str], keypoints: KeypointLayout | None, semantic_classes: Sequence[str]
-) -> dict[str, Any]:
+def _add(samples: Iterable[Sample], writer: SplitWriter, *, split: str, kind: _Kind) -> pa.RecordBatch:
+    """Checks the samples and appends them one by one; returns the objects of all."""
+    image_ids: set[int] = set()
+    batches: list[pa.RecordBatch] = []
+    num_objects = 0
+    for index, sample in enumerate(samples):
+        image_id = index + 1 if sample.image_id is None else sample.image_id
+        file_name = sample.file_name or str(image_id)
+        try:
+            if image_id in image_ids:
+                raise ValueError(f"image id {image_id} is already taken")
+            image = store_image(sample.image)
+            _check_kinds(sample, image, kind.keypoints, len(kind.semantic_classes))
+            batch = _object_columns(sample, index=index, first_id=num_objects + 1, image=image, names=kind.categories)
+        except ValueError as error:
+            raise ValueError(f"{split} sample {index} ({file_name}): {error}") from error
+        image_ids.add(image_id)
+        batches.append(batch)
+        num_objects += batch.num_rows
+        rows = Annotations(batch, num_samples=0)
+        maps = None if sample.semantic is None else StoredMaps(png_of(sample.semantic), None, [])
+        writer.add(image, image_id=image_id, file_name=file_name, annotations=rows, rows=range(len(rows)), maps=maps)
+    if not batches:
+        raise ValueError(f"{split}: no samples")
+    return pa.concat_batches(batches)
+
+
+def _other_splits(folder: str | Path, kind: _Kind) -> dict[str, Any]:
     """The entries of the splits already there, if they are of the same kind."""
-    if not (folder / "dataset.json").is_file():
+    there = find_description(folder)
+    if there is None:
         return {}
-    there = read_description(folder)
     for what, given, nothing in (
-        ("categories", list(categories), []),
-        ("keypoints", None if keypoints is None else keypoints.to_dict(), None),
-        ("semantic_classes", list(semantic_classes), []),
+        ("categories", list(kind.categories), []),
+        ("keypoints", None if kind.keypoints is None else kind.keypoints.to_dict(), None),
+        ("semantic_classes", list(kind.semantic_classes), []),
         ("frequencies", [], []),
     ):
         if there.get(what, nothing) != given:

@@ -1,6 +1,5 @@
 """From a raw folder to shards: obtain, read, validate, split, write, report."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from detcore.config import DataConfig
+from detcore.config.stores import is_url
 from detcore.data.annotations import Annotations
 from detcore.data.checked_split import CheckedSplit, check_split
 from detcore.data.federated import Federated
@@ -17,33 +17,46 @@ from detcore.data.formats import RawDataset, read_raw
 from detcore.data.formats.raw import listing
 from detcore.data.images import StoredImage, store_image
 from detcore.data.label_maps import StoredMaps
+from detcore.data.prepared import SETTINGS, settings_hash
 from detcore.data.progress import track
+from detcore.data.publishing import Publisher
 from detcore.data.raw_checks import refuse_shared_images, without_absent_images
 from detcore.data.report import Report
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
 from detcore.data.shards import SPLITS
 from detcore.data.sources import obtain
 from detcore.data.splitting import with_missing_splits
-
-SETTINGS = "settings.sha256"
-"""The file that says of which part of the configuration (its first line) and raw files (its second) the shards are."""
+from detcore.data.stores import staging_folder
 
 
 def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
-    """Writes the folder `config.shards` from the raw data, fetching or making that first where it is not there.
+    """Writes `config.shards` from the raw data, fetching or making that first where it is not there.
 
     All is checked before anything is written; the shards appear whole or not at all, in place of those that were
-    there. The same raw data and configuration give the same bytes.
+    there. The same raw data and configuration give the same bytes. Those for a URL are first written below
+    DETCORE_CACHE, then put there several at once.
 
     Args:
         seed: of the split, where the data has no val or test of its own.
         progress: show it on stderr, and the report at the end.
 
     Raises:
-        ValueError: one line saying what is wrong with the raw data, and where.
+        ValueError: one line saying what is wrong with the raw data, and where, or with the store.
     """
+    if is_url(config.shards):
+        publisher = Publisher(config.shards, config.store)
+        with staging_folder() as staging:
+            report = _prepare(config, staging / "shards", seed=seed, progress=progress)
+            publisher.publish(staging / "shards", progress=progress)
+    else:
+        report = _prepare(config, Path(config.shards), seed=seed, progress=progress)
+    if progress:
+        report.print()
+    return report
+
+
+def _prepare(config: DataConfig, shards: Path, *, seed: int, progress: bool) -> Report:
     root = obtain(config, progress=progress)
-    shards = Path(config.shards)
     _refuse_foreign_folder(shards)
     # Before they are read: what changes meanwhile is a change.
     raw_files = fingerprint(root, without=shards)
@@ -51,20 +64,21 @@ def prepare(config: DataConfig, *, seed: int, progress: bool = True) -> Report:
     refuse_shared_images(raw)
     raw, absent = without_absent_images(raw, skip=config.absent_images == "skip")
     raw = with_missing_splits(raw, config, seed=seed)
-    settings = f"{_settings(config, seed=seed)}\n{raw_files}\n"
-    return write_raw(raw, config, settings=settings, absent=absent, progress=progress)
+    settings = f"{settings_hash(config, seed=seed)}\n{raw_files}\n"
+    return write_raw(raw, config, shards, settings=settings, absent=absent, progress=progress)
 
 
 def write_raw(
     raw: RawDataset,
     config: DataConfig,
+    shards: Path,
     *,
     settings: str | None = None,
     absent: Mapping[str, list[str]] | None = None,
     without_objects: bool = False,
     progress: bool = True,
 ) -> Report:
-    """Checks all images and objects of raw data, then writes them as the folder `config.shards`.
+    """Checks all images and objects of raw data, then writes them as the folder `shards`.
 
     Args:
         settings: what `is_prepared` is to compare; None writes nothing for it.
@@ -75,7 +89,6 @@ def write_raw(
     Raises:
         ValueError: one line saying what is wrong with the raw data, and where.
     """
-    shards = Path(config.shards)
     threads = config.threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         checked = {
@@ -101,39 +114,7 @@ def write_raw(
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    if progress:
-        report.print()
     return report
-
-
-def is_prepared(config: DataConfig, *, seed: int) -> bool:
-    """Whether `config.shards` holds what `prepare` would write with these settings and raw files.
-
-    Files are compared by path, size and time of change. Where there are none (shards that were pulled) the settings
-    decide. Taken as they are: shards that `write_split` made, and any whose absent root is said to lie within them,
-    where no raw folder can be.
-    """
-    shards, root = Path(config.shards), Path(config.root)
-    if not (shards / "dataset.json").is_file():
-        return False
-    written = shards / SETTINGS
-    if not written.is_file() or (not root.exists() and shards.absolute() in root.absolute().parents):
-        return True
-    settings, _, raw_files = written.read_text().strip().partition("\n")
-    return settings == _settings(config, seed=seed) and fingerprint(root, without=shards) in (None, raw_files)
-
-
-def _settings(config: DataConfig, *, seed: int) -> str:
-    """SHA-256 of the part of the configuration that decides what is in the shards."""
-    loading = {"shards", "sampling", "train_transforms", "test_transforms", "num_buckets", "size_divisor", "threads"}
-    # What came in later and says nothing is left out: shards that were written before stay those of their settings.
-    later = {"angles", "ignore", "semantic", "absent_images"}
-    unset = {key for key in later if getattr(config, key) == DataConfig.model_fields[key].default}
-    values = config.model_dump(mode="json", exclude=loading | unset)
-    for split in (values["splits"] or {}).values():
-        if split["instances"] is None:
-            del split["instances"]
-    return hashlib.sha256(json.dumps([values, seed], sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_foreign_folder(shards: Path) -> None:
@@ -206,7 +187,12 @@ def _write_split(
     annotations = Annotations(split.objects, num_samples=len(files))
     starts = annotations.starts.tolist()
     federated = None if split.federated is None else Federated.of(split.federated)
-    stored = track(_stored(checked, files, pool), f"{what}: writing shards", total=len(files), shown=progress)
+    stored = track(
+        _stored(checked, files, pool, config.max_image_pixels),
+        f"{what}: writing shards",
+        total=len(files),
+        shown=progress,
+    )
     with SplitWriter(folder, categories=categories, samples_per_shard=config.samples_per_shard) as writer:
         for row, (image, maps) in enumerate(stored):
             writer.add(
@@ -222,7 +208,7 @@ def _write_split(
 
 
 def _stored(
-    checked: CheckedSplit, files: list[str], pool: ThreadPoolExecutor
+    checked: CheckedSplit, files: list[str], pool: ThreadPoolExecutor, max_pixels: int
 ) -> Iterator[tuple[StoredImage, StoredMaps | None]]:
     """The images in order, read and converted by threads, a few at a time."""
     maps = checked.split.maps
@@ -233,7 +219,7 @@ def _stored(
         own = None if maps is None else maps.read(row, sizes[row])
         if checked.kept[row]:
             return StoredImage.unchanged(data, *sizes[row]), own
-        return store_image(data, declared=checked.declared[row]), own
+        return store_image(data, declared=checked.declared[row], max_pixels=max_pixels), own
 
     for first in range(0, len(files), 64):
         yield from pool.map(load, range(first, min(first + 64, len(files))))

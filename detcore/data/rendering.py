@@ -1,17 +1,25 @@
 """Rows into a batch on its device."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
+from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from detcore.data.augmentation.canvas import Layer
+from detcore.data.augmentation.compositing import compose, compose_labels
+from detcore.data.augmentation.pointwise import apply_steps
 from detcore.data.batching import Capacity, Row, stack
 from detcore.data.buckets import Shape
 from detcore.data.label_maps import UNLABELLED
+from detcore.data.pixel_memory import PixelMemory
 from detcore.ops import warp_nearest, warp_normalize
 from detcore.structures.batch import Batch
+
+_EMPTY = Layer(torch.zeros(1, 1, 3, dtype=torch.uint8), None, np.eye(3), np.eye(3, 4))
+"""Of a row without a sample."""
 
 Rendered = tuple[Batch, torch.cuda.Event | None]
 
@@ -34,47 +42,74 @@ class Renderer:
         self._mean, self._std, self._dtype = mean, std, dtype
         self._capacity = capacity
         self._seed = seed
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.bytes_per_pixel: int = 3 * dtype.itemsize
+        self._memory = PixelMemory()
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def render(self, rows: Sequence[Future[Row] | None], *, shape: Shape, step: int) -> Rendered:
-        """Waits for the rows, then warps them into a batch, which on CUDA is ready at the event. For any thread."""
-        read = [None if future is None else future.result() for future in rows]
+    def render(self, read: Sequence[Row | None], *, shape: Shape, step: int) -> Rendered:
+        """Warps rows into a batch, which on CUDA is ready at the event. For any thread."""
         batch, colour = stack(read, shape=shape, capacity=self._capacity, seed=self._seed, step=step)
-        blank = torch.zeros(1, 1, 3, dtype=torch.uint8)
-        images = [blank if row is None else row.image for row in read]
-        maps = [None if row is None else row.semantic for row in read] if self._capacity.semantic else []
-        flat = [blank[..., 0] if pixels is None else pixels for pixels in maps]
-        if self._stream is None:
-            return self._with_pixels(batch, images, flat, batch, colour, shape), None
-        with torch.cuda.stream(self._stream):
+        layers = [(_EMPTY,) if row is None else row.placement.layers for row in read]
+        images = [layer.image for own in layers for layer in own]
+        maps = [_map_of(layer) for own in layers for layer in own] if self._capacity.semantic else []
+        if self.stream is None:
+            return self._with_pixels(batch, images, maps, batch, colour, shape, read), None
+        with torch.cuda.stream(self.stream):
             on_device = batch.map(Tensor.pin_memory).to(self._device, non_blocking=True)
-            packed = _copy_packed([*images, *flat], self._device)
-            images, flat = packed[: len(images)], packed[len(images) :]
-            return self._with_pixels(on_device, images, flat, batch, colour, shape), self._stream.record_event()
+            images, maps = ([_to_device(pixels, self._device) for pixels in own] for own in (images, maps))
+            return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self.stream.record_event()
 
     def _with_pixels(
-        self, onto: Batch, images: list[Tensor], maps: list[Tensor], batch: Batch, colour: Tensor, shape: Shape
+        self,
+        onto: Batch,
+        images: list[Tensor],
+        maps: list[Tensor],
+        batch: Batch,
+        colour: Tensor,
+        shape: Shape,
+        rows: Sequence[Row | None],
     ) -> Batch:
-        """`onto` with its images and, if there are any, its semantic maps."""
-        onto = replace(onto, images=self._warp(images, batch, colour, shape))
+        """`onto` with its images and, if there are any, its semantic maps: both are given layer by layer."""
+        contents = torch.where(batch.real[:, None], batch.image_sizes, 0)
+        by_row = _by_row(images, rows)
+        pixels = self._warp([own[0] for own in by_row], batch.geometry, colour, contents, shape)
+        for row, own, ground in zip(rows, by_row, pixels, strict=True):
+            if row is not None and row.placement.is_composed:
+                over, size = row.placement.layers[1:], row.placement.content_size
+                laid = self._warp(own[1:], *_matrices(over), torch.tensor(size).expand(len(over), 2), shape)
+                compose(ground, laid.unbind(), row.placement.layers, size)
+            if row is not None and row.placement.steps:
+                height, width = row.placement.content_size
+                apply_steps(ground[:, :height, :width], row.placement.steps, mean=self._mean, std=self._std)
+        onto = replace(onto, images=pixels)
         if not maps:
             return onto
         assert onto.targets is not None  # every batch of the loader has them
-        contents = torch.where(batch.real[:, None], batch.image_sizes, 0)
-        semantic = warp_nearest(maps, batch.geometry, shape, content_sizes=contents, fill=UNLABELLED)
+        by_row = _by_row(maps, rows)
+        grounds = [own[0] for own in by_row]
+        semantic = warp_nearest(grounds, batch.geometry, shape, content_sizes=contents, fill=UNLABELLED)
+        for row, own, ground in zip(rows, by_row, semantic, strict=True):
+            if row is not None and row.placement.is_composed:
+                over, size = row.placement.layers[1:], row.placement.content_size
+                sizes = torch.tensor(size).expand(len(over), 2)
+                laid = warp_nearest(own[1:], _matrices(over)[0], shape, content_sizes=sizes, fill=UNLABELLED)
+                compose_labels(ground, laid.unbind(), row.placement.layers, size)
         return replace(onto, targets=replace(onto.targets, semantic=semantic))
 
-    def _warp(self, images: list[Tensor], batch: Batch, colour: Tensor, shape: Shape) -> Tensor:
-        """The matrices are read by the host, so `batch` is the one in its memory."""
+    def _warp(
+        self, images: list[Tensor], geometry: Tensor, colour: Tensor, content_sizes: Tensor, shape: Shape
+    ) -> Tensor:
+        """The matrices are read by the host, so they are in its memory."""
         return warp_normalize(
             images,
-            batch.geometry,
+            geometry,
             colour,
             shape,
-            content_sizes=torch.where(batch.real[:, None], batch.image_sizes, 0),
+            content_sizes=content_sizes,
             mean=self._mean,
             std=self._std,
             dtype=self._dtype,
+            out=None if self.stream else self._memory.take((len(images), *shape, 3), self._dtype),
         )
 
     def receive(self, rendered: Rendered) -> Batch:
@@ -92,11 +127,26 @@ class Renderer:
         return batch
 
 
-def _copy_packed(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Images of any sizes to a device in a single copy from pinned memory."""
-    sizes = [image.numel() for image in images]
-    packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
-    for image, part in zip(images, packed.split_with_sizes(sizes), strict=True):
-        part.copy_(image.reshape(-1))
-    on_device = packed.to(device, non_blocking=True)
-    return [part.view(image.shape) for image, part in zip(images, on_device.split_with_sizes(sizes), strict=True)]
+def _map_of(layer: Layer) -> Tensor:
+    return _EMPTY.image[..., 0] if layer.semantic is None else layer.semantic
+
+
+def _by_row(sources: list[Tensor], rows: Sequence[Row | None]) -> list[list[Tensor]]:
+    """What is given layer by layer, row by row."""
+    left = iter(sources)
+    return [list(islice(left, 1 if row is None else len(row.placement.layers))) for row in rows]
+
+
+def _matrices(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+    """Geometries (n, 3, 3) and colours (n, 3, 4), float32."""
+    geometry, colour = np.zeros((len(layers), 3, 3), np.float32), np.zeros((len(layers), 3, 4), np.float32)
+    for index, layer in enumerate(layers):
+        geometry[index], colour[index] = layer.geometry, layer.colour
+    return torch.from_numpy(geometry), torch.from_numpy(colour)
+
+
+def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """A copy that the host does not wait for; none if they are there."""
+    if pixels.device.type == "cuda":
+        return pixels
+    return (pixels if pixels.is_pinned() else pixels.pin_memory()).to(device, non_blocking=True)

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.data.annotations import Annotations
-from detcore.data.federated import Federated
+from detcore.data.columns import compact
+from detcore.data.federated import NEGATIVE, NOT_EXHAUSTIVE, Federated
 from detcore.data.images import StoredImage
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import SEGMENT_SCHEMA, StoredMaps
@@ -66,42 +68,42 @@ class SplitWriter:
             "width": image.width,
             "annotations": [{**record, "category": self._categories[record["category_id"] - 1]} for record in records],
         }
-        looked_for: tuple[list[int] | None, list[int] | None] = (None, None)
         if federated is not None:
             description |= federated.record(index)
-            looked_for = (federated.negative(index).tolist(), federated.not_exhaustive(index).tolist())
         if maps is not None and maps.panoptic is not None:
             description["segments"] = maps.segments
-        offset = self._append(f"{index:09d}.{image.extension}", image.data)
+        row: dict[str, Any] = {
+            "shard": shard,
+            "height": image.height,
+            "width": image.width,
+            "image_id": image_id,
+            "file_name": file_name,
+            NEGATIVE: None if federated is None else federated.negative(index).tolist(),
+            NOT_EXHAUSTIVE: None if federated is None else federated.not_exhaustive(index).tolist(),
+            **self._append_indexed(f"{index:09d}.{image.extension}", image.data, kind=""),
+        }
         self._append(f"{index:09d}.json", json.dumps(description).encode())
-        places = [0, 0, 0, 0]
         if maps is not None:
-            places[:2] = self._append(f"{index:09d}.semantic.png", maps.semantic), len(maps.semantic)
+            row |= self._append_indexed(f"{index:09d}.semantic.png", maps.semantic, kind="semantic_")
             if maps.panoptic is not None:
-                places[2:] = self._append(f"{index:09d}.panoptic.png", maps.panoptic), len(maps.panoptic)
+                row |= self._append_indexed(f"{index:09d}.panoptic.png", maps.panoptic, kind="panoptic_")
             for segment in maps.segments:
                 values = (index, segment["id"], segment["category"], segment["is_thing"], bool(segment["iscrowd"]))
                 for column, value in zip(self._segments.values(), values, strict=True):
                     column.append(value)
-        row = (shard, offset, len(image.data), image.height, image.width, image_id, file_name, *places, *looked_for)
-        for column, value in zip(self._index.values(), row, strict=True):
-            column.append(value)
+        for name, column in self._index.items():
+            column.append(row.get(name, 0))
 
     def finish(self, annotations: pa.RecordBatch) -> dict[str, Any]:
         """Writes index and annotations; returns the split's entry for `dataset.json`."""
         self._close_shard()
         index = pa.RecordBatch.from_pydict(self._index, schema=INDEX_SCHEMA)
-        _write_arrow(self._folder / "index.arrow", index)
-        _write_arrow(self._folder / "annotations.arrow", annotations)
+        write_columns(self._folder / "index.arrow", index)
+        write_columns(self._folder / "annotations.arrow", compact(annotations))
         has_panoptic = bool(index.num_rows) and all(self._index["panoptic_size"])
         if has_panoptic:
             segments = pa.RecordBatch.from_pydict(self._segments, schema=SEGMENT_SCHEMA)
-            _write_arrow(self._folder / "segments.arrow", segments)
-        shards = []
-        for path in sorted(self._folder.glob("shard-*.tar")):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            shards.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
+            write_columns(self._folder / "segments.arrow", segments)
         return {
             "samples": index.num_rows,
             "objects": annotations.num_rows,
@@ -109,8 +111,13 @@ class SplitWriter:
             "has_rotated": annotations.num_rows > 0 and annotations["bbox_rotated"].null_count == 0,
             "has_semantic": bool(index.num_rows) and all(self._index["semantic_size"]),
             "has_panoptic": has_panoptic,
-            "shards": shards,
+            "shards": [_file_entry(path) for path in sorted(self._folder.glob("shard-*.tar"))],
+            "tables": [_file_entry(path) for path in sorted(self._folder.glob("*.arrow"))],
         }
+
+    def _append_indexed(self, name: str, data: bytes, *, kind: str) -> dict[str, int]:
+        """Adds a file; returns its columns of the index."""
+        return {f"{kind}offset": self._append(name, data), f"{kind}size": len(data), f"{kind}crc32": zlib.crc32(data)}
 
     def _append(self, name: str, data: bytes) -> int:
         """Adds a file without owner or time; returns where its bytes begin."""
@@ -181,6 +188,13 @@ def _has_masks(annotations: pa.RecordBatch) -> bool:
     return bool((outlined | crowd).all() and outlined.any())
 
 
-def _write_arrow(path: Path, batch: pa.RecordBatch) -> None:
+def _file_entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+
+
+def write_columns(path: Path, batch: pa.RecordBatch) -> None:
+    """Writes a batch as an Arrow file that can be mapped into memory."""
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)

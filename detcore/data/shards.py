@@ -1,14 +1,14 @@
-"""Prepared data on disk: tar shards of images, with an index beside them so that any sample is read at random.
+"""Prepared data: tar shards of images, with an index beside them so that any sample is read at random.
 
-A folder of shards holds
+A folder of shards, on disk or at a store, holds
 
-* `dataset.json`: categories, and for each split its counts and its shards with their SHA-256;
+* `dataset.json`: categories, and for each split its counts and its shards and tables with their SHA-256;
 * `<split>/shard-00000.tar`: KEY.jpg or KEY.png with KEY.json, in the order of the split, as WebDataset reads them. An
   image is a JPEG of 1 or 3 components or an 8-bit grey or RGB PNG: any decoder makes it RGB, EXIF orientation ignored.
   Where the data has them, KEY.semantic.png holds the class of each pixel (255: none) and KEY.panoptic.png the number of
   its segment (R + 256 G + 256² B);
-* `<split>/index.arrow`: a row a sample: shard, offset and size of the image's bytes and of its maps', height, width,
-  id, file name;
+* `<split>/index.arrow`: a row a sample: shard, offset, size and CRC-32 of the image's bytes and of its maps', height,
+  width, id, file name;
 * `<split>/annotations.arrow`: the objects as columns (`annotations.SCHEMA`);
 * `<split>/segments.arrow`: the segments of the panoptic maps (`label_maps.SEGMENT_SCHEMA`), where there are any.
 
@@ -16,7 +16,7 @@ The same samples give the same bytes, whoever owns them and whenever they are wr
 """
 
 import json
-import os
+import zlib
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,10 +24,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from detcore.config.stores import Store, is_url
 from detcore.data.annotations import Annotations, Objects
+from detcore.data.columns import view
 from detcore.data.federated import FEDERATED_FIELDS, Federated
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import decode_map, segment_ids, segment_records, segment_starts
+from detcore.data.shard_files import ShardFiles, open_files
+from detcore.data.stores import FileStore
 
 FORMAT_VERSION = 1
 INDEX_SCHEMA = pa.schema(
@@ -41,10 +45,15 @@ INDEX_SCHEMA = pa.schema(
         ("file_name", pa.large_string()),
         *((f"{kind}_{what}", pa.int64()) for kind in ("semantic", "panoptic") for what in ("offset", "size")),
         *FEDERATED_FIELDS,
+        *((f"{kind}crc32", pa.uint32()) for kind in ("", "semantic_", "panoptic_")),
     ]
 )
-"""Shards of an earlier version lack the last two or six columns."""
+"""Shards of earlier versions lack the last three, five or nine columns."""
 SPLITS = ("train", "val", "test")
+
+
+class DamagedSample(ValueError):
+    """The bytes of a sample are not those that were written. The message names the shard."""
 
 
 class ShardedSplit:
@@ -68,10 +77,10 @@ class ShardedSplit:
         content_hash: SHA-256 of all splits, the same wherever and whenever they were prepared.
     """
 
-    def __init__(self, folder: Path, split: str, description: dict[str, Any]) -> None:
+    def __init__(self, files: ShardFiles, split: str, description: dict[str, Any]) -> None:
         """Use `open`."""
         entry = description["splits"][split]
-        self.folder = folder
+        self._files = files
         self.split = split
         self.name: str = description["name"]
         self.categories: tuple[str, ...] = tuple(description["categories"])
@@ -83,48 +92,52 @@ class ShardedSplit:
         layout = description.get("keypoints")
         self.keypoints = None if layout is None else KeypointLayout.from_dict(layout)
         self.semantic_classes: tuple[str, ...] = tuple(description.get("semantic_classes", ()))
-        self._shards = [folder / split / shard["name"] for shard in entry["shards"]]
-        index = _read_arrow(folder / split / "index.arrow")
-        self.heights: NDArray[np.int32] = index["height"].to_numpy()
-        self.widths: NDArray[np.int32] = index["width"].to_numpy()
-        self.image_ids: NDArray[np.int64] = index["image_id"].to_numpy()
+        index = _read_arrow(files.table("index.arrow"))
+        self.heights: NDArray[np.int32] = view(index["height"])
+        self.widths: NDArray[np.int32] = view(index["width"])
+        self.image_ids: NDArray[np.int64] = view(index["image_id"])
         self._file_names = index["file_name"]
         self.federated = Federated.of(index)
         self.frequencies: tuple[str, ...] = tuple(description.get("frequencies", ()))
-        self._shard_of = index["shard"].to_numpy()
+        self._shard_of = view(index["shard"])
+        names = set(index.schema.names)
         self._places = {
-            kind: [index[f"{kind}{what}"].to_numpy() for what in ("offset", "size")]
+            kind: [view(index[column]) for what in ("offset", "size", "crc32") if (column := f"{kind}{what}") in names]
             for kind, there in (("", True), ("semantic_", self.has_semantic), ("panoptic_", self.has_panoptic))
             if there
         }
-        self._segments = _read_arrow(folder / split / "segments.arrow") if self.has_panoptic else None
+        self._segments = _read_arrow(files.table("segments.arrow")) if self.has_panoptic else None
         self._segment_starts = None if self._segments is None else segment_starts(self._segments, len(self.heights))
-        self.annotations = Annotations(_read_arrow(folder / split / "annotations.arrow"), num_samples=len(self.heights))
+        self.annotations = Annotations(_read_arrow(files.table("annotations.arrow")), num_samples=len(self.heights))
         self.max_objects, self.max_vertices, self.max_rings = self.annotations.most_in_one_sample()
-        self._descriptors: dict[int, int] = {}
 
     @classmethod
-    def open(cls, shards: Path, split: str) -> Self:
-        """Opens a split of a folder of shards.
+    def open(cls, shards: str | Path, split: str, *, store: Store | None = None) -> Self:
+        """Opens a split of a folder of shards, or of a URL of one.
+
+        Args:
+            shards: a path, or s3://bucket/folder, gs://bucket/folder, http(s)://host/folder.
+            split: 'train', 'val' or 'test'.
+            store: how to read from a URL.
 
         Raises:
-            ValueError: no prepared data there, no such split, or a shard that is missing or of another size than
-                written.
+            ValueError: no prepared data there, no such split, a shard in a folder that is missing or of another size
+                than written, or a store that refuses or does not answer.
         """
-        description = read_description(shards)
+        description = read_description(shards, store=store)
         if split not in description["splits"]:
             raise ValueError(f"{shards}: no split {split!r}, only {', '.join(description['splits'])}")
-        for shard in description["splits"][split]["shards"]:
-            path = shards / split / shard["name"]
-            size = path.stat().st_size if path.is_file() else None
-            if size != shard["bytes"]:
-                raise ValueError(f"{path}: {size or 'no'} bytes, {shard['bytes']} were written; prepare the data again")
-        return cls(Path(shards), split, description)
+        return cls(open_files(shards, split, description["splits"][split], store), split, description)
 
     @property
     def file_names(self) -> list[str]:
         names: list[str] = self._file_names.to_pylist()
         return names
+
+    @property
+    def shards(self) -> list[str]:
+        """Path or URL of each shard, as `webdataset.WebDataset` takes them."""
+        return [self._files.where(shard) for shard in range(self._files.num_shards)]
 
     def __len__(self) -> int:
         return len(self.heights)
@@ -139,7 +152,8 @@ class ShardedSplit:
         """The bytes of one image's file.
 
         Raises:
-            ValueError: the shard is shorter than its index says.
+            DamagedSample: they are not those that were written.
+            StoreError: the store does not answer.
         """
         return self._read("", index)
 
@@ -157,7 +171,7 @@ class ShardedSplit:
         """The class of each pixel of one image, (h, w) uint8; 255 does not count.
 
         Raises:
-            ValueError: the split has no semantic maps, or the shard is shorter than its index says.
+            ValueError: the split has no semantic maps, or as `read`.
         """
         return decode_map(self._read("semantic_", index))
 
@@ -168,7 +182,7 @@ class ShardedSplit:
         class in the semantic map.
 
         Raises:
-            ValueError: the split has no panoptic maps, or the shard is shorter than its index says.
+            ValueError: the split has no panoptic maps, or as `read`.
         """
         ids = segment_ids(decode_map(self._read("panoptic_", index)))
         assert self._segments is not None and self._segment_starts is not None  # or there were no maps to read
@@ -223,43 +237,53 @@ class ShardedSplit:
     def _frequency(self, label: int) -> dict[str, str]:
         return {"frequency": self.frequencies[label]} if self.frequencies else {}
 
+    def prefetch(self) -> None:
+        """Begins to bring shards of a store to this machine's disk, in the background; nothing for a folder."""
+        self._files.prefetch()
+
     def close(self) -> None:
         """Closes the shards; a later read opens them again."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        self._files.close()
 
     def _read(self, kind: str, index: int) -> bytes:
         if kind not in self._places:
-            raise ValueError(f"{self.folder}: the {self.split} split has no {kind.rstrip('_')} maps")
+            raise ValueError(f"{self.name}: the {self.split} split has no {kind.rstrip('_')} maps")
         shard = int(self._shard_of[index])
-        offset, size = (int(place[index]) for place in self._places[kind])
-        data = os.pread(self._descriptor(shard), size, offset)
+        offset, size, *crc32 = (int(place[index]) for place in self._places[kind])
+        data = self._files.read(shard, offset, size)
         if len(data) != size:
-            raise ValueError(f"{self._shards[shard]}: sample {index} is cut off; prepare the data again")
+            raise DamagedSample(f"{self._files.where(shard)}: sample {index} is cut off; prepare the data again")
+        if crc32 and zlib.crc32(data) != crc32[0]:
+            where = f"{self._files.where(shard)}: sample {index}"
+            raise DamagedSample(f"{where} has another checksum than was written; prepare the data again")
         return data
 
-    def _descriptor(self, shard: int) -> int:
-        found = self._descriptors.get(shard)
-        if found is None:
-            opened = os.open(self._shards[shard], os.O_RDONLY | os.O_CLOEXEC)
-            found = self._descriptors.setdefault(shard, opened)
-            if found != opened:  # another thread was quicker
-                os.close(opened)
-        return found
 
-
-def read_description(shards: Path) -> dict[str, Any]:
-    """The `dataset.json` of a folder of shards.
+def read_description(shards: str | Path, *, store: Store | None = None) -> dict[str, Any]:
+    """The `dataset.json` of a folder of shards, or of a URL of one.
 
     Raises:
-        ValueError: there is none, or it is of another version.
+        ValueError: there is none, it is of another version, or a store refuses or does not answer.
     """
-    path = Path(shards) / "dataset.json"
-    if not path.is_file():
+    description = find_description(shards, store=store)
+    if description is None:
         raise ValueError(f"{shards}: no prepared data (dataset.json is missing); run the prepare stage")
-    description: dict[str, Any] = json.loads(path.read_bytes())
+    return description
+
+
+def find_description(shards: str | Path, *, store: Store | None = None) -> dict[str, Any] | None:
+    """As `read_description`, but None where there is none."""
+    where = f"{shards}/dataset.json"
+    try:
+        data = FileStore(str(shards), store).read("dataset.json") if is_url(shards) else Path(where).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        description: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON ({error}); prepare the data again") from error
     if description.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path}: not of format version {FORMAT_VERSION}; prepare the data again")
+        raise ValueError(f"{where}: not of format version {FORMAT_VERSION}; prepare the data again")
     return description
 
 

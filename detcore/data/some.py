@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from detcore.config import Config, DataConfig
 from detcore.data.formats import RawDataset, RawSplit, read_raw
 from detcore.data.formats.raw import listing
-from detcore.data.prepare import is_prepared, write_raw
+from detcore.data.prepare import write_raw
+from detcore.data.prepared import is_prepared
 from detcore.data.raw_checks import without_absent_images
 from detcore.data.sampler import Purpose, keyed_generator
 from detcore.data.shards import ShardedSplit
@@ -63,7 +64,7 @@ def some_samples(
         ValueError: no such split, or what `read_splits` and `prepare` refuse.
     """
     if is_prepared(config.data, seed=config.seed):
-        yield ShardedSplit.open(Path(config.data.shards), split), True
+        yield ShardedSplit.open(config.data.shards, split, store=config.data.store), True
         return
     raw = read_splits(config)
     if split not in raw.splits:
@@ -72,13 +73,8 @@ def some_samples(
     raw, _ = without_absent_images(replace(raw, splits={split: taken}), skip=False)
     with tempfile.TemporaryDirectory(prefix="detcore-") as folder:
         shards = Path(folder) / "shards"
-        aside = {"shards": str(shards), "max_corrupt_fraction": _MOST_CORRUPT}
-        write_raw(
-            raw,
-            config.data.model_copy(update=aside),
-            without_objects=True,
-            progress=False,
-        )
+        forgiving = config.data.model_copy(update={"max_corrupt_fraction": _MOST_CORRUPT})
+        write_raw(raw, forgiving, shards, without_objects=True, progress=False)
         yield ShardedSplit.open(shards, split), False
 
 

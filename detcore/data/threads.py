@@ -1,4 +1,4 @@
-"""The loader's threads."""
+"""The threads of a loader."""
 
 import os
 import threading

@@ -35,7 +35,7 @@ from detcore.evaluation import GroundTruth
 
 
 def open_run(
-    model: nn.Module, *, config: Config, shards: Path, worker: Worker, transform: SampleTransform | None = None
+    model: nn.Module, *, config: Config, shards: str | Path, worker: Worker, transform: SampleTransform | None = None
 ) -> Run:
     """Puts a training together on this rank, resumed where the run's folder holds a checkpoint of the same training.
 
@@ -43,7 +43,7 @@ def open_run(
         ValueError: if model, data and configuration do not fit together.
     """
     engine, device = config.engine, worker.device
-    train_split, val_split = ShardedSplit.open(shards, "train"), ShardedSplit.open(shards, "val")
+    train_split, val_split = (ShardedSplit.open(shards, name, store=config.data.store) for name in ("train", "val"))
     _check(model, config=config, split=val_split, worker=worker)
     truth = ground_truth(val_split)
     _check_evaluation(model, truth, config=config, data=val_split.name)
@@ -67,8 +67,14 @@ def open_run(
         size_divisor=getattr(model, "size_divisor", None),
     )
     eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
+    batches = loader(
+        train_split,
+        train=True,
+        batch_size=engine.batch_size // engine.accumulate,
+        transform=transform,
+        mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
+    )
     folder = Path(config.run_dir) if worker.rank == 0 else None
-    batches = loader(train_split, train=True, batch_size=engine.batch_size // engine.accumulate, transform=transform)
     run = Run(
         config=config,
         worker=worker,
@@ -89,6 +95,8 @@ def open_run(
         fingerprint=made_of,
     )
     run.resume()
+    if worker.rank == 0:
+        say(f"training on {batches}")
     return run
 
 

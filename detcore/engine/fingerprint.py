@@ -12,7 +12,10 @@ from torch import nn
 import detcore
 from detcore.config import Config
 
-_DATA = {"train_transforms", "test_transforms", "num_buckets", "size_divisor"}
+_DATA = {
+    *("sampling", "train_subset", "min_objects", "min_keypoints", "min_box_size", "min_visible"),
+    *("train_transforms", "test_transforms", "unmixed_last_steps", "num_buckets", "size_divisor", "decode"),
+}
 """Of the data section, what the content hash of the prepared data does not cover."""
 _NATIVE_SOURCES = {".cpp", ".cu", ".h", ".cuh", ".txt"}
 _NOT_TRAINING = {"log_every", "checkpoint_every", "keep_checkpoints"}

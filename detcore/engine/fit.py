@@ -47,7 +47,7 @@ def fit(
     model: nn.Module,
     *,
     config: Config,
-    shards: Path,
+    shards: str | Path,
     worker: Worker,
     callbacks: Sequence[Callback] = (),
     transform: SampleTransform | None = None,
@@ -61,7 +61,7 @@ def fit(
     Args:
         model: any module with losses(batch) and detect(batch); trained in place, and left with its last weights.
         config: of it the engine uses seed, run_dir, model, data, optim and engine.
-        shards: prepared data with the splits train and val.
+        shards: prepared data with the splits train and val: a folder or a URL.
         worker: this rank.
         callbacks: used on rank 0.
         transform: a user's own augmentation of the training samples.

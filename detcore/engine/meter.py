@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detcore.engine.collective import gather, mean_over_ranks
+from detcore.engine.collective import gather, mean_over_ranks, world_size
 
 
 class NonFiniteLossError(ValueError):
@@ -29,6 +29,7 @@ class StepRecord:
         lr: the highest of the parameter groups.
         seconds: from the step's begin until all its work was queued.
         wait_seconds: of these, spent waiting for data.
+        skipped: samples of this rank that were left out because their bytes are damaged.
     """
 
     step: int
@@ -38,6 +39,7 @@ class StepRecord:
     lr: float
     seconds: float
     wait_seconds: float
+    skipped: int = 0
 
 
 class Meter:
@@ -47,6 +49,9 @@ class Meter:
         image_ids: (n,) ids of the training split, to name images by.
         images_per_step: over all ranks.
         skips_overflow: gradients that are not finite are not an error: fp16's loss scale makes and skips them.
+
+    Attributes:
+        skipped: samples left out as damaged, of all ranks and of all steps up to the last flush.
     """
 
     def __init__(self, *, image_ids: NDArray[np.int64], images_per_step: int, skips_overflow: bool) -> None:
@@ -57,6 +62,7 @@ class Meter:
         self._unchecked: list[tuple[StepRecord, Tensor]] = []
         self._rows: list[list[float]] = []
         self._lr = 0.0
+        self.skipped = 0
         self._start_clock()
 
     def add(self, record: StepRecord) -> None:
@@ -70,7 +76,8 @@ class Meter:
             raise ValueError(f"step {record.step}: the model's losses are {names}, before they were {self._names}")
         self._names = names
         losses = torch.stack([record.losses[name].double() for name in names])
-        values = torch.cat((losses, losses.sum()[None], record.grad_norm.double()[None]))
+        norm = record.grad_norm.double()[None]
+        values = torch.cat((losses, losses.sum()[None], norm, torch.full_like(norm, record.skipped * world_size())))
         self._unchecked.append((record, values))
         self._lr = record.lr
         self._steps += 1
@@ -87,8 +94,8 @@ class Meter:
             return
         started = time.perf_counter()
         own = torch.stack([values for _, values in self._unchecked])
-        values = mean_over_ranks(own).cpu()  # (steps, losses + total + norm)
-        watched = values[:, :-1] if self._skips_overflow else values
+        values = mean_over_ranks(own).cpu()  # (steps, losses + total + norm + skipped)
+        watched = values[:, :-2] if self._skips_overflow else values
         finite = watched.isfinite().all(dim=1)
         if not finite.all():
             raise self._describe(int(finite.logical_not().nonzero()[0]), own)
@@ -101,12 +108,14 @@ class Meter:
 
         Returns:
             `loss` (the sum), each loss by name, `grad_norm`, `lr` (of the last step), `images_per_second` and
-            `data_wait_seconds` (of a step); the last two cover only steps taken in this process.
+            `data_wait_seconds` (of a step); the last two cover only steps taken in this process. `skipped_samples`, how
+            many were left out as damaged, where there were any.
         """
         self.check()
         rows = np.array(self._rows)
-        *losses, total = rows[:, :-1].mean(axis=0).tolist()
-        norms = rows[np.isfinite(rows[:, -1]), -1]
+        *losses, total = rows[:, :-2].mean(axis=0).tolist()
+        norms = rows[np.isfinite(rows[:, -2]), -2]
+        skipped = round(rows[:, -1].sum())
         metrics = {
             "loss": total,
             **{name: value for name, value in zip(self._names, losses, strict=True) if name != "loss"},
@@ -115,6 +124,9 @@ class Meter:
             "images_per_second": self._steps * self._images_per_step / max(self._seconds, 1e-9),
             "data_wait_seconds": self._wait_seconds / max(self._steps, 1),
         }
+        if skipped:
+            metrics["skipped_samples"] = skipped
+            self.skipped += skipped
         self._rows = []
         self._start_clock()
         return metrics
@@ -122,10 +134,12 @@ class Meter:
     def state_dict(self) -> dict[str, Any]:
         """What has been `check`ed and not flushed: with it, a resumed run logs what an uninterrupted one would."""
         assert not self._unchecked, "check() first"
-        return {"names": list(self._names), "rows": [list(row) for row in self._rows], "lr": self._lr}
+        rows = [list(row) for row in self._rows]
+        return {"names": list(self._names), "rows": rows, "lr": self._lr, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._names, self._rows, self._lr = list(state["names"]), [list(row) for row in state["rows"]], state["lr"]
+        self.skipped = state["skipped"]
 
     def _start_clock(self) -> None:
         self._steps = 0

@@ -86,7 +86,8 @@ class ProgressLine:
         step_seconds = self._images_per_step / rate
         waited = min(self._metrics["data_wait_seconds"] / step_seconds, 1.0)
         left = int((self._total - step) * step_seconds)
+        skipped = f"  {self._metrics['skipped_samples']} left out" if "skipped_samples" in self._metrics else ""
         return (
             f"loss {self._metrics['loss']:.4f}  {rate:.1f} images/s  "
-            f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left  {memory}  data wait {waited:.0%}"
+            f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left  {memory}  data wait {waited:.0%}{skipped}"
         )

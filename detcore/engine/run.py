@@ -195,7 +195,8 @@ class Run:
                 weights = {name: value.clone() for name, value in self.training.model.state_dict().items()}
             metrics = self.state.metrics
         folder = Path(self.config.run_dir)
-        write_summary(folder / "train.json", {"step": self.state.step, "best_step": best, **metrics})
+        left_out = {"skipped_samples": self.meter.skipped} if self.meter.skipped else {}
+        write_summary(folder / "train.json", {"step": self.state.step, "best_step": best, **left_out, **metrics})
         return publish(
             folder / "model",
             weights,

@@ -18,9 +18,10 @@ from detcore.structures.batch import Batch
 
 
 class Batches(Protocol):
-    """An endless source of batches that knows how long its last one was waited for."""
+    """An endless source of batches; of its last one it knows how long it was waited for and how much was left out."""
 
     wait_seconds: float
+    skipped: int
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -55,7 +56,7 @@ class Training:
 
 def train_step(training: Training, batches: Batches, step: int) -> StepRecord:
     """Forward, backward, update: step `step` (0-based), on the device's queue and without waiting for it."""
-    started, wait_seconds = time.perf_counter(), 0.0
+    started, wait_seconds, skipped = time.perf_counter(), 0.0, 0
     optimizer, passes = training.optimizer, training.passes
     set_learning_rate(optimizer, training.lr_factor(step))
     passes.clear()
@@ -64,6 +65,7 @@ def train_step(training: Training, batches: Batches, step: int) -> StepRecord:
     for index in range(training.accumulate):
         batch = next(batches)
         wait_seconds += batches.wait_seconds
+        skipped += batches.skipped
         sample_ids.append(batch.sample_ids)
         for name, loss in passes(batch, last=index == training.accumulate - 1).items():
             means[name] = means[name] + loss if name in means else loss
@@ -81,4 +83,5 @@ def train_step(training: Training, batches: Batches, step: int) -> StepRecord:
         lr=max(group["lr"] for group in optimizer.param_groups),
         seconds=time.perf_counter() - started,
         wait_seconds=wait_seconds,
+        skipped=skipped,
     )

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
 from detcore.config.model import ModelConfig
 from detcore.config.section import Count, CountOrZero, Positive, Section
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.inference.predictor import Precision, Predictor
 from detcore.inference.preprocessing import Preprocessing
 from detcore.models import build_model

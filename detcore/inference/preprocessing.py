@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
-from detcore.data.augment import content_sizes, scaling
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
+from detcore.data.augmentation.geometry import scaling
+from detcore.data.augmentation.sizes import content_sizes
 from detcore.ops import warp_normalize
 from detcore.structures.batch import Batch
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detcore.config.data import DataConfig
+from detcore.config.transforms import most_images
 from detcore.data import Loader, SampleTransform, ShardedSplit, build_loader
-from detcore.data.batching import decode
+from detcore.data.decoding import decode
 from detcore.data.label_maps import UNLABELLED
 from detcore.data.some import refuse_unknown_classes
 from detcore.inference.draw import Drawing, draw, truth_drawing
@@ -65,7 +66,7 @@ def show_samples(
         seed: the training's.
         num: at most so many.
         epoch: from 0; further draws of a sample are those of the epochs after it.
-        draws: pictures of each sample as the network sees it; 0 for none.
+        draws: pictures of each sample as the network sees it, one an epoch that has it; 0 for none.
         plain: also the picture as it is stored, with all annotations, crowd regions included.
         classes: names; only samples that have one of them, with those alone drawn. None means all.
         transform: your own augmentation, as training was given it.
@@ -75,6 +76,8 @@ def show_samples(
     """
     train = split.split == "train"
     draws = draws if train else min(draws, 1)
+    # Here a damaged image is an error, and nothing is on a GPU.
+    config = config.model_copy(update={"on_bad_sample": "stop", "decode": "cpu"})
     if num < 1 or (draws < 1 and not plain):
         raise ValueError(f"nothing to show: {num} samples of {draws} draws; with 0 draws, ask for the plain picture")
     wanted = _classes(split, classes)
@@ -89,9 +92,11 @@ def show_samples(
         device="cpu",
         transform=transform if train else None,
     ) as loader:
+        mixes = train and most_images(config.train_transforms) > 1
         for sample in _first_samples(split, loader, epoch, num, wanted):
             views = [_plain(split, sample, wanted)] if plain else []
-            views += [_drawn(split, loader, sample, epoch + number, wanted) for number in range(draws)]
+            for number in range(epoch, epoch + draws):
+                views += _drawn(split, loader, sample, number, wanted, mixes=mixes)
             yield ShownSample(
                 file_name=split.file_names[sample], image_id=int(split.image_ids[sample]), views=tuple(views)
             )
@@ -148,10 +153,14 @@ def _plain(split: ShardedSplit, sample: int, wanted: _Classes) -> View:
     )
 
 
-def _drawn(split: ShardedSplit, loader: Loader, sample: int, epoch: int, wanted: _Classes) -> View:
+def _drawn(
+    split: ShardedSplit, loader: Loader, sample: int, epoch: int, wanted: _Classes, *, mixes: bool
+) -> list[View]:
+    """The sample's first draw of an epoch; none where the epoch does not have it, as weights may have it."""
     plan = loader.plan(epoch)
     places = np.argwhere(plan.samples == sample)
-    assert len(places)  # an epoch has every sample
+    if not len(places):
+        return []
     place, row = places[plan.repeats[tuple(places.T)].argmin()].tolist()
     batch = loader.row(epoch=epoch, batch=place, row=row)
     height, width = batch.image_sizes[0].tolist()
@@ -162,20 +171,20 @@ def _drawn(split: ShardedSplit, loader: Loader, sample: int, epoch: int, wanted:
     if batch.targets.semantic is not None:
         regions = _semantic_regions(batch.targets.semantic[0, :height, :width].numpy(), split, wanted)
     kept = np.flatnonzero(_is_wanted(labels, wanted.objects))
-    return View(
-        picture=draw(pixels, _taken(drawing, kept, split, regions)), caption=_in_words(batch, split, sample, epoch)
-    )
+    picture = draw(pixels, _taken(drawing, kept, split, regions))
+    return [View(picture=picture, caption=_in_words(batch, split, sample, epoch, mixes=mixes))]
 
 
-def _in_words(batch: Batch, split: ShardedSplit, sample: int, epoch: int) -> str:
+def _in_words(batch: Batch, split: ShardedSplit, sample: int, epoch: int, *, mixes: bool) -> str:
     assert batch.targets is not None
     (height, width), (rows, columns) = batch.image_sizes[0].tolist(), batch.images.shape[2:]
     first, last = split.annotations.starts[sample : sample + 2].tolist()
     crowd = int(split.annotations.crowd[first:last].sum())
     whose = f"epoch {epoch}" if split.split == "train" else "evaluation"
-    return (
-        f"{whose}: {width} x {height} in a batch of {columns} x {rows}, {int(batch.targets.valid.sum())} of "
-        f"{_many(last - first - crowd, 'object')}" + (f"; {_many(crowd, 'crowd region')} left out" if crowd else "")
+    there, own = int(batch.targets.valid.sum()), last - first - crowd
+    counted = f"{_many(there, 'object')}, mixed-in ones among them" if mixes else f"{there} of {_many(own, 'object')}"
+    return f"{whose}: {width} x {height} in a batch of {columns} x {rows}, {counted}" + (
+        f"; {_many(crowd, 'crowd region')} left out" if crowd else ""
     )
 
 

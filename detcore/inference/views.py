@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
 from detcore.config.training import TTAConfig
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.data import ShardedSplit
-from detcore.data.batching import decode
+from detcore.data.decoding import decode
 from detcore.inference.preprocessing import Preprocessing
 from detcore.models.augmented import AugmentedBatch
 from detcore.structures.batch import Batch

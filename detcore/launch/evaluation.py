@@ -14,6 +14,7 @@ from torch import nn
 
 from detcore.config import Config
 from detcore.data import ShardedSplit, build_loader
+from detcore.data.shards import find_description as find_dataset
 from detcore.data.shards import read_description as read_dataset
 from detcore.engine import Precision, evaluate, evaluator_of, ground_truth, predictions
 from detcore.engine.atomic import write_file
@@ -48,15 +49,15 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     Raises:
         ValueError: if there is no published model, or it was trained on other data or another split of it.
     """
-    model_dir, folder, shards = Path(config.run_dir, "model"), Path(config.run_dir, FOLDER), Path(config.data.shards)
+    model_dir, folder, data = Path(config.run_dir, "model"), Path(config.run_dir, FOLDER), config.data
     published = read_description(model_dir)
     _ensure_its_shards(config, published)
-    if "test" not in read_dataset(shards)["splits"]:
-        print(f"{config.data.name} has no test split: there are no test figures", flush=True)
+    if "test" not in read_dataset(data.shards, store=data.store)["splits"]:
+        print(f"{data.name} has no test split: there are no test figures", flush=True)
         _write_none(folder, published)
         return {}
     predictor = load_folder(model_dir, device=config.engine.device, model=model)
-    split = ShardedSplit.open(shards, "test")
+    split = ShardedSplit.open(data.shards, "test", store=data.store)
     precision = Precision(name=config.engine.precision, device=predictor.device)
     if config.engine.tta is not None:
         predictor = predictor.augmented(config.engine.tta)
@@ -112,14 +113,15 @@ def _batches(
 
 def _ensure_its_shards(config: Config, published: PublishedModel) -> None:
     """Makes sure that the shards are those of the training: in other splits, test may hold training images."""
-    shards, trained_on = Path(config.data.shards), published.data.content_hash
-    if (shards / "dataset.json").is_file() and read_dataset(shards)["content_hash"] == trained_on:
+    data, trained_on = config.data, published.data.content_hash
+    there = find_dataset(data.shards, store=data.store)
+    if there is not None and there["content_hash"] == trained_on:
         return  # whatever the settings are now
     ensure_shards(config)
-    found = read_dataset(shards)["content_hash"]
+    found = read_dataset(data.shards, store=data.store)["content_hash"]
     if found != trained_on:
         raise ValueError(
-            f"{config.run_dir}/model was trained on other data ({trained_on[:12]}) than there is in {shards} "
+            f"{config.run_dir}/model was trained on other data ({trained_on[:12]}) than there is in {data.shards} "
             f"({found[:12]}); evaluate with the same data.* and seed as in training"
         )
 

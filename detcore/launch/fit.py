@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from detcore.config import Config, DataConfig, OwnModel, load
+from detcore.config.stores import is_url
 from detcore.data import SampleTransform
 from detcore.data.shards import read_description
 from detcore.engine import FitResult
@@ -23,8 +24,8 @@ def fit(
     Args:
         model: any module with `losses(batch) -> dict of scalars` and `detect(batch) -> Detections`; None builds the one
             that `config` names.
-        data: the name of a recipe in conf/data ('digits'), a folder of shards (as `write_split` makes), or a whole
-            section; None takes what `config` says.
+        data: the name of a recipe in conf/data ('digits'), a folder or URL of shards (as `write_split` makes), or a
+            whole section; None takes what `config` says.
         config: overrides of conf/, as on the command line (`["engine.steps=1000", "cluster=local"]`), or a whole
             configuration.
         transform: your own augmentation, `transform(sample, rng) -> Sample`: called on every training `Sample`, from
@@ -55,12 +56,12 @@ def _compose(overrides: list[str], *, model: nn.Module | None, data: str | Path 
     derived: list[str] = []
     if isinstance(data, DataConfig):
         derived.append(f"data.name={_quoted(data.name)}")
-    elif data is not None and (Path(data) / "dataset.json").is_file():
-        folder = Path(data).absolute()
-        name = read_description(folder)["name"]
+    elif data is not None and (is_url(data) or (Path(data) / "dataset.json").is_file()):
+        place = str(data).rstrip("/") if is_url(data) else str(Path(data).absolute())
+        name = read_description(place)["name"]
         derived += ["data=coco", f"data.name={_quoted(name)}"]
         # There is no raw data to prepare them from again: they are taken as they are.
-        derived += [f"data.shards={_quoted(folder)}", f"data.root={_quoted(folder / 'raw')}"]
+        derived += [f"data.shards={_quoted(place)}", f"data.root={_quoted(f'{place}/raw')}"]
     elif data is not None:
         if "/" in str(data):
             raise ValueError(f"{data}: no prepared data (dataset.json is missing); see detcore.data.write_split")

@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -37,7 +36,7 @@ class Job:
         """The module to train: the same weights on every rank."""
         if self.model is not None:
             return self.model
-        data = read_description(Path(self.config.data.shards))
+        data = read_description(self.config.data.shards, store=self.config.data.store)
         names = data.get("semantic_classes", ()) if self.config.model.type in OF_PIXELS else data["categories"]
         torch.manual_seed(self.config.seed)
         return build_model(self.config.model, num_classes=len(names), class_counts=self._class_counts())
@@ -47,7 +46,8 @@ class Job:
         federated = getattr(getattr(self.config.model, "box_head", None), "federated", None)
         if federated is None or federated.class_counts is not None:
             return None
-        return ShardedSplit.open(Path(self.config.data.shards), "train").images_by_class()
+        data = self.config.data
+        return ShardedSplit.open(data.shards, "train", store=data.store).images_by_class()
 
 
 def run_rank(job: Job, worker: Worker) -> FitResult:
@@ -59,7 +59,7 @@ def run_rank(job: Job, worker: Worker) -> FitResult:
         return fit(
             job.build_model(),
             config=job.config,
-            shards=Path(job.config.data.shards),
+            shards=job.config.data.shards,
             worker=worker,
             callbacks=callbacks,
             transform=job.transform,

@@ -8,8 +8,9 @@ from torch import nn
 
 from detcore.config import Config
 from detcore.config.model import Detector, ResNetBackbone, ViTBackbone
+from detcore.config.stores import is_url
 from detcore.data import SampleTransform, prepare
-from detcore.data.prepare import is_prepared
+from detcore.data.prepared import is_prepared
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, pick_device
 from detcore.launch.job import Job, run_rank
@@ -39,7 +40,7 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
 
 def _train(config: Config, *, model: nn.Module | None, transform: SampleTransform | None) -> FitResult:
     ensure_shards(config)
-    dataset = read_description(Path(config.data.shards))
+    dataset = read_description(config.data.shards, store=config.data.store)
     config = with_architecture(config, dataset=dataset)
     job = Job(config=with_absolute_paths(config), model=model, transform=transform)
     if not config.tracking.enabled:
@@ -74,7 +75,13 @@ def ensure_shards(config: Config) -> None:
 
 def with_absolute_paths(config: Config) -> Config:
     """The same configuration for processes with other working folders."""
-    data = config.data.model_copy(update={"shards": str(Path(config.data.shards).absolute())})
+    data = config.data
+    if not is_url(data.shards):
+        data = data.model_copy(update={"shards": str(Path(data.shards).absolute())})
+    for key in ("sampling", "train_subset"):
+        if (file := getattr(section := getattr(data, key), "file", None)) is not None:
+            section = section.model_copy(update={"file": str(Path(file).absolute())})
+            data = data.model_copy(update={key: section})
     update: dict[str, object] = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
     model, backbone = config.model, getattr(config.model, "backbone", None)
     if isinstance(model, Detector) and model.weights is not None:

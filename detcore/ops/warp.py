@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detcore.ops import native
 from detcore.ops.shapes import expect
+from detcore.ops.supersampling import supersample
 
 Range = tuple[int, int]
 
@@ -17,7 +18,6 @@ _WHOLE = 1e-3
 """An edge so close to its pixel border, in pixels, is taken to lie on it: float32 matrices round."""
 _CHUNK = 64
 """Rows recoloured and normalised at once."""
-_MIN_SUPERSAMPLING, _MAX_SUPERSAMPLING = 4, 16
 
 
 def warp_normalize(
@@ -30,6 +30,7 @@ def warp_normalize(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Warps, recolours and normalises images of any sizes into one padded batch.
 
@@ -37,7 +38,8 @@ def warp_normalize(
     of a w wide image is x -> w - x. Where it only scales, shifts and mirrors, the result is PIL's antialiased bilinear
     `resize` (to one grey level). Otherwise each pixel is the mean of at least 4 x 4 bilinear samples. Grey levels are
     rounded, then go through the colour matrix, are clamped to 0..255, less the mean, divided by std. On a GPU a resize
-    gives the CPU's grey levels, and what is supersampled is within one of them.
+    gives the CPU's grey levels, and what is supersampled is within one of them. Perspectives are left to torch's own
+    operators, which take longer.
 
     Geometry, colour and content_sizes are read by the host and must be on the CPU, so that nothing waits for a GPU. The
     GIL is free in the pixel loops of the CPU, which share torch's threads when called from the main thread; from any
@@ -45,34 +47,47 @@ def warp_normalize(
 
     Args:
         images: B tensors (h, w, 3) uint8, RGB, on the device of the output.
-        geometry: (B, 3, 3) float, affine (last row 0, 0, 1), on the CPU, as colour and content_sizes.
+        geometry: (B, 3, 3) float, homogeneous, on the CPU, as colour and content_sizes.
         colour: (B, 3, 4) float, RGB on the 0..255 scale -> RGB, the last column added.
         out_size: (H, W) of the batch.
         content_sizes: (B, 2) integer, height and width of what is drawn of each image, at the top left.
         mean: per channel, on the 0..255 scale.
         std: likewise.
         dtype: of the output, float32, bfloat16 or float16; computed in float32.
+        out: memory for the output on the CPU, (B, H, W, 3) of `dtype`, row-major; every number of it is written.
 
     Returns:
-        (B, 3, H, W) channels_last; exactly 0 outside the content and where the content lies outside the raw image.
+        (B, 3, H, W) channels_last, a view of `out` if that is given; exactly 0 outside the content and where that
+        lies outside the raw image.
 
     Raises:
         ValueError: for an image that is not (h, w, 3) uint8, a content that exceeds out_size, a geometry that is not
-            affine and invertible, matrices that are not on the CPU or not one for each image.
+            invertible, matrices not on the CPU or not one for each image, an `out` that does not suit.
     """
     _check_batch(images, geometry, colour, content_sizes, mean, std)
+    wanted = ((len(images), *out_size, 3), dtype, "cpu")
+    if out is not None and ((out.shape, out.dtype, out.device.type) != wanted or not out.is_contiguous()):
+        found = f"{tuple(out.shape)} {out.dtype} on {out.device}"
+        raise ValueError(f"warp_normalize: out is {found}, must be {wanted[0]} {dtype}, row-major, on the CPU")
     if images and native.serves(images[0].device.type):
+        affine = (geometry[:, 2] == torch.tensor([0, 0, 1])).all(dim=1)
+        if not affine.all():
+            return _with_perspectives(affine, images, geometry, colour, out_size, content_sizes, mean, std, dtype, out)
         for index, (image, matrix, (height, width)) in enumerate(
             zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)
         ):
             if height and width and image.numel():
                 _check(index, image, matrix, (height, width), out_size)
         parallel = threading.current_thread() is threading.main_thread()
-        out: Tensor = torch.ops.detcore.warp_normalize(
-            images, geometry, colour, content_sizes, *out_size, mean, std, dtype, parallel
-        )
+        if out is None:
+            out = torch.ops.detcore.warp_normalize(
+                images, geometry, colour, content_sizes, *out_size, mean, std, dtype, parallel
+            )
+        else:
+            torch.ops.detcore.warp_normalize_into(out, images, geometry, colour, content_sizes, mean, std, parallel)
         return out.permute(0, 3, 1, 2)
-    return warp_normalize_reference(images, geometry, colour, out_size, content_sizes, mean, std, dtype)
+    made = warp_normalize_reference(images, geometry, colour, out_size, content_sizes, mean, std, dtype)
+    return made if out is None else out.permute(0, 3, 1, 2).copy_(made)
 
 
 def warp_normalize_reference(
@@ -95,19 +110,45 @@ def warp_normalize_reference(
             continue  # an empty row of the batch, whatever its matrices are
         _check(index, image, matrix, (content_height, content_width), out_size)
         canvas = out[index, :content_height, :content_width]
-        (a, b, tx), (c, d, ty), _ = matrix
-        if abs(b) * image.shape[0] < _WHOLE and abs(c) * image.shape[1] < _WHOLE:
+        (a, b, tx), (c, d, ty), last = matrix
+        if last == [0, 0, 1] and abs(b) * image.shape[0] < _WHOLE and abs(c) * image.shape[1] < _WHOLE:
             x_range = _covered(a, tx, image.shape[1], content_width)
             y_range = _covered(d, ty, image.shape[0], content_height)
             pixels = _resize(image, (a, tx, x_range), (d, ty, y_range))
             canvas = canvas[y_range[0] : y_range[1], x_range[0] : x_range[1]]
             coverage = None
         else:
-            pixels, coverage = _supersample(image, matrix, content_height, content_width)
+            pixels, coverage = supersample(image, matrix, content_height, content_width)
         for top in range(0, len(pixels), _CHUNK):  # what is made on the way stays in the cache
             part = slice(top, top + _CHUNK)
             _normalize(pixels[part], None if coverage is None else coverage[part], colours, mean, std, canvas[part])
     return out.permute(0, 3, 1, 2)
+
+
+def _with_perspectives(
+    affine: Tensor,
+    images: Sequence[Tensor],
+    geometry: Tensor,
+    colour: Tensor,
+    out_size: tuple[int, int],
+    content_sizes: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    out: Tensor | None,
+) -> Tensor:
+    """`warp_normalize` where only the images that are `affine` (B,) are the kernels'."""
+    plain = torch.where(affine[:, None, None], geometry, torch.eye(3, dtype=geometry.dtype))
+    drawn = torch.where(affine[:, None], content_sizes, 0)
+    batch = warp_normalize(
+        images, plain, colour, out_size, content_sizes=drawn, mean=mean, std=std, dtype=dtype, out=out
+    )
+    for row in torch.nonzero(~affine)[:, 0].tolist():
+        own = slice(row, row + 1)
+        batch[own] = warp_normalize_reference(
+            images[own], geometry[own], colour[own], out_size, content_sizes[own], mean, std, dtype
+        )
+    return batch
 
 
 def _check_batch(
@@ -135,10 +176,10 @@ def _check(index: int, image: Tensor, matrix: list[list[float]], content: Range,
         raise ValueError(f"image {index}: {tuple(image.shape)} {image.dtype}, warp_normalize needs (h, w, 3) uint8")
     if content[0] > out_size[0] or content[1] > out_size[1] or min(content) < 0:
         raise ValueError(f"image {index}: content {content} does not fit the output {out_size}")
-    (a, b, tx), (c, d, ty), last = matrix
-    determinant = a * d - b * c
-    if not (0 < abs(determinant) < float("inf")) or not abs(tx + ty) < float("inf") or last != [0, 0, 1]:
-        raise ValueError(f"image {index}: geometry {matrix} is not affine and invertible")
+    (a, b, tx), (c, d, ty), (g, h, one) = matrix
+    determinant = a * (d * one - ty * h) - b * (c * one - ty * g) + tx * (c * h - d * g)
+    if not 0 < abs(determinant) < float("inf"):
+        raise ValueError(f"image {index}: geometry {matrix} is not invertible")
 
 
 def _covered(scale: float, shift: float, raw: int, content: int) -> Range:
@@ -207,35 +248,6 @@ def _filter(levels: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
     return total
 
 
-def _supersample(image: Tensor, matrix: list[list[float]], height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Grey levels (height, width, 3) uint8 and the share (height, width) float32 of each pixel in the raw image.
-
-    A sample in the raw image interpolates between the pixel centres around it, the image's border being repeated. As
-    many samples an axis as raw pixels fall on an output pixel, within limits.
-    """
-    raw_height, raw_width, _ = image.shape
-    inverse = torch.tensor(matrix, dtype=torch.float64).inverse()
-    density = math.ceil(float(torch.linalg.matrix_norm(inverse[:2, :2], 2)))
-    count = min(max(density, _MIN_SUPERSAMPLING), _MAX_SUPERSAMPLING)
-    planes = image.permute(2, 0, 1)[None].float().contiguous()
-    # grid_sample's coordinates run from -1 to 1 between the image's outer edges.
-    to_grid = torch.tensor([[2 / raw_width, 0, -1], [0, 2 / raw_height, -1], [0, 0, 1]], dtype=torch.float64) @ inverse
-    a, b = to_grid[:2, :2, None, None].unbind(1)
-    corner = a * torch.arange(width) + b * torch.arange(height)[:, None] + to_grid[:2, 2:, None]
-    grid = corner.permute(1, 2, 0)[None].to(image.device, torch.float32)
-    total = torch.zeros((1, 3, height, width), device=image.device)
-    coverage = torch.zeros((height, width), device=image.device)
-    steps = [(step + 0.5) / count for step in range(count)]
-    for offset in (to_grid[:2, :2] @ torch.tensor([[dx, dy] for dy in steps for dx in steps]).double().T).T.float():
-        moved = grid + offset.to(image.device)
-        inside = (moved[0].abs().amax(dim=-1) <= 1).float()
-        sample = torch.nn.functional.grid_sample(planes, moved, padding_mode="border", align_corners=False)
-        total += sample.mul_(inside)
-        coverage += inside
-    pixels = total.div_(coverage.clamp(min=1)).round_()[0].permute(1, 2, 0)
-    return pixels, coverage / count**2
-
-
 def _normalize(
     pixels: Tensor,
     coverage: Tensor | None,
@@ -276,4 +288,10 @@ native.define(
     "(Tensor[] images, Tensor geometry, Tensor colour, Tensor content_sizes, SymInt height, SymInt width, "
     "float[] mean, float[] std, ScalarType dtype, bool parallel) -> Tensor",
     _fake,
+)
+native.define(
+    "warp_normalize_into",
+    "(Tensor(a!) out, Tensor[] images, Tensor geometry, Tensor colour, Tensor content_sizes, float[] mean, "
+    "float[] std, bool parallel) -> ()",
+    lambda *_: None,
 )

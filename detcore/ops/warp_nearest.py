@@ -10,6 +10,9 @@ from detcore.ops.shapes import expect
 # As in warp_normalize: what a matrix turns or shears by less than this, in pixels, it does not turn or shear.
 _WHOLE = 1e-3
 
+_HORIZON = 1e-3
+"""What a perspective takes nearer to its horizon than this, is out of sight."""
+
 
 def warp_nearest(
     maps: Sequence[Tensor], geometry: Tensor, out_size: tuple[int, int], *, content_sizes: Tensor, fill: int
@@ -21,7 +24,7 @@ def warp_nearest(
 
     Args:
         maps: B tensors (h, w) uint8, on the device of the output.
-        geometry: (B, 3, 3) float, affine, from raw to output coordinates (x, y).
+        geometry: (B, 3, 3) float, homogeneous, from raw to output coordinates (x, y).
         out_size: (H, W) of the batch.
         content_sizes: (B, 2) integer, height and width of what is drawn of each map, at the top left.
         fill: the label outside the content, and where the content lies outside the raw map.
@@ -60,10 +63,16 @@ def _draw(labels: Tensor, inverse: list[list[float]], canvas: Tensor, fill: int)
     """Fills the canvas with the labels at the places that its pixels' centres come from."""
     raw_height, raw_width = labels.shape
     bordered = torch.nn.functional.pad(labels, (1, 1, 1, 1), value=fill)  # what lies outside comes from the border
-    (a, b, tx), (c, d, ty), _ = inverse
+    (a, b, tx), (c, d, ty), (g, h, one) = inverse
     x = torch.arange(canvas.shape[1], dtype=torch.float64, device=labels.device) + 0.5
     y = torch.arange(canvas.shape[0], dtype=torch.float64, device=labels.device) + 0.5
-    if abs(b) * canvas.shape[0] < _WHOLE and abs(c) * canvas.shape[1] < _WHOLE:
+    if g or h or one != 1:
+        depth = g * x + (h * y + one)[:, None]
+        ahead = depth > _HORIZON
+        u, v = ((p * x + (q * y + r)[:, None]) / depth for p, q, r in ((a, b, tx), (c, d, ty)))
+        columns, rows = (_places(torch.where(ahead, at, -1), raw) for at, raw in ((u, raw_width), (v, raw_height)))
+        canvas.copy_(bordered[rows, columns])
+    elif abs(b) * canvas.shape[0] < _WHOLE and abs(c) * canvas.shape[1] < _WHOLE:
         columns, rows = _places(a * x + tx, raw_width), _places(d * y + ty, raw_height)
         canvas.copy_(bordered.index_select(0, rows).index_select(1, columns))
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from detcore.config import Config
+from detcore.config.stores import is_url
 from detcore.tracking.client import sqlite_path, without_password
 from detcore.tracking.handle import RunHandle
 from detcore.tracking.provenance import dvc_hash, git_commit
@@ -34,7 +35,8 @@ def describe_run(config: Config, dataset: Mapping[str, Any]) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     settings["tracking"]["uri"] = without_password(config.tracking.uri) if config.tracking.uri else None
     tags = {"data.name": dataset["name"], "data.content_hash": dataset["content_hash"], **provenance_tags(config)}
-    source = {"uri": str(Path(config.data.shards).absolute())} | {
+    shards = config.data.shards
+    source = {"uri": shards if is_url(shards) else str(Path(shards).absolute())} | {
         name: tags[tag] for name, tag in (("git_commit", GIT_COMMIT), ("dvc_md5", DVC_MD5)) if tag in tags
     }
     counts = {
@@ -51,7 +53,7 @@ def describe_run(config: Config, dataset: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": {
             "name": dataset["name"],
             "digest": dataset["content_hash"][:MAX_DIGEST_LENGTH],
-            "source_type": "local",
+            "source_type": shards.partition("://")[0] if is_url(shards) else "local",
             "source": json.dumps(source),
             "profile": json.dumps(counts),
         },
@@ -64,7 +66,8 @@ def provenance_tags(config: Config) -> dict[str, str]:
     tags: dict[str, str] = {}
     if (commit := git_commit()) is not None:
         tags |= {GIT_COMMIT: commit.sha, GIT_DIRTY: str(commit.dirty).lower()}
-    if (md5 := dvc_hash(Path(config.data.shards))) is not None:
+    shards = config.data.shards
+    if not is_url(shards) and (md5 := dvc_hash(Path(shards))) is not None:
         tags[DVC_MD5] = md5
     return tags
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from detcore.config import Config
 from detcore.data import ShardedSplit
-from detcore.data.shards import read_description as read_dataset
+from detcore.data.shards import find_description as find_dataset
 from detcore.inference import PublishedModel, read_description
 from detcore.tracking.buffer import flush_buffer
 from detcore.tracking.client import connect, find_run, in_one_line, tracking_uri
@@ -195,8 +195,8 @@ def _provenance(run: "Run") -> dict[str, str]:
 
 def _dataset(config: Config, published: PublishedModel) -> dict[str, Any] | None:
     """The description of the prepared data, if it is there and still what the model was trained on."""
-    shards = Path(config.data.shards)
-    dataset = read_dataset(shards) if (shards / "dataset.json").is_file() else None
+    data = config.data
+    dataset = find_dataset(data.shards, store=data.store)
     return dataset if dataset is not None and dataset["content_hash"] == published.data.content_hash else None
 
 
@@ -212,7 +212,7 @@ def _val_hash(config: Config, published: PublishedModel) -> str:
 def _example(config: Config, published: PublishedModel) -> str:
     if _dataset(config, published) is None:
         return example_image(None)
-    split = ShardedSplit.open(Path(config.data.shards), "val")
+    split = ShardedSplit.open(config.data.shards, "val", store=config.data.store)
     try:
         return example_image(split.read(0))
     finally:

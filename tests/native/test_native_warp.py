@@ -224,6 +224,13 @@ def test_opcheck(device: str) -> None:
     torch.library.opcheck(torch.ops.detcore.warp_normalize, (*arguments, torch.bfloat16, False))
 
 
+def test_opcheck_into_memory() -> None:
+    images, geometry, content, colour = mixed_batch()
+    out = torch.empty((len(images), 90, 160, 3))
+    arguments = (out, images, geometry, colour, content, MEAN, STD, False)
+    torch.library.opcheck(torch.ops.detcore.warp_normalize_into, arguments)
+
+
 @pytest.mark.gpu
 def test_nothing_waits_for_the_gpu_and_a_graph_captures_it(device: str) -> None:
     if device != "cuda":

@@ -91,6 +91,7 @@ def step_rate(overrides: list[str], run: Path) -> float:
 
     class Held:
         wait_seconds = 0.0
+        skipped = 0
 
         def __init__(self) -> None:
             self.taken = 0

@@ -44,7 +44,12 @@ def check(data: str | Path | Config, *, format: str | None = None, progress: boo
         return _report(config, {}, [*found, *health_of_files(_coco_files(config, root))])
     splits = {name: raw.splits[name] for name in SPLITS if name in raw.splits}
     facts = {
-        name: look_at_images(split, f"{config.name} {name}: decoding images", progress=progress)
+        name: look_at_images(
+            split,
+            f"{config.name} {name}: decoding images",
+            max_pixels=config.max_image_pixels,
+            progress=progress,
+        )
         for name, split in splits.items()
     }
     readable = {name: _readable(split, facts[name]) for name, split in splits.items()}

@@ -38,22 +38,22 @@ class ImageFacts:
     map_error: str | None = None
 
 
-def look_at_images(split: RawSplit, what: str, *, progress: bool) -> list[ImageFacts | None]:
+def look_at_images(split: RawSplit, what: str, *, max_pixels: int, progress: bool) -> list[ImageFacts | None]:
     """Decodes every image and map of a split, on all cores; None for an image that is not there."""
     files = split.images["file_name"].to_pylist()
     declared = list(zip(*(split.images[side].to_pylist() for side in ("height", "width")), strict=True))
 
     def look(row: int) -> ImageFacts | None:
         path = split.folder / files[row]
-        return _facts(split, row, path.read_bytes(), declared[row]) if path.is_file() else None
+        return _facts(split, row, path.read_bytes(), declared[row], max_pixels) if path.is_file() else None
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(track(pool.map(look, range(len(files))), what, total=len(files), shown=progress))
 
 
-def _facts(split: RawSplit, row: int, data: bytes, declared: tuple[int, int]) -> ImageFacts:
+def _facts(split: RawSplit, row: int, data: bytes, declared: tuple[int, int], max_pixels: int) -> ImageFacts:
     try:
-        picture, _ = read_image(data, declared=declared)
+        picture, _ = read_image(data, declared=declared, max_pixels=max_pixels)
     except ValueError as error:
         return ImageFacts(size=(0, 0), digest=b"", kinds=(), error=str(error))
     size = (picture.height, picture.width)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detcore.config.data import DataConfig
-from detcore.data.augment import content_sizes
+from detcore.data.augmentation.sizes import content_sizes
 from detcore.data.checking.findings import Finding, finding
 from detcore.data.cleaning import NO_AREA, NO_OUTLINE, NOT_FINITE, OUTSIDE, clean
 from detcore.data.formats import RawDataset, RawSplit

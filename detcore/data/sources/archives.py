@@ -27,6 +27,12 @@ _BROKEN = (
     RuntimeError,
 )
 
+MOST_EXPANSION = 200
+"""An archive is refused that unpacks to more than this many times its size: annotations in JSON or XML shrink to a
+tenth or twentieth, a bomb's zeros to a thousandth."""
+LEAST_ROOM_BYTES = 1 << 28
+"""What any archive may unpack to."""
+
 
 def fetch_archives(root: Path, source: Archives, *, progress: bool) -> None:
     """Fetches all archives, unpacks them, and only then puts the folder in place.
@@ -62,10 +68,11 @@ def unpack(archive: Path, folder: Path, *, progress: bool = False) -> None:
     """Unpacks a zip or a tar, compressed or not: plain files and folders only, none of them over another.
 
     Raises:
-        ValueError: no such archive, a broken one, or a member that is absolute, climbs with '..', or is a link or a
-            device.
+        ValueError: no such archive, a broken one, one that grows beyond measure (`MOST_EXPANSION`), or a member that is
+            absolute, climbs with '..', occurs twice, or is a link or a device.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    room = LEAST_ROOM_BYTES + MOST_EXPANSION * archive.stat().st_size
     members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
     try:
         with Meter(f"unpacking {archive.name}", total=None, shown=progress) as meter:
@@ -73,7 +80,7 @@ def unpack(archive: Path, folder: Path, *, progress: bool = False) -> None:
                 target = folder / safe_path(name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
-                    shutil.copyfileobj(content, file, 1 << 20)
+                    room -= _copy(content, file, at_most=room)
                 meter.advance()
     except FileExistsError as error:
         raise ValueError(f"{archive}: {error.filename} occurs twice") from error
@@ -83,6 +90,20 @@ def unpack(archive: Path, folder: Path, *, progress: bool = False) -> None:
         raise ValueError(f"{archive}: cannot be unpacked: {' '.join(str(error).split())}") from error
     except ValueError as error:
         raise ValueError(f"{archive}: {error}") from error
+
+
+def _copy(content: IO[bytes], file: IO[bytes], *, at_most: int) -> int:
+    """Writes what comes out, whatever size was declared; returns how much that was."""
+    written = 0
+    while chunk := content.read(1 << 20):
+        written += len(chunk)
+        if written > at_most:
+            raise ValueError(
+                f"refused: unpacks to more than {MOST_EXPANSION} times its size, as a bomb does; unpack it by hand if"
+                " you trust it, and set data.root to the folder"
+            )
+        file.write(chunk)
+    return written
 
 
 def safe_path(name: str) -> PurePosixPath:

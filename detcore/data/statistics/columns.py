@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detcore.config import Config
+from detcore.config import Config, DataConfig
 from detcore.data.formats import RawSplit
 from detcore.data.formats.raw import upright_size
 from detcore.data.label_maps import UNLABELLED, decode_map
-from detcore.data.prepare import is_prepared
+from detcore.data.prepared import is_prepared
+from detcore.data.selection import select
 from detcore.data.shards import SPLITS, ShardedSplit, read_description
 from detcore.data.some import read_splits
 
@@ -32,6 +32,7 @@ class SplitColumns:
         areas: (m,) float64, square pixels, as the source says (COCO: of the mask).
         class_pixels: (number of semantic classes,) int64, pixels of `num_maps` maps; None without maps.
         num_maps: how many maps were counted.
+        selected: (k,) int64, rising rows of the images that training takes; None where nobody chose any.
     """
 
     sizes: NDArray[np.int64]
@@ -42,6 +43,7 @@ class SplitColumns:
     areas: NDArray[np.float64]
     class_pixels: NDArray[np.int64] | None = None
     num_maps: int = 0
+    selected: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +63,12 @@ def read_columns(config: Config) -> DatasetColumns:
         ValueError: neither is there, or something is wrong with the raw data.
     """
     if is_prepared(config.data, seed=config.seed):
-        shards = Path(config.data.shards)
-        names = [name for name in SPLITS if name in read_description(shards)["splits"]]
-        opened = {name: ShardedSplit.open(shards, name) for name in names}
+        shards, store = config.data.shards, config.data.store
+        names = [name for name in SPLITS if name in read_description(shards, store=store)["splits"]]
+        opened = {name: ShardedSplit.open(shards, name, store=store) for name in names}
         first = opened[names[0]]
         categories, semantic_classes = first.categories, first.semantic_classes
-        columns = {name: _of_shards(split) for name, split in opened.items()}
+        columns = {name: _of_shards(split, config.data) for name, split in opened.items()}
         return DatasetColumns(categories=categories, semantic_classes=semantic_classes, splits=columns, prepared=True)
     raw = read_splits(config)
     return DatasetColumns(
@@ -109,7 +111,7 @@ def of_raw(split: RawSplit, num_semantic: int = 0) -> SplitColumns:
     )
 
 
-def _of_shards(split: ShardedSplit) -> SplitColumns:
+def _of_shards(split: ShardedSplit, config: DataConfig) -> SplitColumns:
     annotations = split.annotations
     sides = annotations.boxes_xywh[:, 2:]
     if split.has_rotated:
@@ -120,12 +122,13 @@ def _of_shards(split: ShardedSplit) -> SplitColumns:
     return SplitColumns(
         sizes=np.stack([split.heights, split.widths], axis=1).astype(np.int64),
         samples=np.repeat(np.arange(len(split)), np.diff(annotations.starts)),
-        labels=annotations.labels,
+        labels=annotations.labels.astype(np.int64),
         crowd=annotations.crowd,
         sides=sides,
         areas=annotations.areas,
         class_pixels=pixels,
         num_maps=num_maps,
+        selected=select(split, config).samples if split.split == "train" else None,
     )
 
 

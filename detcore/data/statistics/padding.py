@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detcore.config import Config
-from detcore.data.augment import content_sizes
+from detcore.data.augmentation.sizes import content_sizes
 from detcore.data.sampler import Sampler
 from detcore.data.statistics.columns import SplitColumns
 
@@ -45,13 +45,17 @@ class Padding:
 
 
 def padding(split: SplitColumns, config: Config) -> Padding:
-    """Plans the first epoch over the images of known size.
+    """Plans the first epoch over the images that training takes, each once; of raw data, those of known size.
 
     Raises:
         ValueError: there are none.
     """
-    sizes = split.sizes[(split.sizes > 0).all(axis=1)]
     data = config.data
+    if split.selected is None:
+        objects = np.bincount(split.samples[~split.crowd], minlength=len(split.sizes))
+        sizes = split.sizes[(split.sizes > 0).all(axis=1) & (objects >= data.min_objects)]
+    else:
+        sizes = split.sizes[split.selected]
     sampler = Sampler(
         heights=sizes[:, 0].astype(np.int32),
         widths=sizes[:, 1].astype(np.int32),

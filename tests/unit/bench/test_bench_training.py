@@ -17,7 +17,7 @@ from detcore.bench.setting import bench_config
 from detcore.bench.stopwatch import Stopwatch
 from detcore.bench.training import bench_training
 from detcore.config import Config
-from detcore.config.data import ResizeShortestEdge
+from detcore.config.transforms import ResizeShortestEdge
 from detcore.data import ShardedSplit
 from detcore.ops import deform_conv2d
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from detcore.config import MaskRCNN, compose_params, config_directory, load
+from detcore.config.__main__ import main as compose_file
 
 
 @pytest.fixture
@@ -50,6 +51,10 @@ def test_a_key_that_conf_does_not_name_can_be_set() -> None:
         ("engine.batch_size=7", ["batch_size", "7"]),
         ("data=coco", ["data.root"]),
         ("model=faster_rcnn_lite0 engine.monitor=mask_ap", ["engine.monitor", "no masks"]),
+        (
+            "+data/augmentation=mosaic data.unmixed_last_steps=700",
+            ["data.unmixed_last_steps = 700", "no step would mix"],
+        ),
     ],
 )
 def test_a_wrong_override_is_one_clear_line(override: str, words: list[str]) -> None:
@@ -133,3 +138,16 @@ def test_names_that_mlflow_refuses(override: str, line: str) -> None:
 
 def test_a_name_may_have_blanks() -> None:
     assert load(["data.name='my own data'"]).run_dir == "runs/my own data-mask-rcnn"
+
+
+def test_a_file_for_dvc_says_that_its_stages_keep_shards_in_a_folder(tmp_path: Path, capsys) -> None:
+    assert compose_file([str(tmp_path / "params.yaml"), "data.shards=s3://team/shards"]) == 0
+    assert "data.shards is a URL" in capsys.readouterr().err
+    assert compose_file([str(tmp_path / "params.yaml")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_url_with_a_secret_is_refused_without_showing_it() -> None:
+    with pytest.raises(ValueError, match=r"data\.shards: .*docs/data_stores\.md") as caught:
+        load(["data.shards='https://ann:hunter2@host/shards'"])
+    assert "hunter2" not in str(caught.value)

@@ -36,3 +36,43 @@ def test_a_resize_without_sizes_is_an_error(tmp_path):
 def test_what_the_format_does_not_have_is_an_error(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         data_config(tmp_path, tmp_path, **changes)
+
+
+RESIZE = {"type": "resize_fixed", "height": 64, "width": 64}
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        ([{"type": "horizontal_flip"}], "train_transforms: no resize: one of resize_shortest_edge, "),
+        (
+            [RESIZE, {"type": "hsv_jitter"}, {"type": "horizontal_flip"}],
+            "train_transforms: horizontal_flip after hsv_jitter, which changes finished pixels: put it before",
+        ),
+        (
+            [RESIZE, {"type": "mixup"}, {"type": "random_crop", "size": [0.5, 0.5], "max_class_share": 0.75}],
+            "train_transforms: random_crop with max_class_share after mixup: put it before",
+        ),
+        ([RESIZE, {"type": "random_crop", "size": [50, 50]}], "in mode relative_range a share of the image, at most 1"),
+        (
+            [RESIZE, {"type": "random_crop", "mode": "absolute_range", "size": [50, 40]}],
+            "in mode absolute_range the least and the greatest, in pixels",
+        ),
+        ([RESIZE, {"type": "rotate", "degrees": [30]}], r"degrees \[30.0\]: with sample range, the least and the gre"),
+        (
+            [{"type": "resize_shortest_edge", "sizes": [1, 2, 3], "max_size": 9, "sample": "range"}],
+            r"sizes \[1, 2, 3\]: with sample range, the least and the greatest size",
+        ),
+        ([RESIZE, {"type": "affine", "scale": [2, 1]}], r"\[2.0, 1.0\]: the least and the greatest value"),
+        ([RESIZE, {"type": "mozaic"}], "mozaic"),
+    ],
+)
+def test_a_pipeline_that_makes_no_sense_is_an_error(tmp_path, transforms, message):
+    with pytest.raises(ValueError, match=message):
+        data_config(tmp_path, tmp_path, train_transforms=transforms)
+
+
+@pytest.mark.parametrize("transforms", [[], [{"type": "horizontal_flip"}], [RESIZE, {"type": "vertical_flip"}]])
+def test_a_test_pipeline_is_one_resize(tmp_path, transforms):
+    with pytest.raises(ValueError, match="test_transforms"):
+        data_config(tmp_path, tmp_path, test_transforms=transforms)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from detcore.data import KeypointLayout
-from detcore.data.augment import Draw, place_objects
+from detcore.data.augmentation.objects import Limits, PlacedObjects, cut, moved
 
 COCO = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -27,15 +27,12 @@ def test_layouts_that_make_no_sense_are_named():
 
 
 def place(geometry, keypoints, flip=(1, 0, 2)):
-    placed = place_objects(
+    objects = PlacedObjects.of(
         boxes_xyxy=np.array([[0.0, 0, 40, 40], [90, 90, 95, 95]]),
         labels=np.array([0, 1]),
-        polygons=[],
-        placement=Draw(np.array(geometry, float), np.eye(3, 4), (50, 60)),
-        min_size=1,
         keypoints=np.array(keypoints, float),
-        keypoint_flip=flip,
     )
+    placed = cut(moved(objects, np.array(geometry, float), flip), (50, 60), Limits(min_size=1, min_visible=0.1))
     assert placed.labels.tolist() == [0]  # keypoints follow their objects
     assert placed.keypoints is not None
     return placed.keypoints[0].tolist()

@@ -11,7 +11,9 @@ import torch
 import webdataset
 from PIL import Image
 
-from detcore.config.data import Affine, DataConfig, HorizontalFlip, RepeatFactorSampling, ResizeShortestEdge
+from detcore.config.data import DataConfig
+from detcore.config.sampling import RepeatFactorSampling
+from detcore.config.transforms import Affine, HorizontalFlip, ResizeShortestEdge
 from detcore.data import KeypointLayout, Sample, ShardedSplit, build_loader, write_split
 from detcore.data.rotated import move, upright
 
@@ -107,8 +109,7 @@ def test_samples_come_back_as_they_went_in(split):
 
 
 def test_webdataset_reads_the_maps(split):
-    urls = [str(path) for path in sorted((split.folder / "train").glob("*.tar"))]
-    found = list(webdataset.WebDataset(urls, shardshuffle=False).decode("l8"))
+    found = list(webdataset.WebDataset(split.shards, shardshuffle=False).decode("l8"))
     assert len(found) == NUMBER
     for index, sample in enumerate(found):
         np.testing.assert_array_equal(sample["semantic.png"], split.semantic(index))

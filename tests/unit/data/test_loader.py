@@ -11,18 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from detcore.config.data import (
+from detcore.config.data import DataConfig
+from detcore.config.transforms import (
     Affine,
     ColorJitter,
-    DataConfig,
     HorizontalFlip,
     ResizeFixed,
     ResizeShortestEdge,
     Transform,
 )
 from detcore.data import Sample, ShardedSplit, write_split
-from detcore.data.batching import decode
-from detcore.data.loader import build_loader
+from detcore.data.build import build_loader
+from detcore.data.decoding import decode
 from detcore.structures.batch import Batch, TensorStruct
 
 NUMBER = 23
@@ -199,6 +199,63 @@ def test_resume_on_other_ranks_and_batches_at_an_epochs_edge(loaders):
     wider.load_state_dict(state)
     ids = [i for batch in islice(wider, wider.steps_per_epoch) for i in batch.sample_ids.tolist() if i >= 0]
     assert sorted(ids) == list(range(NUMBER))
+
+
+@pytest.mark.parametrize("sampling", [{}, {"type": "class_weights", "weights": {"a": 3.0}}])
+def test_any_number_of_ranks_goes_on_within_an_epoch(loaders, sampling):
+    """The batches are global, so even there nothing changes."""
+    settings = {"batch_size": 6, "min_objects": 2, "train_subset": {"type": "fraction", "fraction": 0.9}}
+    if sampling:
+        settings["sampling"] = sampling
+    first = loaders(**settings)
+    for _ in islice(first, 2):
+        pass
+    assert first.state_dict()["batch"] == 2 < first.steps_per_epoch
+    state, expected = first.state_dict(), list(islice(first, 2 * first.steps_per_epoch))
+    for world_size in (1, 2, 3, 6):
+        ranks = [loaders(**settings, rank=rank, world_size=world_size) for rank in range(world_size)]
+        for rank in ranks:
+            rank.load_state_dict(state)
+        for whole, *parts in zip(expected, *(islice(rank, len(expected)) for rank in ranks), strict=True):
+            assert equal({k: v for k, v in tensors(whole).items() if k != "rng_key"}, concatenated(tuple(parts)))
+            assert all(torch.equal(part.rng_key, whole.rng_key) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"min_objects": 2},
+        {"train_subset": {"type": "first", "number": 12}},
+        {"sampling": {"type": "repeat_factor", "threshold": 1.0}},
+        {"num_buckets": 1},
+        {"train_transforms": (ResizeShortestEdge(sizes=(32, 48), max_size=80),)},
+    ],
+)
+def test_other_images_or_sizes_are_refused_within_an_epoch_and_taken_at_its_edge(loaders, other):
+    loader = loaders()
+    next(loader)
+    with pytest.raises(ValueError, match="within an epoch of other images, sizes or weights"):
+        loaders(**other).load_state_dict(loader.state_dict())
+    for _ in islice(loader, loader.steps_per_epoch - 1):
+        pass
+    changed = loaders(**other)
+    changed.load_state_dict(loader.state_dict())
+    assert next(changed).rng_key.tolist() == [3, loader.position]
+
+
+def test_a_loader_says_what_an_epoch_is(loaders):
+    """Of 23 images those with one object, a crowd region, are left out."""
+    loader = loaders(min_objects=1)
+    batches = list(islice(loader, loader.steps_per_epoch))
+    real = sum(int(batch.real.sum()) for batch in batches)
+    empty, shapes = 4 * len(batches) - real, len({batch.images.shape for batch in batches})
+    pixels = sum(int(batch.image_sizes[batch.real].prod(dim=1).sum()) for batch in batches)
+    padding = sum(batch.images[:, 0].numel() for batch in batches) / pixels - 1
+    assert 0 < real < NUMBER
+    assert str(loaders(min_objects=1)) == (
+        f"{real} images, {NUMBER - real} left out by min_objects = 1; an epoch: {len(batches)} batches of 4 in {shapes}"
+        f" shapes, {empty} rows empty, {padding:.1%} padding"
+    )
 
 
 def test_states_that_do_not_fit_are_refused(loaders):
@@ -429,7 +486,7 @@ def test_only_the_loaders_threads_run_torch_on_one_core(loaders):
         torch.set_num_threads(before)
 
 
-def test_prefetch_is_bounded_and_waiting_is_measured(loaders):
+def test_prefetch_is_lazy_and_waiting_is_measured(loaders):
     started: list[int | None] = []
 
     def slow(sample: Sample, random: np.random.Generator) -> Sample:
@@ -437,12 +494,12 @@ def test_prefetch_is_bounded_and_waiting_is_measured(loaders):
         time.sleep(0.1)
         return sample
 
-    loader = loaders(transform=slow, threads=8, batch_size=1)
+    loader = loaders(transform=slow, threads=2, batch_size=1)
     assert started == []
     next(loader)
     assert loader.wait_seconds >= 0.1
-    time.sleep(0.3)
-    assert len(started) == 4  # the one handed out and three ahead, though eight threads have nothing to do
+    time.sleep(0.5)
+    assert len(started) == 4  # the one handed out and three ahead, though the threads have nothing to do
     next(loader)
     time.sleep(0.3)
     assert len(started) == 5

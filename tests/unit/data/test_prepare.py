@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from raw_folders import coco_annotation, data_config, voc_object, write_coco, write_image, write_voc, write_yolo
 
-from detcore.config.data import RepeatFactorSampling
-from detcore.data.prepare import SETTINGS, is_prepared, prepare
+from detcore.config.sampling import FirstSubset, RepeatFactorSampling
+from detcore.data.prepare import prepare
+from detcore.data.prepared import SETTINGS, is_prepared
 from detcore.data.shards import ShardedSplit
 
 
@@ -66,7 +67,10 @@ def test_shards_of_another_root_or_other_settings_are_not_taken_for_these(root, 
     assert not is_prepared(config, seed=1)
     assert not is_prepared(config.model_copy(update={"min_box_size": 5.0}), seed=0)
     assert is_prepared(config.model_copy(update={"num_buckets": 1}), seed=0)
+    assert is_prepared(config.model_copy(update={"min_visible": 0.5, "unmixed_last_steps": 9}), seed=0)
     assert is_prepared(config.model_copy(update={"sampling": RepeatFactorSampling()}), seed=0)
+    part = {"min_objects": 1, "min_keypoints": 1, "train_subset": FirstSubset(number=3)}
+    assert is_prepared(config.model_copy(update=part), seed=0)
     assert not is_prepared(config.model_copy(update={"ignore": ("dog",)}), seed=0)
     write_coco(tmp_path / "other", images=20)
     assert not is_prepared(config.model_copy(update={"root": str(tmp_path / "other")}), seed=0)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detcore.data.augment import Draw, place_objects
+from detcore.data.augmentation.objects import Limits, PlacedObjects, cut
 from detcore.data.rotated import half_axes, move, smallest_box, upright, without_heading
 from detcore.ops import box_iou_rotated
 
@@ -131,16 +131,9 @@ def test_without_heading():
 
 
 def test_objects_go_by_their_centre_and_are_not_clipped():
-    placement = Draw(np.eye(3), np.eye(3, 4), (50, 60))
     boxes = np.array([[59.0, 25, 20, 10, 0], [60.0, 25, 20, 10, 0], [30.0, 25, 0.5, 10, 0], [5.0, -0.1, 9, 9, 45]])
-    placed = place_objects(
-        boxes_xyxy=np.zeros((4, 4)),
-        labels=np.arange(4),
-        polygons=[],
-        placement=placement,
-        min_size=1,
-        boxes_xywha=boxes,
-    )
+    objects = PlacedObjects.of(boxes_xyxy=np.zeros((4, 4)), labels=np.arange(4), boxes_xywha=boxes)
+    placed = cut(objects, (50, 60), Limits(min_size=1, min_visible=0.1))
     assert placed.labels.tolist() == [0]
     assert placed.boxes_xywha is not None and placed.boxes_xywha.tolist() == [[59, 25, 20, 10, 0]]
     assert placed.boxes_xyxy.tolist() == [[49, 20, 69, 30]]

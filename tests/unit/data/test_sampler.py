@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detcore.config.data import HorizontalFlip, ResizeFixed, ResizeShortestEdge
+from detcore.config.transforms import HorizontalFlip, ResizeFixed, ResizeShortestEdge
 from detcore.data.sampler import Purpose, Sampler, keyed_generator
 from detcore.data.sampling import repeat_factors
 
@@ -21,6 +21,7 @@ def sampler(
     transforms=MULTI_SCALE,
     num_buckets=4,
     size_divisor=32,
+    samples=None,
     factors=None,
 ):
     random = np.random.default_rng(7)
@@ -33,6 +34,7 @@ def sampler(
         size_divisor=size_divisor,
         seed=seed,
         shuffle=shuffle,
+        samples=samples,
         factors=factors,
     )
 
@@ -54,6 +56,59 @@ def test_every_sample_once_an_epoch_over_all_ranks(number, world_size, per_rank,
     for bucket in np.unique(plan.buckets):
         empty = (plan.samples[plan.buckets == bucket] < 0).sum()
         assert empty < world_size * per_rank
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    part=st.sets(st.integers(0, 59), min_size=1),
+    batch_size=st.integers(1, 7),
+    epoch=st.integers(0, 3),
+    weighted=st.booleans(),
+)
+def test_a_part_of_the_images_as_often_as_their_factors_say(part, batch_size, epoch, weighted):
+    samples = np.array(sorted(part))
+    factors = None
+    if weighted:
+        factors = np.random.default_rng(len(part)).choice([0.0, 0.3, 1.0, 2.5], len(part))
+        factors[0] = 1.0  # or an epoch may have no image
+    plan = sampler(60, samples=samples, factors=factors, batch_size=batch_size).epoch(epoch)
+    real = plan.samples >= 0
+    occurs = np.bincount(plan.samples[real], minlength=60)
+    assert set(np.flatnonzero(occurs)) <= part
+    expected = np.ones(len(part)) if factors is None else factors
+    assert (np.abs(occurs[samples] - expected) < 1).all()
+    assert plan.empty_rows == plan.samples.size - real.sum()
+
+
+def test_padding_is_counted_in_pixels():
+    """By hand: 5 images of 64 x 96 in batches of 4, of shape 64 x 96: 3 empty rows for 5 images; then with a margin."""
+    one = sampler(5, transforms=(ResizeFixed(height=64, width=96),), num_buckets=1)
+    plan = one.epoch(0)
+    assert (plan.empty_rows, plan.padding) == (3, pytest.approx(3 / 5))
+    assert str(plan) == "2 batches of 4 in 1 shapes, 3 rows empty, 60.0% padding"
+    margin = sampler(8, transforms=(ResizeFixed(height=48, width=96),), num_buckets=1).epoch(0)
+    assert (margin.empty_rows, margin.padding) == (0, pytest.approx(64 / 48 - 1))
+
+
+def test_an_epoch_without_any_image_is_an_error():
+    with pytest.raises(ValueError, match="epoch 0 has no image: the weights of 3 images"):
+        sampler(3, factors=np.full(3, 1e-9)).epoch(0)
+
+
+def test_the_identity_stands_for_all_that_decides_the_order():
+    base = sampler().identity()
+    assert base == sampler().identity() == {"seed": 0, "batch_size": 4, "plan": base["plan"]}
+    assert sampler(seed=9).identity() == {**base, "seed": 9}
+    assert sampler(batch_size=4).identity()["plan"] == base["plan"] < 2**63
+    others = [
+        sampler(49),
+        sampler(samples=np.arange(49)),
+        sampler(factors=np.ones(50)),
+        sampler(num_buckets=2),
+        sampler(shuffle=False),
+        sampler(transforms=(ResizeShortestEdge(sizes=(64, 96), max_size=200), HorizontalFlip())),
+    ]
+    assert len({base["plan"], *(other.identity()["plan"] for other in others)}) == 7
 
 
 def test_each_image_fits_its_batch_and_all_sizes_are_drawn():

@@ -144,9 +144,10 @@ def test_a_server_out_of_reach_is_an_error(server, tmp_path):
 
 def zip_of(files, **attributes):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
             info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = attributes.get("mode", 0o644) << 16
             archive.writestr(info, data)
     return buffer.getvalue()
@@ -202,8 +203,36 @@ HOSTILE = {
 }
 
 
+def link_then_write():
+    """A link out of the folder, then a file through it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        link = tarfile.TarInfo("a")
+        link.type, link.linkname = tarfile.SYMTYPE, ".."
+        archive.addfile(link)
+        file = tarfile.TarInfo("a/evil.txt")
+        file.size = 1
+        archive.addfile(file, io.BytesIO(b"x"))
+    return buffer.getvalue()
+
+
+BOMB = {"zeros": b"\0" * 4_000_000}  # to a thousandth
+
+
+HOSTILE |= {
+    "tar link then write": (link_then_write(), "is a link or a device"),
+    "tar block device": (tar_of({"evil": b""}, type=tarfile.BLKTYPE), "is a link or a device"),
+    "tar twice": (tar_of({"a": b"x", "./a": b"y"}), "occurs twice"),
+    "zip device": (zip_of({"evil": b""}, mode=stat.S_IFBLK | 0o600), "is a link or a device"),
+    "zip bomb": (zip_of(BOMB), "more than 200 times its size, as a bomb does"),
+    "tar bomb": (tar_of(BOMB), "more than 200 times its size, as a bomb does"),
+    "bomb in parts": (zip_of({str(part): b"\0" * 400_000 for part in range(10)}), "as a bomb does"),
+}
+
+
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_archives_are_refused_and_write_nothing_outside(server, tmp_path, case):
+def test_hostile_archives_are_refused_and_write_nothing_outside(server, tmp_path, monkeypatch, case):
+    monkeypatch.setattr("detcore.data.sources.archives.LEAST_ROOM_BYTES", 1000)
     data, message = HOSTILE[case]
     server.files["x"] = data
     source = Archives(archives=(Archive(url=server.url("x"), sha256=sha256(data)),))

@@ -54,6 +54,15 @@ def test_numbers_counted_by_hand(tmp_path: Path) -> None:
     assert_allclose(found.padding.waste_with_empty_rows, 4 * 64 * 96 / (3 * 60 * 90) - 1)
 
 
+def test_batches_are_of_the_images_that_training_takes(tmp_path: Path) -> None:
+    config = locate([*folder(tmp_path), "data.min_objects=2"])  # one image of three has two
+    raw, _ = describe(config)
+    assert [bucket.images for bucket in raw.padding.buckets] == [1] and raw.splits["train"].images == 3
+    prepare(config.data, seed=config.seed, progress=False)
+    prepared, columns = describe(config)
+    assert columns.prepared and prepared.padding == raw.padding
+
+
 def test_prepared_data_have_the_numbers_of_the_raw(tmp_path: Path) -> None:
     config = locate(folder(tmp_path))
     raw, columns = describe(config)

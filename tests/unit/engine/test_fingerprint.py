@@ -18,6 +18,9 @@ def test_what_counts_and_what_does_not(configure) -> None:
     assert differences(before, of(optim__lr=0.1, seed=1)) == "config: optim.lr, seed"
     assert differences(before, of(optim__schedule={"type": "cosine"})).startswith("config: optim.schedule.")
     assert differences(before, of(data__num_buckets=2)) == "config: data.num_buckets"
+    part = {"data__min_objects": 1, "data__train_subset": {"type": "first", "number": 3}}
+    assert differences(before, of(**part)) == "config: data.min_objects, data.train_subset"
+    assert "data.sampling" in differences(before, of(data__sampling={"type": "repeat_factor"}))
     assert differences(before, of(data="abd")) == "data"
     assert differences(before, of(TinyDetector(num_classes=3), data="abd")) == "data; code"
     assert differences(before, of(nn.Linear(2, 2))) == "code"

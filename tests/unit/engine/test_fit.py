@@ -141,6 +141,15 @@ def test_same_shows_a_difference(configure) -> None:
     assert not same(first["record"], second["record"])
 
 
+def test_what_training_takes_and_leaves_out_is_said(configure, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configure(data__train_subset={"type": "first", "number": 5})
+    recorder = Recorder()
+    train(TinyDetector(), config, worker=recorder)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("training on"))
+    assert line.startswith("training on 5 images, ") and " left out by train_subset (first); an epoch: " in line
+    assert line.endswith("% padding")
+
+
 def test_a_finished_run_is_only_published_again(configure, capsys: pytest.CaptureFixture[str]) -> None:
     config = configure()
     first = train(TinyDetector(), config)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,21 @@ def test_means_over_the_steps_since_the_last_flush() -> None:
     assert metrics == {"loss": 3.5, "box": 1.5, "label": 2.0, "grad_norm": 3.0, "lr": 0.25, "data_wait_seconds": 0.5}
     found.add(record(2, box=7.0))
     assert found.flush()["box"] == 7.0
+
+
+def test_what_was_left_out_is_counted() -> None:
+    found = meter()
+    found.add(record(0))
+    assert "skipped_samples" not in found.flush()
+    for step, skipped in ((1, 2), (2, 0), (3, 1)):
+        found.add(replace(record(step), skipped=skipped))
+    assert found.flush()["skipped_samples"] == 3
+    found.add(replace(record(4), skipped=4))
+    found.check()
+    resumed = meter()
+    resumed.load_state_dict(found.state_dict())
+    assert resumed.flush()["skipped_samples"] == 4
+    assert resumed.skipped == 7
 
 
 def test_the_window_survives_a_checkpoint() -> None:

@@ -37,6 +37,7 @@ class Fixed:
     """Batches from a list."""
 
     wait_seconds = 0.25
+    skipped = 1
 
     def __init__(self, *batches: Batch) -> None:
         self._batches = iter(batches)
@@ -96,7 +97,7 @@ def test_a_step_is_the_textbooks() -> None:
         step = 0.5 * 0.3 * (parameter.grad * 1e-3 / norm + decay * parameter)  # momentum is the gradient at first
         torch.testing.assert_close(trained, parameter - step, rtol=0, atol=1e-9)
     assert record.lr == pytest.approx(0.15)
-    assert record.wait_seconds == 0.25
+    assert (record.wait_seconds, record.skipped) == (0.25, 1)
     torch.testing.assert_close(record.grad_norm, norm)
     torch.testing.assert_close(record.losses, {name: loss.detach() for name, loss in losses.items()})
 
@@ -109,7 +110,7 @@ def test_accumulated_halves_equal_the_whole() -> None:
     for first, second in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
     torch.testing.assert_close(expected.losses, found.losses)
-    assert found.wait_seconds == 0.5
+    assert (found.wait_seconds, found.skipped) == (0.5, 2)
     assert torch.cat(list(found.sample_ids)).tolist() == [0, 1, 2, 3]
 
 

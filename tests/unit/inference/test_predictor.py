@@ -10,9 +10,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detcore.config import DataConfig
-from detcore.config.data import ResizeFixed, ResizeShortestEdge, Transform
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge, Transform
 from detcore.data import Sample, ShardedSplit, write_split
-from detcore.data.loader import build_loader
+from detcore.data.build import build_loader
 from detcore.evaluation import Evaluator, GroundTruth, ImageDetections
 from detcore.inference import Prediction, Predictor, load_folder
 from detcore.inference.sources import Source, read_rgb

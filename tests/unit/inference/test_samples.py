@@ -106,6 +106,21 @@ def test_an_evaluation_draws_each_sample_once_without_augmentation(tmp_path: Pat
     assert samples[0].views[0].caption.startswith("evaluation: 720 x 720 in a batch of 736 x 736, 1 of 1 object")
 
 
+def test_mixed_images_are_said_to_be(tmp_path: Path) -> None:
+    mosaic = [{"type": "mosaic", "probability": 1.0, "height": 1000, "width": 1000}, FLIP[0]]
+    (sample,) = shown(shapes(tmp_path), data_config(mosaic), num=1)
+    assert sample.views[0].caption.endswith("objects, mixed-in ones among them")
+
+
+def test_an_epoch_without_a_sample_draws_none_of_it(tmp_path: Path) -> None:
+    split, config = shapes(tmp_path), data_config(FLIP)
+    weights = {"type": "class_weights", "weights": {"odd": 0.4}}
+    found = shown(split, DataConfig(**{**config.model_dump(), "sampling": weights}), draws=6)
+    draws = {sample.file_name: len(sample.views) for sample in found}
+    assert set(draws) >= {"0.png", "2.png", "4.png", "6.png"} and all(number >= 1 for number in draws.values())
+    assert min(draws.values()) < 6
+
+
 def test_only_samples_of_the_classes_asked_for(tmp_path: Path) -> None:
     split = shapes(tmp_path)
     assert {sample.file_name for sample in shown(split, data_config(MOVED), classes=["odd"])} == {

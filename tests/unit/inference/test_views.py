@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from detcore.config import TTAConfig
-from detcore.config.data import ResizeFixed, ResizeShortestEdge
+from detcore.config.transforms import ResizeFixed, ResizeShortestEdge
 from detcore.data import Sample, ShardedSplit, write_split
 from detcore.inference import load_folder
 from detcore.inference.preprocessing import Preprocessing

@@ -9,6 +9,7 @@ import pytest
 from tiny_training import TinyDetector, write_shards
 
 from detcore.config import load
+from detcore.config.sampling import ImageWeightSampling, ListedSubset
 from detcore.data import Sample
 from detcore.launch.fit import fit
 from detcore.launch.training import train, with_absolute_paths
@@ -46,8 +47,11 @@ def test_data_is_prepared_first_where_there_are_no_shards(tmp_path: Path, monkey
 
 def test_paths_of_the_configuration_hold_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = load(["model=mask_rcnn_r50_fpn", "+model.backbone.weights=r50.safetensors"])
+    files = ["data.sampling={type: image_weights, file: w.csv}", "data.train_subset={type: list, file: some/part.txt}"]
+    config = load(["model=mask_rcnn_r50_fpn", "+model.backbone.weights=r50.safetensors", *files])
     absolute = with_absolute_paths(config)
+    assert absolute.data.sampling == ImageWeightSampling(file=str(tmp_path / "w.csv"))
+    assert absolute.data.train_subset == ListedSubset(file=str(tmp_path / "some/part.txt"))
     assert absolute.run_dir == str(tmp_path / config.run_dir)
     assert absolute.data.shards == str(tmp_path / config.data.shards)
     assert absolute.model.type == "mask_rcnn"

@@ -1,0 +1,1 @@
+"""What `tests/perf/data.py` measures."""

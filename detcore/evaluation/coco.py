@@ -84,7 +84,7 @@ def accumulate_pycocotools(
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth = COCO()
-        truth.dataset = {**ground_truth, "annotations": _for_pycocotools(ground_truth["annotations"], iou_type)}
+        truth.dataset = {**ground_truth, "annotations": as_pycocotools_takes(ground_truth["annotations"], iou_type)}
         truth.createIndex()
         rows = _rows(results, iou_type)
         if rows:
@@ -117,7 +117,7 @@ def _rows(results: Results, iou_type: IouType) -> list[dict[str, Any]]:
             return results.keypoint_results()
 
 
-def _for_pycocotools(annotations: Sequence[dict[str, Any]], iou_type: IouType) -> list[dict[str, Any]]:
+def as_pycocotools_takes(annotations: Sequence[dict[str, Any]], iou_type: IouType) -> list[dict[str, Any]]:
     """Copies, for it writes into annotations, with what hotcoco does not need.
 
     Ids count from 1: pycocotools takes a match with annotation 0 for no match. Where there is no mask, the box is it.

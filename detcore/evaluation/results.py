@@ -69,14 +69,30 @@ class Results:
     keypoints: NDArray[np.float64] | None = None
     boxes_xywha: NDArray[np.float64] | None = None
 
+    def where(self, kept: NDArray[np.bool_]) -> "Results":
+        """The rows (N,) that are kept."""
+        columns = (self.image_ids, self.category_ids, self.boxes_xyxy, self.scores, self.sizes)
+        image_ids, category_ids, boxes_xyxy, scores, sizes = (column[kept] for column in columns)
+        return Results(
+            image_ids=image_ids,
+            category_ids=category_ids,
+            boxes_xyxy=boxes_xyxy,
+            scores=scores,
+            sizes=sizes,
+            rles=None if self.rles is None else [rle for rle, keep in zip(self.rles, kept, strict=True) if keep],
+            keypoints=None if self.keypoints is None else self.keypoints[kept],
+            boxes_xywha=None if self.boxes_xywha is None else self.boxes_xywha[kept],
+        )
+
     def boxes_xywh(self) -> NDArray[np.float64]:
         low, high = self.boxes_xyxy[:, :2], self.boxes_xyxy[:, 2:]
         return np.concatenate((low, high - low), axis=1)
 
-    def segmentation(self, row: int) -> dict[str, Any]:
-        """COCO's {size, counts} of a row."""
+    def segmentations(self) -> list[dict[str, Any]]:
+        """COCO's {size, counts} of each row."""
         assert self.rles is not None
-        return {"size": self.sizes[row].tolist(), "counts": self.rles[row]}
+        sizes = self.sizes.tolist()
+        return [{"size": size, "counts": counts} for size, counts in zip(sizes, self.rles, strict=True)]
 
     def box_results(self) -> list[dict[str, Any]]:
         """The `results` list of COCO's box task."""
@@ -85,7 +101,7 @@ class Results:
 
     def mask_results(self) -> list[dict[str, Any]]:
         """The `results` list of COCO's mask task. Without boxes, as then the mask's area decides what is small."""
-        return [{**row, "segmentation": self.segmentation(index)} for index, row in enumerate(self._rows())]
+        return [{**row, "segmentation": own} for row, own in zip(self._rows(), self.segmentations(), strict=True)]
 
     def keypoint_results(self) -> list[dict[str, Any]]:
         """The `results` list of COCO's keypoint task."""
@@ -111,8 +127,5 @@ class Results:
         return rows
 
     def _rows(self) -> list[dict[str, Any]]:
-        columns = zip(self.image_ids, self.category_ids, self.scores, strict=True)
-        return [
-            {"image_id": int(image), "category_id": int(category), "score": float(score)}
-            for image, category, score in columns
-        ]
+        columns = zip(self.image_ids.tolist(), self.category_ids.tolist(), self.scores.tolist(), strict=True)
+        return [{"image_id": image, "category_id": category, "score": score} for image, category, score in columns]

@@ -78,7 +78,7 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
 def _evaluator(config: Config, split: ShardedSplit, model: nn.Module) -> Evaluator:
     """Of all that the model predicts and the split has; it is said what that leaves out."""
     truth, pictured = ground_truth(split), split.spread(config.tracking.num_pictures)
-    evaluator = evaluator_of(model, truth, config.engine.evaluation, keep_maps_of=pictured)
+    evaluator = evaluator_of(model, truth, config.engine.evaluation, keep_maps_of=pictured, operating_points=True)
     for kind in predictions(model):
         if kind not in evaluator.kinds:
             print(f"no figures of {kind} on {split.split}: {truth.lacks(kind)}", flush=True)

@@ -63,7 +63,7 @@ class Judged:
 
     def curves(self) -> dict[int, Curve]:
         """Of every class that has objects."""
-        return {int(index): self.curve(index) for index in np.flatnonzero(self.num_objects)}
+        return {index: self.curve(index) for index in np.flatnonzero(self.num_objects).tolist()}
 
 
 def best_f1(judged: Judged, names: Sequence[str], *, prefix: str) -> dict[str, dict[str, float]]:

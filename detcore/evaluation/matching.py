@@ -92,7 +92,7 @@ def accumulate_matches(
             order = np.argsort(-own_scores, kind="stable")
             hits = np.concatenate([hit[:, :, :limit] for _, hit, _, _ in matches], axis=2)[..., order]
             left = np.concatenate([left[:, :, :limit] for _, _, left, _ in matches], axis=2)[..., order]
-            for area, count in enumerate(sum(count for *_, count in matches)):
+            for area, count in enumerate(np.sum([count for *_, count in matches], axis=0)):
                 if count:
                     curve, highest = _precision(hits[area], left[area], count)
                     precision[:, :, index, area, place], recall[:, index, area, place] = curve, highest

@@ -1,7 +1,8 @@
 """Detections as plain arrays: of one image, and of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import chain, compress, repeat
 from typing import Any
 
 import numpy as np
@@ -71,18 +72,12 @@ class Results:
 
     def where(self, kept: NDArray[np.bool_]) -> "Results":
         """The rows (N,) that are kept."""
-        columns = (self.image_ids, self.category_ids, self.boxes_xyxy, self.scores, self.sizes)
-        image_ids, category_ids, boxes_xyxy, scores, sizes = (column[kept] for column in columns)
-        return Results(
-            image_ids=image_ids,
-            category_ids=category_ids,
-            boxes_xyxy=boxes_xyxy,
-            scores=scores,
-            sizes=sizes,
-            rles=None if self.rles is None else [rle for rle, keep in zip(self.rles, kept, strict=True) if keep],
-            keypoints=None if self.keypoints is None else self.keypoints[kept],
-            boxes_xywha=None if self.boxes_xywha is None else self.boxes_xywha[kept],
-        )
+        columns: dict[str, Any] = {
+            field.name: None if (column := getattr(self, field.name)) is None else column[kept]
+            for field in fields(self)
+            if field.name != "rles"
+        }
+        return Results(**columns, rles=None if self.rles is None else list(compress(self.rles, kept)))
 
     def boxes_xywh(self) -> NDArray[np.float64]:
         low, high = self.boxes_xyxy[:, :2], self.boxes_xyxy[:, 2:]
@@ -91,8 +86,11 @@ class Results:
     def segmentations(self) -> list[dict[str, Any]]:
         """COCO's {size, counts} of each row."""
         assert self.rles is not None
-        sizes = self.sizes.tolist()
-        return [{"size": size, "counts": counts} for size, counts in zip(sizes, self.rles, strict=True)]
+        # Neighbours of one size share the list of it: for many masks, making lists takes longer than all else here.
+        first = np.flatnonzero(np.diff(self.sizes, axis=0, prepend=-1).any(axis=1))
+        counts = np.diff(first, append=len(self.sizes))
+        sizes = chain.from_iterable(map(repeat, self.sizes[first].tolist(), counts.tolist()))
+        return [{"size": size, "counts": rle} for size, rle in zip(sizes, self.rles, strict=True)]
 
     def box_results(self) -> list[dict[str, Any]]:
         """The `results` list of COCO's box task."""

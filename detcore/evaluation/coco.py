@@ -69,9 +69,10 @@ class LoadedTruth:
 
     @cached_property
     def groups(self) -> Any:
-        """With crowd regions as Open Images' groups."""
+        """With crowd regions as Open Images' groups, and without what hotcoco would take for a hierarchy."""
+        categories = [{"id": c["id"], "name": c["name"]} for c in self.dataset["categories"]]
         annotations = [{**a, "iscrowd": 0, "is_group_of": bool(a.get("iscrowd"))} for a in self.dataset["annotations"]]
-        return hotcoco.COCO({**self.dataset, "annotations": annotations})
+        return hotcoco.COCO({**self.dataset, "annotations": annotations, "categories": categories})
 
     @cached_property
     def category_ids(self) -> NDArray[np.int64]:

@@ -169,6 +169,15 @@ def test_a_group_is_one_object_however_many_are_found_in_it() -> None:
     assert [table["box_f1"], table["box_f1_score"]] == pytest.approx([80, 0.6])
 
 
+def test_supercategories_are_no_hierarchy() -> None:
+    truth, found = group_scene()
+    expected = evaluated(truth, found, "open_images")
+    for category in truth["categories"]:
+        category["supercategory"] = "thing"
+    own = evaluated(truth, found, "open_images")
+    assert (own.metrics, own.per_class) == (expected.metrics, expected.per_class)
+
+
 def test_open_images_counts_only_what_was_looked_for() -> None:
     truth, found = group_scene(neg_category_ids=[], not_exhaustive_category_ids=[])
     other = {**truth, "images": [*truth["images"], {**truth["images"][0], "id": 2}]}

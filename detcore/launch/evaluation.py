@@ -34,9 +34,9 @@ PNG_SIGNATURE = b"\x89PNG"
 def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dict[str, float]:
     """Measures `<run_dir>/model` on the test split, in this process.
 
-    Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv`, `pr_curve.csv` of the first kind of object that is
-    compared (boxes where there are any; then `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of
-    predictions beside the truth, and `example.jpg`, an image to try the model on. Logs the same to the run that trained
+    Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv` and `.json` (with the best F1 of each class and its
+    score threshold), `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
+    `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and `example.jpg`, an image to try the model on. Logs the same to the run that trained
     the model. Where the data has no test split it says so, and the files are empty.
 
     Args:
@@ -142,6 +142,7 @@ def _write(evaluation: Evaluation, folder: Path, published: PublishedModel) -> N
     _begin(folder, published, evaluation.metrics)
     rows = [{"class": name, **values} for name, values in evaluation.per_class.items()]
     _write_csv(folder / "per_class.csv", rows)
+    write_file(folder / "per_class.json", (json.dumps(evaluation.per_class, indent=2) + "\n").encode())
     for index, (prefix, curve) in enumerate(evaluation.curves.items()):
         name = f"{prefix}_pr_curve" if index else "pr_curve"
         _write_csv(folder / f"{name}.csv", _wide(curve))

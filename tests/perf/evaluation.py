@@ -6,7 +6,8 @@ Both get the same ground truth (7 objects an image, 80 classes, 2 % of them crow
 compared) and the same detections: 100 boxes, or 30 masks, an image. Ours begins with arrays and run lengths, as the
 evaluator holds them; pycocotools with a list of dictionaries, the making of which is not counted. Both have
 loaded the ground truth. The time is that from there to the precision and recall arrays; pycocotools runs once, between
-runs of ours, of which the median counts. A case meets its bar only if all metrics are equal to 12 digits.
+runs of ours, of which the median counts. A case meets its bar only if all metrics are equal to 12 digits. The bars are
+for 5,000 images: with fewer, what does not grow with them weighs more.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detcore.evaluation import Results
+from detcore.evaluation import Evaluation, Evaluator, GroundTruth, ImageDetections, Results
 from detcore.evaluation.coco import Accumulated, IouType, LoadedTruth, accumulate, as_pycocotools_takes
 from detcore.evaluation.metrics import average_precision
 from detcore.ops import paste_masks_rle
@@ -162,11 +163,35 @@ def compare_encoding(images: int) -> dict[str, Any]:
     return {**row, "equal_to_12_digits": own == expected}
 
 
-def overhead(evaluation_seconds: float, images: int) -> dict[str, Any]:
-    """What COCO's metrics of 5,000 images take of an epoch, in percent: computed, not run."""
-    epoch = EPOCH_IMAGES / IMAGES_PER_SECOND
-    share = 100.0 * evaluation_seconds * (5_000 / images) / epoch
-    case = f"boxes of 5,000 images once in an epoch of {EPOCH_IMAGES:,} images at {IMAGES_PER_SECOND:g}/s"
+def overhead(images: int) -> dict[str, Any]:
+    """What boxes on val2017 take of an epoch beside the model's own forward pass, in percent.
+
+    Measured: an evaluator takes over each image's detections and gives all metrics, the truth having been loaded by an
+    evaluation before. Computed: the epoch's seconds, and with fewer images those of 5,000.
+    """
+    synthesised, results = synthetic(images, "bbox", 100)
+    truth = GroundTruth(coco=synthesised)
+    classes, starts = results.category_ids - 1, range(0, len(results.scores), 100)
+    found = [
+        ImageDetections(
+            image_id=start // 100 + 1,
+            boxes_xyxy=results.boxes_xyxy[start : start + 100],
+            scores=results.scores[start : start + 100],
+            labels=classes[start : start + 100],
+        )
+        for start in starts
+    ]
+
+    def evaluation() -> Evaluation:
+        evaluator = Evaluator(truth)
+        for image in found:
+            evaluator.add_image(image)
+        return evaluator.compute()
+
+    evaluation()
+    seconds = statistics.median(seconds_of(evaluation)[0] for _ in range(RUNS)) * 5_000 / images
+    share = 100.0 * seconds / (EPOCH_IMAGES / IMAGES_PER_SECOND)
+    case = f"5,000 images ({seconds:.2f} s), epoch of {EPOCH_IMAGES:,} at {IMAGES_PER_SECOND:g}/s"
     return {"case": case, "unit": "%", "ours": share, "theirs": None, "ratio": None, "bar": OVERHEAD_BAR,
             "met": share <= OVERHEAD_BAR}  # fmt: skip
 
@@ -199,7 +224,7 @@ def main() -> None:
 
     if arguments.case != "masks":
         show(compare("bbox", arguments.images))
-        show(overhead(rows[-1]["ours"], arguments.images))
+        show(overhead(arguments.images))
     if arguments.case != "boxes":
         show(compare("segm", arguments.images))
         show(compare_encoding(max(1, arguments.images // 50)))

@@ -104,7 +104,8 @@ def judged_precision(
     recall = np.array([[judged.curve(index).recall.max(initial=0.0) for index in classes] for judged in judgements])
     by_class = {"ap50": precision[_IOU_50], "ar50": recall[_IOU_50]}
     if len(judgements) > 1:
-        by_class = {"ap": precision.mean(axis=0), "ap75": precision[_IOU_75], "ar": recall.mean(axis=0), **by_class}
+        every = {"ap": precision.mean(axis=0), "ap50": precision[_IOU_50], "ap75": precision[_IOU_75]}
+        by_class = {**every, "ar": recall.mean(axis=0), "ar50": recall[_IOU_50]}
     per_class = {
         names[index]: {f"{prefix}_{name}": 100.0 * float(values[place]) for name, values in by_class.items()}
         for place, index in enumerate(classes)

@@ -77,7 +77,7 @@ class GroundTruth:
                 raise ValueError(
                     f"engine.evaluation.protocol = lvis, but image {image['id']} of the data does not say which "
                     "classes were looked for in it (neg_category_ids): prepare it with "
-                    "data.format=lvis, or take protocol coco"
+                    "data=lvis, or take protocol coco"
                 )
 
     def lacks(self, kind: str) -> str | None:

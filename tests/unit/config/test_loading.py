@@ -50,6 +50,8 @@ def test_a_key_that_conf_does_not_name_can_be_set() -> None:
         ("engine.batch_size=7", ["batch_size", "7"]),
         ("data=coco", ["data.root"]),
         ("model=faster_rcnn_lite0 engine.monitor=mask_ap", ["engine.monitor", "no masks"]),
+        ("engine.evaluation.protocol=voc", ["engine.evaluation.protocol", "voc2007", "got 'voc'"]),
+        ("engine.evaluation.protocol=open_images engine.monitor=box_ap", ["monitor", "box_ap50 alone"]),
     ],
 )
 def test_a_wrong_override_is_one_clear_line(override: str, words: list[str]) -> None:

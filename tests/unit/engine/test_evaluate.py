@@ -57,7 +57,7 @@ def test_by_another_protocol(configure, tiny_shards: Path, protocol: str) -> Non
 
 
 def test_lvis_is_refused_for_other_data(configure, tiny_shards: Path) -> None:
-    with pytest.raises(ValueError, match=r"protocol = lvis, but image .* prepare it with data.format=lvis"):
+    with pytest.raises(ValueError, match=r"protocol = lvis, but image .* prepare it with data=lvis"):
         scores_of(TinyDetector(), configure(), tiny_shards, settings=EvaluationConfig(protocol="lvis"))
 
 

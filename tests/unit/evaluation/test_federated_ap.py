@@ -128,7 +128,7 @@ def test_without_frequencies_there_are_no_groups(federated: dict[str, Any], surp
 
 
 def test_lvis_needs_federated_data(truth: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"protocol = lvis, but image 10 .* \(neg_category_ids\).*data.format=lvis"):
+    with pytest.raises(ValueError, match=r"protocol = lvis, but image 10 .* \(neg_category_ids\).*data=lvis"):
         Evaluator(GroundTruth(coco=truth), settings=EvaluationConfig(protocol="lvis"))
 
 

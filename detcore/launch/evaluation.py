@@ -36,8 +36,9 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
 
     Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv` and `.json` (with the best F1 of each class and its
     score threshold), `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
-    `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and `example.jpg`, an image to try the model on. Logs the same to the run that trained
-    the model. Where the data has no test split it says so, and the files are empty.
+    `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and
+    `example.jpg`, an image to try the model on. Logs the same to the run that trained the model. Where the data has no
+    test split it says so, and the files are empty.
 
     Args:
         model: your own module, where the published model is one; its weights are loaded into it.

@@ -53,7 +53,12 @@ class TTAConfig(Section):
     """Every size mirrored as well."""
 
 
+EvaluationProtocol = Literal["coco", "lvis", "open_images", "voc2007", "voc2010"]
+
+
 class EvaluationConfig(Section):
+    protocol: EvaluationProtocol = "coco"
+    """By which boxes are measured, and by lvis masks, too; all else is measured in one way."""
     oks_sigmas: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """How far apart annotators put each keypoint, as a share of the object's size; None is for COCO's 17."""
     boundary_iou: bool = False
@@ -65,7 +70,9 @@ Monitor = Literal[
     "keypoint_ap75", "rotated_ap", "rotated_ap50", "rotated_ap75", "miou", "fwiou", "macc", "pacc", "boundary_iou",
     "pq", "sq", "rq", "pq_things", "pq_stuff", "proposal_ar100", "proposal_ar1000",
 ]  # fmt: skip
-_HEADLINES: tuple[Monitor, ...] = ("pq", "keypoint_ap", "box_ap", "rotated_ap", "miou", "proposal_ar1000")
+_HEADLINES: tuple[Monitor, ...] = (
+    "pq", "keypoint_ap", "box_ap", "box_ap50", "rotated_ap", "miou", "proposal_ar1000",
+)  # fmt: skip
 """What `monitor` is where none is set: the first of these that an evaluation gives."""
 _KINDS = {
     "box": "boxes", "mask": "masks", "keypoint": "keypoints", "rotated": "rotated", "proposal": "proposals",
@@ -101,7 +108,7 @@ class EngineConfig(Section):
     validation_loss: bool = True
     monitor: Monitor | None = None
     """What 'best' means, on val; higher is better. None takes the first that is evaluated of pq, keypoint_ap, box_ap,
-    rotated_ap, miou, proposal_ar1000."""
+    box_ap50 (which alone open_images has), rotated_ap, miou, proposal_ar1000."""
     evaluation: EvaluationConfig = EvaluationConfig()
     early_stop_patience: Count | None = None
     """Stop after so many evaluations in a row without a better one."""
@@ -118,6 +125,12 @@ class EngineConfig(Section):
     def _boundary_is_evaluated(self) -> Self:
         if self.monitor == "boundary_iou" and not self.evaluation.boundary_iou:
             raise ValueError("monitor = boundary_iou needs evaluation.boundary_iou = true")
+        return self
+
+    @model_validator(mode="after")
+    def _monitor_is_of_protocol(self) -> Self:
+        if self.evaluation.protocol == "open_images" and self.monitor in ("box_ap", "box_ap75"):
+            raise ValueError(f"monitor = {self.monitor}: evaluation.protocol = open_images gives box_ap50 alone")
         return self
 
     @model_validator(mode="after")

@@ -48,7 +48,12 @@ def ground_truth(split: ShardedSplit) -> GroundTruth:
 
 
 def evaluator_of(
-    model: nn.Module, truth: GroundTruth, settings: EvaluationConfig, *, keep_maps_of: Collection[int] = ()
+    model: nn.Module,
+    truth: GroundTruth,
+    settings: EvaluationConfig,
+    *,
+    keep_maps_of: Collection[int] = (),
+    operating_points: bool = False,
 ) -> Evaluator:
     """An evaluator of all that the model predicts and the data has. ValueError if that is nothing."""
     return Evaluator(
@@ -57,6 +62,7 @@ def evaluator_of(
         settings=settings,
         panoptic_limits=getattr(model, "panoptic_limits", PanopticLimits()),
         keep_maps_of=keep_maps_of,
+        operating_points=operating_points,
     )
 
 

@@ -31,7 +31,12 @@ class Evaluation:
             keypoint_ap75, keypoint_ap_medium, keypoint_ap_large, keypoint_ar; semantic maps: miou, fwiou, macc, pacc,
             boundary_iou; panoptic maps: pq, sq, rq, and these for _things and _stuff; proposals: proposal_ar100,
             proposal_ar1000, and these for _small, _medium, _large. A size of which there is no object is left out.
-        per_class: class name -> metrics; without classes that have no object.
+            By LVIS's protocol boxes and masks have _ap_rare, _ap_common and _ap_frequent, and _ar300 for _ar100. By
+            Pascal VOC's, boxes have box_ap50, its own figure, the same at other IoUs in box_ap and box_ap75, box_ar
+            and box_ar50; by that of Open Images, box_ap50 and box_ar50.
+        per_class: class name -> metrics; without classes that have no object. With operating points box_f1, the highest
+            at IoU 0.5, box_f1_precision and box_f1_recall there, and box_f1_score, the score that detections must have
+            for it, from 0 to 1; for masks, keypoints and rotated boxes likewise.
         curves: precision over recall at IoU 0.5 by prefix: box, mask, keypoint, rotated.
         results: all detections as columns, by image id, then falling score; None where the model detects no objects.
         maps: by image id the true and the predicted panoptic map, or the semantic ones where there are none; of the
@@ -74,6 +79,7 @@ class Evaluator:
         settings: how.
         panoptic_limits: what becomes a segment of a predicted panoptic map.
         keep_maps_of: samples whose maps are to be looked at afterwards.
+        operating_points: also find the score at which each class has its best F1, which takes as long as the rest.
 
     Attributes:
         kinds: what is compared.
@@ -90,7 +96,10 @@ class Evaluator:
         settings: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
         panoptic_limits: PanopticLimits = PanopticLimits(),  # noqa: B008
         keep_maps_of: Collection[int] = (),
+        operating_points: bool = False,
     ) -> None:
+        if settings.protocol == "lvis":
+            truth.expect_federated()
         lacks = {kind: truth.lacks(kind) for kind in predicts}
         self.kinds = tuple(kind for kind, reason in lacks.items() if reason is None)
         if not self.kinds:
@@ -98,7 +107,9 @@ class Evaluator:
             raise ValueError(f"the ground truth has nothing to compare the model's predictions with ({reasons})")
         self._images = truth.coco["images"]
         self._seen: set[int] = set()
-        instances = [_instance_kind(kind, truth, settings) for kind in self.kinds if kind in _INSTANCE_KINDS]
+        instances = [
+            _instance_kind(kind, truth, settings, operating_points) for kind in self.kinds if kind in _INSTANCE_KINDS
+        ]
         self._instances = Instances(truth, instances) if instances else None
         self._parts: list[Part] = [] if self._instances is None else [self._instances]
         compared = None
@@ -192,16 +203,18 @@ class Evaluator:
 _INSTANCE_KINDS = ("boxes", "masks", "keypoints", "rotated", "proposals")
 
 
-def _instance_kind(kind: str, truth: GroundTruth, settings: EvaluationConfig) -> InstanceKind:
+def _instance_kind(kind: str, truth: GroundTruth, settings: EvaluationConfig, operating_points: bool) -> InstanceKind:
     match kind:
         case "boxes":
-            return Boxes()
+            return Boxes(protocol=settings.protocol, operating_points=operating_points)
         case "masks":
-            return Masks()
+            return Masks(protocol=settings.protocol, operating_points=operating_points)
         case "rotated":
-            return RotatedBoxes()
+            return RotatedBoxes(operating_points=operating_points)
         case "proposals":
             return Proposals()
         case "keypoints":
-            return Keypoints(num_keypoints=truth.num_keypoints, sigmas=settings.oks_sigmas)
+            return Keypoints(
+                num_keypoints=truth.num_keypoints, sigmas=settings.oks_sigmas, operating_points=operating_points
+            )
     raise ValueError(f"{kind!r} is no kind of prediction")

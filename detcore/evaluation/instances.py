@@ -1,18 +1,20 @@
 """Detected objects: boxes, and what belongs to each of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from detcore.evaluation.coco import accumulate
+from detcore.config import EvaluationProtocol
+from detcore.evaluation.coco import IouType, accumulate, judged_as_open_images
 from detcore.evaluation.images import BatchInImages
-from detcore.evaluation.metrics import Outcome, average_precision
+from detcore.evaluation.metrics import Outcome, average_precision, judged_precision
 from detcore.evaluation.proposals import proposal_recall
 from detcore.evaluation.results import ImageDetections, Results
 from detcore.evaluation.rotated import accumulate_rotated
 from detcore.evaluation.truth import GroundTruth
+from detcore.evaluation.voc import eleven_points, judged_as_voc, whole_area
 from detcore.ops import paste_masks_rle
 
 _MASK_THRESHOLD = 0.5
@@ -43,18 +45,54 @@ class InstanceKind(Protocol):
 
 
 class Boxes:
+    """Average precision of boxes by any of the protocols.
+
+    Args:
+        protocol: by which.
+        operating_points: also the best F1 of each class.
+    """
+
     name, prefix = "boxes", "box"
+
+    def __init__(self, *, protocol: EvaluationProtocol = "coco", operating_points: bool = False) -> None:
+        self._protocol = protocol
+        self._operating_points = operating_points
 
     def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
         return {}  # every detection has a box
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
-        arrays = accumulate(truth.coco, results, "bbox")
-        return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar100")
+        match self._protocol:
+            case "coco" | "lvis":
+                return _precision_of_regions(self, truth, results, "bbox", self._protocol, self._operating_points)
+            case "open_images":
+                judgements, precision_of = [judged_as_open_images(truth.loaded, results)], whole_area
+            case "voc2007":
+                judgements, precision_of = judged_as_voc(truth.coco, results), eleven_points
+            case "voc2010":
+                judgements, precision_of = judged_as_voc(truth.coco, results), whole_area
+        return judged_precision(
+            judgements,
+            truth.names_by_id,
+            prefix=self.prefix,
+            precision_of=precision_of,
+            operating_points=self._operating_points,
+        )
 
 
 class Masks:
+    """Average precision of masks: LVIS's by its protocol, COCO's by any other.
+
+    Args:
+        protocol: by which.
+        operating_points: also the best F1 of each class.
+    """
+
     name, prefix = "masks", "mask"
+
+    def __init__(self, *, protocol: EvaluationProtocol = "coco", operating_points: bool = False) -> None:
+        self._protocol: Literal["coco", "lvis"] = "lvis" if protocol == "lvis" else "coco"
+        self._operating_points = operating_points
 
     def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
         masks = found.required("masks")[row]
@@ -63,8 +101,26 @@ class Masks:
         return {"rles": tuple(rle["counts"] for rle in encoded)}
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
-        arrays = accumulate(truth.coco, results, "segm")
-        return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar100")
+        return _precision_of_regions(self, truth, results, "segm", self._protocol, self._operating_points)
+
+
+def _precision_of_regions(
+    kind: InstanceKind,
+    truth: GroundTruth,
+    results: Results,
+    iou_type: IouType,
+    protocol: Literal["coco", "lvis"],
+    operating_points: bool,
+) -> Outcome:
+    federated = protocol == "lvis"
+    arrays = accumulate(truth.loaded, results, iou_type, federated=federated, judged=operating_points)
+    return average_precision(
+        arrays,
+        truth.names_by_id,
+        prefix=kind.prefix,
+        recall=f"ar{arrays.limits[-1]}",
+        groups=truth.classes_by_frequency if federated else {},
+    )
 
 
 class Keypoints:
@@ -73,6 +129,7 @@ class Keypoints:
     Args:
         num_keypoints: of an object.
         sigmas: of each keypoint, as a share of the object's size; None takes COCO's where there are 17.
+        operating_points: also the best F1 of each class.
 
     Raises:
         ValueError: if there is not one sigma for each keypoint.
@@ -80,7 +137,10 @@ class Keypoints:
 
     name, prefix = "keypoints", "keypoint"
 
-    def __init__(self, *, num_keypoints: int, sigmas: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, *, num_keypoints: int, sigmas: Sequence[float] | None = None, operating_points: bool = False
+    ) -> None:
+        self._operating_points = operating_points
         self._sigmas = _COCO_SIGMAS if sigmas is None else np.asarray(sigmas, dtype=np.float64)
         if len(self._sigmas) != num_keypoints:
             whose = "COCO's sigmas are" if sigmas is None else "engine.evaluation.oks_sigmas is"
@@ -93,18 +153,29 @@ class Keypoints:
         return {"keypoints": found.keypoints[row][kept].numpy()}
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
-        arrays = accumulate(truth.coco, results, "keypoints", sigmas=self._sigmas.tolist())
+        arrays = accumulate(
+            truth.loaded, results, "keypoints", sigmas=self._sigmas.tolist(), judged=self._operating_points
+        )
         return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar")
 
 
 class RotatedBoxes:
+    """COCO's average precision with the IoU of rotated boxes.
+
+    Args:
+        operating_points: also the best F1 of each class.
+    """
+
     name, prefix = "rotated", "rotated"
+
+    def __init__(self, *, operating_points: bool = False) -> None:
+        self._operating_points = operating_points
 
     def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
         return {"boxes_xywha": found.boxes_xywha[row][kept].numpy()}
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
-        arrays = accumulate_rotated(truth.coco, results)
+        arrays = accumulate_rotated(truth.coco, results, judged=self._operating_points)
         return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar100")
 
 

@@ -13,12 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detcore.evaluation.coco import AREAS, IOU_THRESHOLDS, RECALLS, Accumulated
+from detcore.evaluation.judged import Judged
 
 _LIMITS = (1, 10, 100)
 _AREA_RANGES = np.array(list(AREAS.values()))
 
 Overlap = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 """Rows of detections (n,) and of objects (m,) -> (n, m). With a crowd region: the share of the detection in it."""
+
+
+_Matches = list[tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]]
+"""Of each image the scores (n,), the hits and those that do not count (areas, thresholds, n), the objects (areas,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ def accumulate_matches(
     *,
     overlap: Overlap,
     category_ids: Sequence[int],
+    judged: bool = False,
 ) -> Accumulated:
     """COCO's arrays of detections against objects.
 
@@ -60,15 +66,18 @@ def accumulate_matches(
         crowd: (M,) bool.
         overlap: between rows of `found` and rows of `objects`.
         category_ids: in the order of the arrays' classes.
+        judged: also give which detections are true at IoU 0.5.
     """
     classes = len(category_ids)
+    by_class: list[_Matches] = []
     precision = -np.ones((len(IOU_THRESHOLDS), len(RECALLS), classes, len(AREAS), len(_LIMITS)))
     recall = -np.ones((len(IOU_THRESHOLDS), classes, len(AREAS), len(_LIMITS)))
     found_groups, object_groups = found.groups(), objects.groups()
     nothing = np.zeros(0, np.int64)
     for index, category in enumerate(category_ids):
         images = sorted({image for own, image in found_groups.keys() | object_groups.keys() if own == category})
-        matches = []
+        matches: _Matches = []
+        by_class.append(matches)
         for image in images:
             rows, truth = found_groups.get((category, image), nothing), object_groups.get((category, image), nothing)
             rows = rows[np.argsort(-scores[rows], kind="stable")][: _LIMITS[-1]]
@@ -83,11 +92,27 @@ def accumulate_matches(
             order = np.argsort(-own_scores, kind="stable")
             hits = np.concatenate([hit[:, :, :limit] for _, hit, _, _ in matches], axis=2)[..., order]
             left = np.concatenate([left[:, :, :limit] for _, _, left, _ in matches], axis=2)[..., order]
-            for area, count in enumerate(sum(count for *_, count in matches)):
+            for area, count in enumerate(np.sum([count for *_, count in matches], axis=0)):
                 if count:
                     curve, highest = _precision(hits[area], left[area], count)
                     precision[:, :, index, area, place], recall[:, index, area, place] = curve, highest
-    return Accumulated(precision, recall)
+    return Accumulated(precision, recall, judged=_judged(by_class) if judged else None)
+
+
+def _judged(by_class: Sequence[_Matches]) -> Judged:
+    """At the first IoU threshold, in objects of all sizes."""
+    columns = [
+        (np.full(len(scores), index), scores, hit[0, 0], left_out[0, 0])
+        for index, matches in enumerate(by_class)
+        for scores, hit, left_out, _ in matches
+    ]
+    classes, scores, hits, left_out = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Judged(
+        classes=classes[~left_out],
+        scores=scores[~left_out],
+        hits=hits[~left_out],
+        num_objects=np.array([sum(int(count[0]) for *_, count in matches) for matches in by_class]),
+    )
 
 
 def _outside(areas: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -1,12 +1,14 @@
 """From COCO's precision and recall arrays to what people read: headline metrics, a table by class, a curve."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detcore.evaluation.coco import RECALLS, Accumulated
+from detcore.evaluation.judged import Judged, best_f1
 
 _IOU_50, _IOU_75 = 0, 5
 _ALL_AREAS = 0
@@ -52,13 +54,76 @@ class Outcome:
     curve: PRCurve | None = None
 
 
-def average_precision(arrays: Accumulated, names: Sequence[str], *, prefix: str, recall: str) -> Outcome:
-    """The metrics of COCO's arrays, their names beginning with `prefix`; `recall` is the name of the average recall."""
+def average_precision(
+    arrays: Accumulated,
+    names: Sequence[str],
+    *,
+    prefix: str,
+    recall: str,
+    groups: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> Outcome:
+    """The metrics of COCO's arrays.
+
+    Args:
+        arrays: with the best F1 of each class where they say which detections are true.
+        names: of the arrays' classes.
+        prefix: what the metrics' names begin with.
+        recall: name of the average recall.
+        groups: of classes, whose average precision is given as `{prefix}_ap_{group}`.
+    """
+    metrics = _headline(arrays, prefix, recall, sizes=True)
+    for name, classes in groups.items():
+        mean = _mean(arrays.precision[:, :, list(classes), _ALL_AREAS, _HIGHEST_LIMIT])
+        metrics |= {} if mean is None else {f"{prefix}_ap_{name}": 100.0 * mean}
+    per_class = _by_class(arrays, names, prefix, recall)
+    if arrays.judged is not None:
+        per_class = _joined(per_class, best_f1(arrays.judged, names, prefix=prefix))
+    return Outcome(metrics=metrics, per_class=per_class, curve=_pr_curve(arrays, names))
+
+
+def judged_precision(
+    judgements: Sequence[Judged],
+    names: Sequence[str],
+    *,
+    prefix: str,
+    precision_of: Callable[[Judged, int], float],
+    operating_points: bool,
+) -> Outcome:
+    """The metrics of detections judged one by one, where average precision is not COCO's.
+
+    Args:
+        judgements: at IoU 0.5 alone, for `{prefix}_ap50` and `_ar50`; or at COCO's 10 thresholds, for `_ap`, `_ap75`
+            and `_ar` besides.
+        names: of the classes.
+        prefix: what the metrics' names begin with.
+        precision_of: average precision of a class.
+        operating_points: also the best F1 of each class.
+    """
+    classes = np.flatnonzero(judgements[0].num_objects).tolist()
+    precision = np.array([[precision_of(judged, index) for index in classes] for judged in judgements])
+    recall = np.array([[judged.curve(index).recall.max(initial=0.0) for index in classes] for judged in judgements])
+    by_class = {"ap50": precision[_IOU_50], "ar50": recall[_IOU_50]}
+    if len(judgements) > 1:
+        every = {"ap": precision.mean(axis=0), "ap50": precision[_IOU_50], "ap75": precision[_IOU_75]}
+        by_class = {**every, "ar": recall.mean(axis=0), "ar50": recall[_IOU_50]}
+    per_class = {
+        names[index]: {f"{prefix}_{name}": 100.0 * float(values[place]) for name, values in by_class.items()}
+        for place, index in enumerate(classes)
+    }
+    if operating_points:
+        per_class = _joined(per_class, best_f1(judgements[_IOU_50], names, prefix=prefix))
+    curves = {names[index]: curve.at(RECALLS) for index, curve in judgements[_IOU_50].curves().items()}
     return Outcome(
-        metrics=_headline(arrays, prefix, recall, sizes=True),
-        per_class=_by_class(arrays, names, prefix, recall),
-        curve=_pr_curve(arrays, names),
+        metrics={f"{prefix}_{name}": 100.0 * float(values.mean()) for name, values in by_class.items()},
+        per_class=per_class,
+        curve=PRCurve(recall=RECALLS, mean=np.mean(list(curves.values()), axis=0), by_class=curves),
     )
+
+
+def _joined(
+    tables: Mapping[str, Mapping[str, float]], others: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    return {name: {**table, **others.get(name, {})} for name, table in tables.items()}
 
 
 def _headline(arrays: Accumulated, prefix: str, recall: str, *, sizes: bool) -> dict[str, float]:

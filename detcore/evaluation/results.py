@@ -1,7 +1,8 @@
 """Detections as plain arrays: of one image, and of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import chain, compress, repeat
 from typing import Any
 
 import numpy as np
@@ -69,14 +70,27 @@ class Results:
     keypoints: NDArray[np.float64] | None = None
     boxes_xywha: NDArray[np.float64] | None = None
 
+    def where(self, kept: NDArray[np.bool_]) -> "Results":
+        """The rows (N,) that are kept."""
+        columns: dict[str, Any] = {
+            field.name: None if (column := getattr(self, field.name)) is None else column[kept]
+            for field in fields(self)
+            if field.name != "rles"
+        }
+        return Results(**columns, rles=None if self.rles is None else list(compress(self.rles, kept)))
+
     def boxes_xywh(self) -> NDArray[np.float64]:
         low, high = self.boxes_xyxy[:, :2], self.boxes_xyxy[:, 2:]
         return np.concatenate((low, high - low), axis=1)
 
-    def segmentation(self, row: int) -> dict[str, Any]:
-        """COCO's {size, counts} of a row."""
+    def segmentations(self) -> list[dict[str, Any]]:
+        """COCO's {size, counts} of each row."""
         assert self.rles is not None
-        return {"size": self.sizes[row].tolist(), "counts": self.rles[row]}
+        # Neighbours of one size share the list of it: for many masks, making lists takes longer than all else here.
+        first = np.flatnonzero(np.diff(self.sizes, axis=0, prepend=-1).any(axis=1))
+        counts = np.diff(first, append=len(self.sizes))
+        sizes = chain.from_iterable(map(repeat, self.sizes[first].tolist(), counts.tolist()))
+        return [{"size": size, "counts": rle} for size, rle in zip(sizes, self.rles, strict=True)]
 
     def box_results(self) -> list[dict[str, Any]]:
         """The `results` list of COCO's box task."""
@@ -85,7 +99,7 @@ class Results:
 
     def mask_results(self) -> list[dict[str, Any]]:
         """The `results` list of COCO's mask task. Without boxes, as then the mask's area decides what is small."""
-        return [{**row, "segmentation": self.segmentation(index)} for index, row in enumerate(self._rows())]
+        return [{**row, "segmentation": own} for row, own in zip(self._rows(), self.segmentations(), strict=True)]
 
     def keypoint_results(self) -> list[dict[str, Any]]:
         """The `results` list of COCO's keypoint task."""
@@ -111,8 +125,5 @@ class Results:
         return rows
 
     def _rows(self) -> list[dict[str, Any]]:
-        columns = zip(self.image_ids, self.category_ids, self.scores, strict=True)
-        return [
-            {"image_id": int(image), "category_id": int(category), "score": float(score)}
-            for image, category, score in columns
-        ]
+        columns = zip(self.image_ids.tolist(), self.category_ids.tolist(), self.scores.tolist(), strict=True)
+        return [{"image_id": image, "category_id": category, "score": score} for image, category, score in columns]

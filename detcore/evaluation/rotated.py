@@ -12,11 +12,11 @@ from detcore.evaluation.results import Results
 from detcore.ops import box_iou_rotated
 
 
-def accumulate_rotated(ground_truth: dict[str, Any], results: Results) -> Accumulated:
+def accumulate_rotated(ground_truth: dict[str, Any], results: Results, *, judged: bool = False) -> Accumulated:
     """COCO's arrays with the IoU of rotated boxes: `bbox_rotated` of the ground truth, `boxes_xywha` of the results.
 
     An object's area is its annotation's, else that of its box. With a crowd region counts the share of a detection
-    that lies in it.
+    that lies in it. `judged` also gives which detections are true at IoU 0.5.
     """
     assert results.boxes_xywha is not None
     boxes, annotations = results.boxes_xywha, ground_truth["annotations"]
@@ -42,6 +42,7 @@ def accumulate_rotated(ground_truth: dict[str, Any], results: Results) -> Accumu
         crowd,
         overlap=overlap,
         category_ids=sorted(c["id"] for c in ground_truth["categories"]),
+        judged=judged,
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detcore.evaluation.coco import LoadedTruth
+
 SemanticMap = NDArray[np.uint8]
 """(height, width) classes of a raw image's pixels; 255 does not count."""
 PanopticMap = tuple[NDArray[np.int32], list[dict[str, Any]]]
@@ -44,6 +46,21 @@ class GroundTruth:
         return [c["name"] for c in sorted(self.coco["categories"], key=lambda category: category["id"])]
 
     @cached_property
+    def loaded(self) -> LoadedTruth:
+        """What COCO's matching takes; one for all evaluations."""
+        return LoadedTruth(self.coco)
+
+    @cached_property
+    def classes_by_frequency(self) -> dict[str, list[int]]:
+        """Rare, common and frequent classes where categories have LVIS's frequency, as places in `names_by_id`."""
+        ordered = sorted(self.coco["categories"], key=lambda category: category["id"])
+        groups = {
+            name: [place for place, category in enumerate(ordered) if category.get("frequency") == name[0]]
+            for name in ("rare", "common", "frequent")
+        }
+        return {name: places for name, places in groups.items() if places}
+
+    @cached_property
     def objects(self) -> list[dict[str, Any]]:
         """The annotations that are no crowd regions."""
         return [a for a in self.coco["annotations"] if not a.get("iscrowd")]
@@ -52,6 +69,16 @@ class GroundTruth:
     def num_keypoints(self) -> int:
         """Of an object; 0 where there are none."""
         return max((len(a.get("keypoints") or ()) // 3 for a in self.objects), default=0)
+
+    def expect_federated(self) -> None:
+        """Raises ValueError if images do not say which classes were looked for in them, as LVIS's do."""
+        for image in self.coco["images"]:
+            if "neg_category_ids" not in image:
+                raise ValueError(
+                    f"engine.evaluation.protocol = lvis, but image {image['id']} of the data does not say which "
+                    "classes were looked for in it (neg_category_ids): prepare it with "
+                    "data=lvis, or take protocol coco"
+                )
 
     def lacks(self, kind: str) -> str | None:
         """Why a kind of prediction cannot be compared with this, or None where it can."""

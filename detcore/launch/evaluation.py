@@ -35,10 +35,11 @@ PNG_SIGNATURE = b"\x89PNG"
 def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dict[str, float]:
     """Measures `<run_dir>/model` on the test split, in this process.
 
-    Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv`, `pr_curve.csv` of the first kind of object that is
-    compared (boxes where there are any; then `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of
-    predictions beside the truth, and `example.jpg`, an image to try the model on. Logs the same to the run that trained
-    the model. Where the data has no test split it says so, and the files are empty.
+    Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv` and `.json` (with the best F1 of each class and its
+    score threshold), `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
+    `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and
+    `example.jpg`, an image to try the model on. Logs the same to the run that trained the model. Where the data has no
+    test split it says so, and the files are empty.
 
     Args:
         model: your own module, where the published model is one; its weights are loaded into it.
@@ -79,7 +80,7 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
 def _evaluator(config: Config, split: ShardedSplit, model: nn.Module) -> Evaluator:
     """Of all that the model predicts and the split has; it is said what that leaves out."""
     truth, pictured = ground_truth(split), split.spread(config.tracking.num_pictures)
-    evaluator = evaluator_of(model, truth, config.engine.evaluation, keep_maps_of=pictured)
+    evaluator = evaluator_of(model, truth, config.engine.evaluation, keep_maps_of=pictured, operating_points=True)
     for kind in predictions(model):
         if kind not in evaluator.kinds:
             print(f"no figures of {kind} on {split.split}: {truth.lacks(kind)}", flush=True)
@@ -144,6 +145,7 @@ def _write(evaluation: Evaluation, folder: Path, published: PublishedModel) -> N
     _begin(folder, published, evaluation.metrics)
     rows = [{"class": name, **values} for name, values in evaluation.per_class.items()]
     _write_csv(folder / "per_class.csv", rows)
+    write_file(folder / "per_class.json", (json.dumps(evaluation.per_class, indent=2) + "\n").encode())
     for index, (prefix, curve) in enumerate(evaluation.curves.items()):
         name = f"{prefix}_pr_curve" if index else "pr_curve"
         _write_csv(folder / f"{name}.csv", _wide(curve))

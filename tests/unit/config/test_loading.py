@@ -55,6 +55,8 @@ def test_a_key_that_conf_does_not_name_can_be_set() -> None:
             "+data/augmentation=mosaic data.unmixed_last_steps=700",
             ["data.unmixed_last_steps = 700", "no step would mix"],
         ),
+        ("engine.evaluation.protocol=voc", ["engine.evaluation.protocol", "voc2007", "got 'voc'"]),
+        ("engine.evaluation.protocol=open_images engine.monitor=box_ap", ["monitor", "box_ap50 alone"]),
     ],
 )
 def test_a_wrong_override_is_one_clear_line(override: str, words: list[str]) -> None:

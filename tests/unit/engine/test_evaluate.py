@@ -9,9 +9,12 @@ from detcore.data import ShardedSplit, build_loader
 from detcore.engine import Precision, Scores, evaluate, evaluator_of, ground_truth
 
 CPU = torch.device("cpu")
+COCO = EvaluationConfig()
 
 
-def scores_of(model: TinyDetector, config, shards: Path, *, batch_size: int = 4, **arguments) -> Scores | None:
+def scores_of(
+    model: TinyDetector, config, shards: Path, *, batch_size: int = 4, settings=COCO, **arguments
+) -> Scores | None:
     split = ShardedSplit.open(shards, "val")
     with build_loader(
         split,
@@ -26,7 +29,7 @@ def scores_of(model: TinyDetector, config, shards: Path, *, batch_size: int = 4,
         return evaluate(
             model,
             batches,
-            evaluator=evaluator_of(model, ground_truth(split), EvaluationConfig()),
+            evaluator=evaluator_of(model, ground_truth(split), settings),
             precision=Precision(name="fp32", device=CPU),
             **arguments,
         )
@@ -40,6 +43,22 @@ def test_the_batch_size_changes_nothing(configure, tiny_shards: Path, batch_size
     assert found is not None and expected is not None
     assert found.metrics == pytest.approx(expected.metrics, abs=1e-4)
     assert found.metrics["val_loss"] > 0.1
+
+
+@pytest.mark.parametrize("protocol", ["voc2007", "voc2010", "open_images"])
+def test_by_another_protocol(configure, tiny_shards: Path, protocol: str) -> None:
+    settings = EvaluationConfig(protocol=protocol)
+    config = configure(engine__evaluation=settings, engine__monitor=None)
+    scores = scores_of(TinyDetector(), config, tiny_shards, settings=settings)
+    assert scores is not None and 0 <= scores.metrics["box_ap50"] <= 100
+    assert "box_ar100" not in scores.metrics
+    expected = "box_ap50" if protocol == "open_images" else "box_ap"  # the first headline that there is
+    assert config.engine.monitored(scores.metrics) == expected
+
+
+def test_lvis_is_refused_for_other_data(configure, tiny_shards: Path) -> None:
+    with pytest.raises(ValueError, match=r"protocol = lvis, but image .* prepare it with data=lvis"):
+        scores_of(TinyDetector(), configure(), tiny_shards, settings=EvaluationConfig(protocol="lvis"))
 
 
 def test_statistics_and_mode_stay(configure, tiny_shards: Path) -> None:

@@ -136,6 +136,11 @@ def test_from_training_to_figures(
     with (folder / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == (list(PIXELS) if kind == "semantic" else ["square"])
+    table = json.loads((folder / "per_class.json").read_text())
+    assert {"class": rows[0]["class"], **{k: str(v) for k, v in table[rows[0]["class"]].items()}} == rows[0]
+    if kind != "semantic":  # from which score on detections should be kept, and what that gives
+        prefix = kind.removesuffix("s")
+        assert 0 < table["square"][f"{prefix}_f1_score"] <= 1
     header = (folder / "pr_curve.csv").read_text().splitlines()[0]
     assert header == ("recall,mean" if kind == "semantic" else "recall,mean,square")
     assert (folder / f"{kind.removesuffix('s')}_pr_curve.csv").is_file() == (kind != "semantic")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detcore.evaluation import Evaluator, GroundTruth, ImageDetections, Results, coco
-from detcore.evaluation.coco import Accumulated, IouType, accumulate_hotcoco, accumulate_pycocotools
+from detcore.evaluation.coco import Accumulated, IouType, LoadedTruth, accumulate_hotcoco, accumulate_pycocotools
 
 BACKENDS = [accumulate_hotcoco, accumulate_pycocotools]
 
@@ -40,7 +40,9 @@ def test_the_coco_apis_own_example(shared: Path, backend: Any, iou_type: IouType
     folder = shared / "fixtures" / "coco_eval"
     truth = json.loads((folder / "instances_val2014_100.json").read_text())
     rows = json.loads((folder / f"instances_val2014_fake{iou_type}100_results.json").read_text())
-    assert average(backend(truth, results_of(rows, truth), iou_type).precision) == pytest.approx(expected, abs=1e-12)
+    assert average(backend(LoadedTruth(truth), results_of(rows, truth), iou_type).precision) == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 @pytest.fixture
@@ -63,9 +65,9 @@ def equal(a: Accumulated, b: Accumulated) -> None:
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_hotcoco_equals_pycocotools_with_crowds(truth: dict[str, Any], results: Results, iou_type: IouType) -> None:
     assert sum(a["iscrowd"] for a in truth["annotations"]) >= 5
-    ours = accumulate_hotcoco(truth, results, iou_type)
+    ours = accumulate_hotcoco(LoadedTruth(truth), results, iou_type)
     assert 0.2 < average(ours.precision) < 0.95  # neither empty nor perfect
-    equal(ours, accumulate_pycocotools(truth, results, iou_type))
+    equal(ours, accumulate_pycocotools(LoadedTruth(truth), results, iou_type))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -74,14 +76,17 @@ def test_annotation_zero_can_be_found(truth: dict[str, Any], backend: Any) -> No
     only = {**truth["annotations"][0], "id": 0, "iscrowd": 0}
     alone = {**truth, "annotations": [only]}
     exact = results_of([{**only, "score": 0.5}], alone)
-    assert average(backend(alone, exact, "bbox").precision) == pytest.approx(1.0)
+    assert average(backend(LoadedTruth(alone), exact, "bbox").precision) == pytest.approx(1.0)
 
 
 def test_a_crowd_without_mask_is_its_box_in_both(truth: dict[str, Any], results: Results) -> None:
     for annotation in truth["annotations"]:
         if annotation["iscrowd"]:
             del annotation["segmentation"]
-    equal(accumulate_hotcoco(truth, results, "segm"), accumulate_pycocotools(truth, results, "segm"))
+    equal(
+        accumulate_hotcoco(LoadedTruth(truth), results, "segm"),
+        accumulate_pycocotools(LoadedTruth(truth), results, "segm"),
+    )
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
@@ -91,13 +96,13 @@ def test_no_detections_is_zero(truth: dict[str, Any], backend: Any, iou_type: Io
     nothing = Results(
         image_ids=ids, category_ids=ids, boxes_xyxy=np.zeros((0, 4)), scores=columns, sizes=np.zeros((0, 2)), rles=[]
     )
-    assert average(backend(truth, nothing, iou_type).precision) == 0.0
+    assert average(backend(LoadedTruth(truth), nothing, iou_type).precision) == 0.0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ground_truth_is_left_as_it_was(truth: dict[str, Any], results: Results, backend: Any) -> None:
     before = copy.deepcopy(truth)
-    backend(truth, results, "segm")
+    backend(LoadedTruth(truth), results, "segm")
     assert truth == before
 
 

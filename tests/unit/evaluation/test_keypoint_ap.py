@@ -10,7 +10,7 @@ import pytest
 
 from detcore.config import EvaluationConfig
 from detcore.evaluation import Evaluator, GroundTruth, ImageDetections
-from detcore.evaluation.coco import accumulate_hotcoco, accumulate_pycocotools
+from detcore.evaluation.coco import LoadedTruth, accumulate_hotcoco, accumulate_pycocotools
 from detcore.evaluation.results import Results
 
 
@@ -39,8 +39,8 @@ def test_hotcoco_equals_pycocotools_on_cocos_people(shared: Path, sigmas: Any) -
     path = shared / "data" / "coco_mini" / "annotations" / "person_keypoints_val.json"
     truth = json.loads(path.read_text())
     results, before = noisy(truth, 0), copy.deepcopy(truth)
-    ours = accumulate_hotcoco(truth, results, "keypoints", sigmas=sigmas)
-    oracle = accumulate_pycocotools(truth, results, "keypoints", sigmas=sigmas)
+    ours = accumulate_hotcoco(LoadedTruth(truth), results, "keypoints", sigmas=sigmas)
+    oracle = accumulate_pycocotools(LoadedTruth(truth), results, "keypoints", sigmas=sigmas)
     assert truth == before
     assert ours.precision.shape == (10, 101, len(truth["categories"]), 3, 1)
     assert 0.2 < ours.precision[ours.precision > -1].mean() < 0.9
@@ -60,7 +60,7 @@ def test_nothing_found_is_no_recall(shared: Path, accumulate: Any) -> None:
         keypoints=np.zeros((0, 17, 3)),
     )
     assert none.keypoint_results() == []
-    recall = accumulate(truth, none, "keypoints").recall
+    recall = accumulate(LoadedTruth(truth), none, "keypoints").recall
     assert (recall > -1).any() and recall.max() == 0
 
 
@@ -85,7 +85,7 @@ def test_published_example_of_results_is_read(shared: Path) -> None:
         keypoints=points + np.array([0.5, 0.5, 0]),
     )
     assert results.keypoint_results() == [{**row, "keypoints": list(map(float, row["keypoints"]))} for row in rows]
-    ours, oracle = (f(truth, results, "keypoints") for f in (accumulate_hotcoco, accumulate_pycocotools))
+    ours, oracle = (f(LoadedTruth(truth), results, "keypoints") for f in (accumulate_hotcoco, accumulate_pycocotools))
     assert 0.0 < ours.precision[ours.precision > -1].mean() < 1.0
     np.testing.assert_allclose(ours.precision, oracle.precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(ours.recall, oracle.recall, rtol=0, atol=1e-12)

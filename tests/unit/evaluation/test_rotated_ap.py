@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detcore.evaluation import Evaluator, GroundTruth, ImageDetections, Results
-from detcore.evaluation.coco import accumulate_pycocotools
+from detcore.evaluation.coco import LoadedTruth, accumulate_pycocotools
 from detcore.evaluation.rotated import accumulate_rotated
 
 
@@ -38,7 +38,10 @@ def test_upright_boxes_give_pycocotools_arrays(truth: dict[str, Any], found: lis
     for annotation in truth["annotations"]:  # areas of all sizes, so that some objects are ignored in each range
         annotation["area"] *= (0.1, 1.0, 4.0)[annotation["id"] % 3]
     results = columns(found)
-    ours, oracle = accumulate_rotated(as_rotated(truth), results), accumulate_pycocotools(truth, results, "bbox")
+    ours, oracle = (
+        accumulate_rotated(as_rotated(truth), results),
+        accumulate_pycocotools(LoadedTruth(truth), results, "bbox"),
+    )
     assert all(((oracle.precision[..., area, 2] > 0) & (oracle.precision[..., area, 2] < 1)).any() for area in range(4))
     np.testing.assert_allclose(ours.precision, oracle.precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(ours.recall, oracle.recall, rtol=0, atol=1e-12)
@@ -54,7 +57,10 @@ def test_more_detections_than_count(truth: dict[str, Any], found: list[ImageDete
         labels=own.labels[many],
     )
     results = columns([found[0], crowded, *found[2:]])
-    ours, oracle = accumulate_rotated(as_rotated(truth), results), accumulate_pycocotools(truth, results, "bbox")
+    ours, oracle = (
+        accumulate_rotated(as_rotated(truth), results),
+        accumulate_pycocotools(LoadedTruth(truth), results, "bbox"),
+    )
     np.testing.assert_allclose(ours.precision, oracle.precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(ours.recall, oracle.recall, rtol=0, atol=1e-12)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
     from torch import nn
 
     from detcore.structures.batch import Batch
@@ -127,22 +127,32 @@ def table(recipes: Sequence[Recipe], *, size: tuple[int, int]) -> "Group":
     shown.add_column("detector", no_wrap=True)
     shown.add_column("parameters", justify="right", no_wrap=True)
     shown.add_column("GFLOPs", justify="right", no_wrap=True)
-    shown.add_column("reached")
     for recipe in recipes:
         shown.add_row(
             recipe.name,
             recipe.type,
             "" if recipe.parameters is None else f"{recipe.parameters / 1e6:.1f} M",
             "" if recipe.gflops is None else f"{recipe.gflops:.0f}",
-            "" if recipe.metric is None else f"{recipe.metric} ({recipe.metric_from or 'its header'})",
         )
     height, width = size
     notes = (
         f"\nParameters and GFLOPs are with {NUM_CLASSES} classes unless the recipe states its own.",
         COUNTED.format(height=height, width=width),
-        "What was reached stands in each recipe's header, with how. To train: python pipelines/train.py model=NAME",
+        *_reached(recipes),
+        "Each recipe's header says more. To train: python pipelines/train.py model=NAME",
     )
     return Group(shown, *notes)
+
+
+def _reached(recipes: Sequence[Recipe]) -> "Iterator[RenderableType]":
+    """A line for each recipe with a metric, below the table: in a column of a narrow terminal it would be a tower."""
+    from rich.padding import Padding
+
+    known = [recipe for recipe in recipes if recipe.metric is not None]
+    if known:
+        yield "Reached:"
+    for recipe in known:
+        yield Padding(f"{recipe.name}: {recipe.metric} ({recipe.metric_from or 'its header'})", (0, 0, 0, 2))
 
 
 def _header(path: Path) -> list[str]:

@@ -72,7 +72,8 @@ def load(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) ->
     """Loads all of `state` into all of `model`.
 
     Raises:
-        ValueError: naming the tensors that are missing, too many or of another shape.
+        ValueError: naming the tensors that are missing, too many, of another shape, or no weights: not finite, or
+            integers for what is none.
     """
     wanted = model.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in state]
@@ -82,6 +83,12 @@ def load(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) ->
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    for name, tensor in wanted.items():
+        if name in state and tensor.is_floating_point():
+            if not state[name].is_floating_point():
+                faults.append(f"{name} is {state[name].dtype}, the model's {tensor.dtype}")
+            elif not state[name].isfinite().all():
+                faults.append(f"{name} has numbers that are not finite")
     if faults:
         raise ValueError(f"{source}: {len(faults)} tensors do not fit the model: {'; '.join(faults[:8])}")
     model.load_state_dict(dict(state))

@@ -125,6 +125,8 @@ def build_passes(model: nn.Module, *, engine: EngineConfig, precision: Precision
     plain = partial(PlainPasses, precision=precision, accumulate=engine.accumulate)
     losses: nn.Module = Losses(model)
     half_exchange = engine.gradient_exchange == "bf16"
+    if half_exchange and world_size() == 1:
+        say("engine.gradient_exchange: one worker exchanges no gradients; they stay as they are")
     if engine.cuda_graphs and precision.device.type == "cuda":
         return CapturedPasses(plain(losses), model, shapes=shapes, half_exchange=half_exchange, say=say)
     if engine.cuda_graphs:

@@ -4,6 +4,7 @@ A pass over a feature map takes as long as many a convolution that makes it: on 
 residual and the ReLU as operators of their own takes three to eight times as long as a 1x1 convolution of a ResNet.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detcore.ops import native
+from detcore.ops.shapes import expect
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -41,12 +43,36 @@ def conv2d_act(
 
     Returns:
         (B, O, H', W'), channels_last where it is fused; differentiable in every tensor.
+
+    Raises:
+        ValueError: tensors' shapes do not fit each other.
     """
+    expect(
+        "conv2d_act",
+        input=(input, "B _ H W"),
+        weight=(weight, "O _ k _"),
+        bias=(bias, "O"),
+        residual=(residual, "B O _ _"),
+    )
     if input.is_cuda and _computed_in(input) in _HALF and native.serves("cuda"):
         pairs = [[value, value] for value in (stride, padding, dilation)]
         fused: Tensor = torch.ops.detcore.conv2d_act(input, weight, bias, residual, *pairs, groups, relu)
         return fused
-    return added(F.conv2d(input, weight, bias, stride, padding, dilation, groups), residual, relu=relu)
+    out = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    expect_residual("conv2d_act", residual, out.shape[2:])
+    return added(out, residual, relu=relu)
+
+
+def expect_residual(operator: str, residual: Tensor | None, size: Sequence[int]) -> None:
+    """Raises ValueError for one that has neither the output's height and width nor half of them."""
+    if residual is None or torch.compiler.is_compiling():  # a graph for all sizes would be bound to what is compared
+        return
+    own, wanted = tuple(residual.shape[2:]), tuple(size)
+    if own != wanted and tuple(2 * side for side in own) != wanted:
+        raise ValueError(
+            f"{operator}: residual is {tuple(residual.shape)}, must have the output's height and width {wanted}, "
+            "or half of both"
+        )
 
 
 def added(x: Tensor, residual: Tensor | None, *, relu: bool) -> Tensor:
@@ -103,6 +129,7 @@ def _run(
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
     size = _output_size(input, weight, stride, padding, dilation)
+    expect_residual("conv2d_act", residual, size[2:])
     alike = residual is None or list(residual.shape) == size
     if input.is_cuda and relu and groups == 1 and input.numel() and alike:
         half = bias.to(input.dtype)

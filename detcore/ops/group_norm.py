@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detcore.ops import native
-from detcore.ops.conv_act import added
+from detcore.ops.conv_act import added, expect_residual
+from detcore.ops.shapes import expect
 
 _MOST_PACKS = 256
 """Of 16 bytes, that the channels of a place may take up: the kernels give each a thread of a block."""
@@ -42,7 +43,22 @@ def group_norm_act(
 
     Returns:
         As the input, channels_last on CUDA; differentiable in every tensor.
+
+    Raises:
+        ValueError: tensors' shapes do not fit each other, or the groups do not divide the channels.
     """
+    expect(
+        "group_norm_act",
+        input=(input, "B C H W"),
+        weight=(weight, "C"),
+        bias=(bias, "C"),
+        residual=(residual, "B C _ _"),
+    )
+    expect_residual("group_norm_act", residual, input.shape[2:])
+    if num_groups < 1 or input.shape[1] % num_groups:
+        raise ValueError(f"group_norm_act: {input.shape[1]} channels cannot be divided into {num_groups} groups")
+    if 0 in input.shape[2:]:  # has no mean: torch's own refuses it
+        return added(input * weight.view(-1, 1, 1) + bias.view(-1, 1, 1), residual, relu=relu).to(input.dtype)
     per_pack = 16 // input.element_size()
     if (
         input.is_cuda

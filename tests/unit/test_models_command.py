@@ -1,5 +1,6 @@
 """What `detcore models` counts."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,21 @@ def test_a_metric_is_read_from_the_header(tmp_path: Path, header: str, expected:
     file = tmp_path / "x.yaml"
     file.write_text(header)
     assert recipes._metric(recipes._header(file)) == expected
+
+
+def test_what_was_reached_is_whole_in_a_narrow_terminal() -> None:
+    from rich.console import Console
+
+    found = [
+        recipes.Recipe(
+            name=name, type="mask_rcnn", what="", parameters=44_400_000, trained=None, num_classes=80, gflops=496.0,
+            metric=metric, metric_from=None if metric is None else "make demo, 2 cores, 11 minutes with installation",
+        )
+        for name, metric in (("one", "digits test box AP 61.6, mask AP 51.5"), ("other", None))
+    ]  # fmt: skip
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(recipes.table(found, size=(800, 1216)))
+    said = " ".join(console.export_text().split())
+    assert "one mask_rcnn 44.4 M 496" in said
+    assert "one: digits test box AP 61.6, mask AP 51.5 (make demo, 2 cores, 11 minutes with installation)" in said
+    assert "other:" not in said

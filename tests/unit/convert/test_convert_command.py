@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,43 @@ def test_tensors_that_do_not_fit_are_named(
     message = capsys.readouterr().err
     assert "neck.lateral.1.bias is missing" in message
     assert "mask_head.extra.weight" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensor: tensor / 0, "neck.lateral.1.weight has numbers that are not finite"),
+        (Tensor.int, "neck.lateral.1.weight is torch.int32, the model's torch.float32"),
+    ],
+)
+def test_tensors_that_cannot_be_weights_are_named(
+    tensors: dict[str, Tensor], tmp_path: Path, change: Callable[[Tensor], Tensor], said: str
+) -> None:
+    name = "backbone.fpn_lateral3.weight"
+    torch.save({**tensors, name: change(tensors[name])}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=said):
+        convert_detectron2(tmp_path / "model.pth", tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (torch.nn.Linear(2, 2), "it asks for torch.nn.modules.linear.Linear, which is no array (UnpicklingError)"),
+        (b"hello there", "it is of another kind, or damaged (KeyError)"),
+        (b"", "it is empty, or damaged (EOFError)"),
+    ],
+)
+def test_what_torch_does_not_read_is_told_in_words_of_ours(tmp_path: Path, content: object, said: str) -> None:
+    """Torch's own would have users load it all the same."""
+    file = tmp_path / "model.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ValueError) as raised:
+        read_checkpoint(file)
+    assert str(raised.value) == f"{file} is no readable checkpoint: {said}"
 
 
 def test_a_configuration_based_on_itself_is_refused(tmp_path: Path) -> None:

@@ -103,3 +103,28 @@ def test_the_native_passes_equal_their_references(dtype: torch.dtype, channels: 
     got = torch.ops.detcore.finish_conv(x.cuda(), bias.cuda(), on_device, True)
     assert torch.equal(got.cpu(), finish_conv_reference(x, bias, extra, True))
     torch.testing.assert_close(torch.ops.detcore.sum_quads(x.cuda()).cpu(), sum_quads_reference(x))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"bias": (8,)}, r"conv2d_act: bias is \(8,\)"),
+        ({"weight": (16, 8, 3)}, r"conv2d_act: weight is \(16, 8, 3\)"),
+        ({"input": (8, 6, 10)}, r"conv2d_act: input is \(8, 6, 10\)"),
+        ({"residual": (1, 16, 6, 10)}, r"residual is \(1, 16, 6, 10\).*B = 2"),
+        ({"residual": (2, 1, 6, 10)}, r"residual is \(2, 1, 6, 10\).*O = 16"),
+        ({"residual": (2, 16, 3, 10)}, r"height and width \(6, 10\), or half"),
+        ({"residual": (2, 16, 12, 20)}, r"height and width \(6, 10\), or half"),
+    ],
+)
+def test_shapes_that_do_not_fit(changed: dict[str, tuple[int, ...]], said: str) -> None:
+    shapes = {"input": (2, 8, 6, 10), "weight": (16, 8, 3, 3), "bias": (16,), "residual": (2, 16, 6, 10)} | changed
+    with pytest.raises(ValueError, match=said):
+        conv2d_act(**{name: torch.zeros(shape) for name, shape in shapes.items()}, padding=1)
+
+
+def test_the_kernel_never_sees_a_residual_of_another_size() -> None:
+    """Also not from a compiled graph, in which the function itself compares no sizes."""
+    x, weight, bias = torch.zeros(1, 4, 6, 10), torch.zeros(4, 4, 1, 1), torch.zeros(4)
+    with pytest.raises(ValueError, match=r"residual is \(1, 4, 2, 5\)"):
+        torch.ops.detcore.conv2d_act(x, weight, bias, torch.zeros(1, 4, 2, 5), [1, 1], [0, 0], [1, 1], 1, False)

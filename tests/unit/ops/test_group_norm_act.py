@@ -93,3 +93,32 @@ def test_the_references_round_once() -> None:
     torch.testing.assert_close(out.double(), expected([half.double(), weight, bias], 4, False), rtol=5e-3, atol=5e-3)
     grads = group_norm_act_backward_reference(out, half, None, weight.float(), bias.float(), stats, 4, False)
     assert [part.dtype for part in grads] == [torch.bfloat16, torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    ("changed", "groups", "said"),
+    [
+        ({"weight": (4,)}, 2, r"group_norm_act: weight is \(4,\)"),
+        ({"bias": (1,)}, 2, r"group_norm_act: bias is \(1,\)"),
+        ({"input": (8, 6, 10)}, 2, r"group_norm_act: input is \(8, 6, 10\)"),
+        ({"residual": (1, 8, 6, 10)}, 2, r"residual is \(1, 8, 6, 10\).*B = 2"),
+        ({"residual": (2, 8, 3, 10)}, 2, r"height and width \(6, 10\), or half"),
+        ({}, 3, "8 channels cannot be divided into 3 groups"),
+        ({}, 0, "into 0 groups"),
+    ],
+)
+def test_arguments_that_do_not_fit(changed: dict[str, tuple[int, ...]], groups: int, said: str) -> None:
+    shapes = {"input": (2, 8, 6, 10), "weight": (8,), "bias": (8,), "residual": (2, 8, 6, 10)} | changed
+    with pytest.raises(ValueError, match=said):
+        group_norm_act(**{name: torch.zeros(shape) for name, shape in shapes.items()}, num_groups=groups)
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 6, 4), (2, 8, 0, 4)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_an_empty_map(shape: tuple[int, ...], device: str) -> None:
+    x, residual = torch.zeros((2, *shape), dtype=torch.bfloat16, device=device).requires_grad_()
+    weight, bias = torch.ones((2, 8), device=device, dtype=torch.bfloat16).requires_grad_().unbind()
+    out = group_norm_act(x, weight, bias, num_groups=4, residual=residual, relu=True)
+    assert out.shape == shape and out.dtype == x.dtype
+    for gradient, leaf in zip(torch.autograd.grad(out.sum(), (x, weight, bias)), (x, weight, bias), strict=True):
+        torch.testing.assert_close(gradient, torch.zeros_like(leaf))

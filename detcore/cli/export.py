@@ -32,7 +32,5 @@ def _export(options: argparse.Namespace) -> None:
     from detcore.export import export
     from detcore.loading import published_folder
 
-    difference = export(
-        published_folder(options.model), options.out, format=options.format, images=options.images
-    )
+    difference = export(published_folder(options.model), options.out, format=options.format, images=options.images)
     print(f"{options.out}: {difference}")

@@ -158,9 +158,7 @@ def load_folder(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{folder}: the weights do not fit the model: {_one_line(error)}") from error
-    return predictor_of(
-        model, description, device=chosen_device(device), precision=precision, cuda_graphs=cuda_graphs
-    )
+    return predictor_of(model, description, device=chosen_device(device), precision=precision, cuda_graphs=cuda_graphs)
 
 
 def predictor_of(

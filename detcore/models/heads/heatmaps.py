@@ -53,8 +53,9 @@ def keypoints_of_heatmaps(heatmaps: Tensor, boxes_xyxy: Tensor, *, longest_side:
         (N, K, 3): x and y in pixels, and the score: exp of the best logit over the sum of exp over the heatmap's own
         pixels, so that it does not depend on the box's size.
     """
-    at_once = heatmaps.shape[0] if torch.compiler.is_exporting() else REGIONS_AT_ONCE  # a graph for any number of them
-    parts = zip(heatmaps.split(at_once), boxes_xyxy.split(at_once), strict=True)
+    parts = [(heatmaps, boxes_xyxy)]
+    if not torch.compiler.is_exporting():  # a graph has one part for any number of regions
+        parts = list(zip(heatmaps.split(REGIONS_AT_ONCE), boxes_xyxy.split(REGIONS_AT_ONCE), strict=True))
     # Pixels next to each other differ by little. The meta device knows no autocast.
     with nullcontext() if heatmaps.is_meta else torch.autocast(heatmaps.device.type, enabled=False):
         found = [_keypoints(*part, longest_side=longest_side) for part in parts]

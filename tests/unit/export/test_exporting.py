@@ -20,6 +20,7 @@ pytest.importorskip("onnxscript", reason="detcore's extra `export` is not instal
 Published = Callable[[str], Path]
 
 
+@pytest.mark.slow
 def test_an_onnx_file_predicts_as_the_model(
     published: Published, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,9 @@ class DetectorGraph(nn.Module):
         image_mean, image_std: of R, G and B on the scale 0..255.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, *, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
         super().__init__()
         self.model = model

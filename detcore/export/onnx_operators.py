@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 
+op: Any = opset18  # its annotations tell apart every type of number
 Value = Any
 """A value of the graph that is being built."""
 
@@ -93,7 +94,12 @@ def stable_sort(values: Value, stable: bool = True, dim: int = -1, descending: b
     """torch's own, which its exporter lacks; in float32, which runtimes sort."""
     values = op.Cast(values, to=1)
     number = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
-    return op.TopK(values, number, axis=dim, largest=int(descending))  # type: ignore[no-any-return]
+    return op.TopK(values, number, axis=dim, largest=int(descending))
+
+
+def remainder(values: Value, other: Value) -> Value:
+    """torch's own of integers; its exporter takes no divisor that is known only when it runs."""
+    return op.Mod(values, op.CastLike(other, values))
 
 
 def _columns(values: Value, first: int, stop: int) -> Value:
@@ -109,4 +115,5 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.detcore.nms_padded.default: nms_padded,
         torch.ops.detcore.roi_align.default: roi_align,
         torch.ops.aten.sort.stable: stable_sort,
+        torch.ops.aten.remainder.Scalar: remainder,
     }

@@ -94,7 +94,8 @@ def stable_sort(values: Value, stable: bool = True, dim: int = -1, descending: b
     """torch's own, which its exporter lacks; in float32, which runtimes sort."""
     values = op.Cast(values, to=1)
     number = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
-    return op.TopK(values, number, axis=dim, largest=int(descending))
+    best, order = op.TopK(values, number, axis=dim, largest=int(descending))
+    return best, order
 
 
 def remainder(values: Value, other: Value) -> Value:

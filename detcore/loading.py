@@ -4,7 +4,8 @@ from pathlib import Path
 
 from torch import nn
 
-from detcore.inference import Predictor, load_folder
+from detcore.inference import Predictor, load_exported, load_folder
+from detcore.inference.exported import SUFFIXES
 from detcore.inference.folder import DESCRIPTION
 from detcore.inference.predictor import Precision
 from detcore.tracking import resolve
@@ -23,7 +24,8 @@ def load(
     Reads safetensors and JSON only, so a model from a stranger cannot run code.
 
     Args:
-        name: a registered model as `name@alias`, `name/version` or `name` (its latest version), or a published folder.
+        name: a registered model as `name@alias`, `name/version` or `name` (its latest version), a published folder,
+            or a file that `detcore export` wrote: .onnx, or .xml of OpenVINO.
         device: 'cpu', 'cuda' or 'auto'.
         model: your own module, where the published model is one: its weights are loaded into it.
         precision: 'fp32', 'bf16' or 'fp16'.
@@ -32,6 +34,10 @@ def load(
     Raises:
         ValueError: if there is no such model, or its files do not fit together.
     """
+    if Path(name).suffix in SUFFIXES:
+        if model is not None or precision != "fp32" or cuda_graphs:
+            raise ValueError(f"{name}: model, precision and cuda_graphs have no use with an exported file")
+        return load_exported(name, device=device)
     folder = published_folder(name)
     return load_folder(folder, device=device, model=model, precision=precision, cuda_graphs=cuda_graphs)
 

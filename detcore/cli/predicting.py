@@ -26,7 +26,7 @@ _PREDICT = """\
 def declare(commands: Commands) -> None:
     """Adds the commands."""
     predict = commands.add("predict", "find objects in images", _predict, examples=_PREDICT)
-    predict.add_argument("model", metavar="MODEL", help="a registered name, or a published folder")
+    predict.add_argument("model", metavar="MODEL", help="a registered name, a published folder, or an exported file")
     predict.add_argument("sources", metavar="SOURCE", nargs="+", help="an image, a folder of images, or a glob")
     predict.add_argument("--out", metavar="DIR", type=Path, help="write the images with what was found drawn on them")
     predict.add_argument("--json", metavar="FILE", help="write boxes, scores, names and masks; - for the terminal")

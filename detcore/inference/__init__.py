@@ -1,6 +1,7 @@
 """A published model to predictions and pictures."""
 
 from detcore.inference.draw import Drawing, compare, draw, truth_drawing
+from detcore.inference.exported import load_exported
 from detcore.inference.folder import PublishedModel, load_folder, read_description
 from detcore.inference.prediction import Prediction
 from detcore.inference.predictor import Predictor
@@ -14,6 +15,7 @@ __all__ = [
     "Regions",
     "compare",
     "draw",
+    "load_exported",
     "load_folder",
     "read_description",
     "truth_drawing",

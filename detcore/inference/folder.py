@@ -72,20 +72,29 @@ def read_description(folder: Path) -> PublishedModel:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise ValueError(f"{folder} is no published model: it has no {DESCRIPTION}")
+    return parse_description(path.read_text(), place=str(path))
+
+
+def parse_description(text: str, *, place: str) -> PublishedModel:
+    """What `model.json` says, validated; `place` is where it was read, for messages.
+
+    Raises:
+        ValueError: if it is of another format version, or not what a published model says.
+    """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{place} is not JSON: {error}") from error
     version = values.get("format_version") if isinstance(values, Mapping) else None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: format_version {version!r}, this detcore reads {FORMAT_VERSION}; update detcore")
+        raise ValueError(f"{place}: format_version {version!r}, this detcore reads {FORMAT_VERSION}; update detcore")
     try:
         description = PublishedModel.model_validate(values)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        raise ValueError(f"{place}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
     if len(description.labels) != description.num_classes:
-        raise ValueError(f"{path}: {len(description.labels)} labels for {description.num_classes} classes")
+        raise ValueError(f"{place}: {len(description.labels)} labels for {description.num_classes} classes")
     return description
 
 
@@ -149,6 +158,19 @@ def load_folder(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{folder}: the weights do not fit the model: {_one_line(error)}") from error
+    return predictor_of(model, description, device=chosen_device(device), precision=precision, cuda_graphs=cuda_graphs)
+
+
+def predictor_of(
+    model: nn.Module,
+    description: PublishedModel,
+    *,
+    device: torch.device,
+    normalizes: bool = False,
+    precision: Precision = "fp32",
+    cuda_graphs: bool = False,
+) -> Predictor:
+    """A model as its description says that it is used; `normalizes`: it does that with images itself."""
     preprocessing, keypoints = description.preprocessing, description.keypoints
     return Predictor(
         model=model,
@@ -158,11 +180,11 @@ def load_folder(
         skeleton=() if keypoints is None else keypoints.skeleton,
         preprocessing=Preprocessing(
             transform=preprocessing.transform,
-            image_mean=preprocessing.image_mean,
-            image_std=preprocessing.image_std,
+            image_mean=(0.0, 0.0, 0.0) if normalizes else preprocessing.image_mean,
+            image_std=(1.0, 1.0, 1.0) if normalizes else preprocessing.image_std,
             size_divisor=preprocessing.size_divisor,
         ),
-        device=chosen_device(device),
+        device=device,
         precision=precision,
         cuda_graphs=cuda_graphs,
     )

@@ -129,7 +129,7 @@ class DenseDetector(nn.Module):
         start = 0
         for size in predictions.level_sizes:
             level = scores[:, start : start + size].flatten(1)
-            best, index = level.topk(min(self.limits.candidates_per_level, level.shape[1]), dim=1)
+            best, index = level.topk(torch.sym_min(self.limits.candidates_per_level, level.shape[1]), dim=1)
             anchor = start + index.div(self.num_classes, rounding_mode="floor")
             parts.append((best, anchor, index % self.num_classes))
             start += size

@@ -111,7 +111,7 @@ class FasterRCNN(ProposalStage):
         usable = valid & batch.real[:, None]
         scores = predictions.scores
         scores = torch.where(usable[..., None] & (scores > limits.score_threshold), scores, -1.0).flatten(1)
-        scores, index = scores.topk(min(scores.shape[1], MAX_CANDIDATES), dim=1)
+        scores, index = scores.topk(torch.sym_min(scores.shape[1], MAX_CANDIDATES), dim=1)
         labels = index % num_classes
         boxes = predictions.boxes(index // num_classes, labels)
         finite = boxes.isfinite().all(dim=-1)

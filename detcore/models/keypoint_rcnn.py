@@ -47,7 +47,8 @@ class KeypointRCNN(FasterRCNN):
         """Detections with keypoints, and with masks if there is a head for them."""
         boxes = detections.boxes_xyxy.to(torch.promote_types(features[0].dtype, torch.float32))
         valid = detections.valid
-        longest_side = self.neck.strides[0] * max(features[0].shape[-2:])
+        # In a graph for all sizes it is a symbol.
+        longest_side: Any = self.neck.strides[0] * torch.sym_max(*features[0].shape[-2:])
         keypoints = self.keypoint_head.predict(features, boxes, valid, longest_side=longest_side)
         detections = replace(detections, keypoints=keypoints.float())
         if self.mask_head is None:

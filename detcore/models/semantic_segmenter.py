@@ -50,6 +50,6 @@ class SemanticSegmenter(nn.Module):
     def detect(self, batch: Batch) -> Detections:
         """No objects, and the logits of the pixels' classes."""
         logits = self.dense(batch.images).float()
-        boxes = logits.new_zeros((len(batch), 0, 4))
+        boxes = logits.new_zeros((logits.shape[0], 0, 4))
         nothing = boxes[..., 0]
         return Detections(boxes, nothing, nothing.long(), nothing.bool(), semantic=logits)

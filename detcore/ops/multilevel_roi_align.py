@@ -117,8 +117,8 @@ def _flat(boxes: Tensor) -> Tensor:
     """(B, R, 4 or 5) -> RoIs (B * R, 5 or 6), each with its image's index first."""
     batch, num_boxes, numbers = boxes.shape
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
-    image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device).repeat_interleave(num_boxes)
-    return torch.cat((image[:, None], boxes.reshape(-1, numbers)), dim=1)
+    image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device).view(-1, 1, 1)
+    return torch.cat((image.expand(-1, num_boxes, 1), boxes), dim=2).reshape(-1, numbers + 1)
 
 
 def _unaligned(rois: Tensor, strides: Sequence[int], level: Tensor) -> Tensor:

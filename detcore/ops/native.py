@@ -8,7 +8,9 @@ the references. `make native` builds beforehand.
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -24,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 _LOCK = threading.RLock()
 _STATES: dict[str, "State"] = {}
 _MODES = ("auto", "require", "off")
+_DECLARED = ContextVar("detcore_declared", default=False)
 
 
 def define(
@@ -94,7 +97,7 @@ def serves(device_type: str) -> bool:
         NativeBuildError: if DETCORE_NATIVE=require and they cannot be built or loaded.
         ValueError: if DETCORE_NATIVE is none of auto, require, off.
     """
-    if device_type == "meta":
+    if device_type == "meta" or _DECLARED.get():
         return True
     state = _STATES.get(device_type)
     if state is None:
@@ -102,6 +105,16 @@ def serves(device_type: str) -> bool:
             return False
         state = load(device_type)
     return state.library is not None
+
+
+@contextmanager
+def declared() -> Iterator[None]:
+    """Within it every operator is taken to be there, as for tracing: a graph names it, and nothing runs."""
+    token = _DECLARED.set(True)
+    try:
+        yield
+    finally:
+        _DECLARED.reset(token)
 
 
 def host() -> ModuleType | None:

@@ -143,4 +143,4 @@ def convolved(conv: nn.Conv2d, x: Tensor, *, relu: bool = False) -> Tensor:
 
 def by_anchor(x: Tensor, values: int) -> Tensor:
     """(B, A * values, h, w) -> (B, h * w * A, values)."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)

@@ -53,7 +53,9 @@ def keypoints_of_heatmaps(heatmaps: Tensor, boxes_xyxy: Tensor, *, longest_side:
         (N, K, 3): x and y in pixels, and the score: exp of the best logit over the sum of exp over the heatmap's own
         pixels, so that it does not depend on the box's size.
     """
-    parts = zip(heatmaps.split(REGIONS_AT_ONCE), boxes_xyxy.split(REGIONS_AT_ONCE), strict=True)
+    parts = [(heatmaps, boxes_xyxy)]
+    if not torch.compiler.is_exporting():  # a graph has one part for any number of regions
+        parts = list(zip(heatmaps.split(REGIONS_AT_ONCE), boxes_xyxy.split(REGIONS_AT_ONCE), strict=True))
     # Pixels next to each other differ by little. The meta device knows no autocast.
     with nullcontext() if heatmaps.is_meta else torch.autocast(heatmaps.device.type, enabled=False):
         found = [_keypoints(*part, longest_side=longest_side) for part in parts]
@@ -73,7 +75,7 @@ def _keypoints(heatmaps: Tensor, boxes_xyxy: Tensor, *, longest_side: int) -> Te
     columns, rows = around.unbind(-2)
     values = _resized(heatmaps[:, :, None], rows, columns, counts)  # (N, K, T, W, W)
     best, index = values.flatten(2).max(dim=2)
-    width = len(window)
+    width = window.shape[0]
     row = rows.flatten(2).gather(2, index.div(width, rounding_mode="floor")[..., None])
     peak = index.div(width * width, rounding_mode="floor")
     column = columns.flatten(2).gather(2, (peak * width + index % width)[..., None])

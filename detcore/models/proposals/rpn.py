@@ -139,7 +139,7 @@ class RPN(nn.Module):
         dtype = torch.promote_types(features[0].dtype, torch.float32)
         return AnchorPredictions(
             logits=logits.flatten(1),
-            offsets=offsets.reshape(len(offsets), -1, numbers),
+            offsets=offsets.reshape(offsets.shape[0], -1, numbers),
             anchors=self.anchors(shapes, dtype=dtype, device=features[0].device),
             level_sizes=tuple(level.shape[1] * count for level in levels),
         )
@@ -163,7 +163,7 @@ class RPN(nn.Module):
         kept_logits, kept, levels = [], [], []
         start = 0
         for level, size in enumerate(predictions.level_sizes):
-            best, index = logits[:, start : start + size].topk(min(limits.per_level, size), dim=1)
+            best, index = logits[:, start : start + size].topk(torch.sym_min(limits.per_level, size), dim=1)
             kept_logits.append(best)
             kept.append(index + start)
             levels.append(torch.full_like(index, level))
@@ -174,7 +174,7 @@ class RPN(nn.Module):
         usable = boxes.isfinite().all(dim=-1) & scores.isfinite()
         boxes = self.geometry.clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
         usable = usable & self.geometry.larger_than(boxes, self.min_box_size)
-        total = min(limits.total, index.shape[1])
+        total = torch.sym_min(limits.total, index.shape[1])
         keep, count = self.geometry.nms(boxes, scores, group, self.nms_threshold, total, valid=usable)
         valid = torch.arange(total, device=keep.device) < count[:, None]
         boxes = torch.where(valid[..., None], rows_at(boxes, keep), 0.0)

@@ -30,7 +30,7 @@ def test_help_tells_the_story_at_once() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["predict", "pull", "models", "convert", "data", "data check", "data show", "data stats", "doctor"],
+    ["predict", "pull", "models", "convert", "export", "data", "data check", "data show", "data stats", "doctor"],
 )
 def test_every_command_has_examples(command: str, capsys: Output) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -1,0 +1,82 @@
+"""A detector as one graph of tensors, for any number and any size of images."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from detcore.ops import native
+from detcore.structures.batch import Batch, Detections
+
+INPUTS = ("images", "image_sizes")
+_TRACED_SIZE = (384, 512)
+"""Before it is rounded up to the divisor; sides that differ, and no level of a pyramid with a side of 1, so that
+nothing is taken for a constant."""
+
+
+class DetectorGraph(nn.Module):
+    """A detector that takes plain tensors and gives them by name. It normalises images itself.
+
+    Args:
+        model: a detector, in evaluation mode.
+        image_mean, image_std: of R, G and B on the scale 0..255.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, *, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(image_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(image_std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, image_sizes: Tensor) -> dict[str, Tensor]:
+        """The fields of `Detections` that this detector has, by their names.
+
+        Args:
+            images: (B, 3, H, W) float32, RGB on the scale 0..255; content at the top left.
+            image_sizes: (B, 2) int64, height and width of the content; what lies outside of it does not count.
+        """
+        count, _, height, width = images.shape
+        device = images.device
+        rows = torch.arange(height, device=device)[:, None] < image_sizes[:, 0, None, None]
+        columns = torch.arange(width, device=device) < image_sizes[:, 1, None, None]
+        pixels = torch.where((rows & columns)[:, None], (images - self.mean) / self.std, 0.0)
+        batch = Batch(
+            images=pixels,
+            image_sizes=image_sizes,
+            sample_ids=torch.arange(count, device=device),
+            real=torch.ones(count, dtype=torch.bool, device=device),
+            original_sizes=image_sizes,
+            geometry=torch.eye(3, device=device).expand(count, 3, 3),
+            rng_key=torch.zeros(2, dtype=torch.int64, device=device),
+        )
+        return named(self.model.detect(batch))  # type: ignore[operator]
+
+
+def named(detections: Detections) -> dict[str, Tensor]:
+    """The tensors of detections by the names of their fields."""
+    values = {field.name: getattr(detections, field.name) for field in fields(detections)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
+    """The graph as a program, of any number of images whose sides are any multiples of `size_divisor`.
+
+    Raises:
+        ValueError: the detector does something that depends on more than shapes.
+    """
+    height, width = (-(-side // size_divisor) * size_divisor for side in _TRACED_SIZE)
+    images = torch.zeros(2, 3, height, width)
+    sizes = torch.tensor([[height, width], [height // 2, width - 3]])
+    batch, rows, columns = Dim("batch", min=1), Dim("rows", min=1), Dim("columns", min=1)
+    shapes = {"images": {0: batch, 2: size_divisor * rows, 3: size_divisor * columns}, "image_sizes": {0: batch}}
+    # Operators as they are declared, whether this machine has their kernels or not.
+    try:
+        with torch.no_grad(), native.declared():
+            return torch.export.export(graph, (images, sizes), dynamic_shapes=shapes, strict=False)
+    except (RuntimeError, torch._dynamo.exc.UserError) as error:
+        raise ValueError(f"this detector is no single graph: {' '.join(str(error).split())[:300]}") from error

@@ -1,0 +1,29 @@
+"""A traced detector to a file of torch.export, that runs without the model's code."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from detcore.inference.exported import METADATA, Arrays, ExportedDetector
+
+_EXTRA = f"{METADATA}.json"
+
+
+def write_torch(program: ExportedProgram, file: Path, *, description: str) -> None:
+    """Writes a .pt2 file, with `model.json`'s text as the extra file detcore.json."""
+    torch.export.save(program, file, extra_files={_EXTRA: description})
+
+
+def read_torch(file: Path) -> tuple[ExportedDetector, str]:
+    """A file that this process wrote, and the text in it."""
+    extra = {_EXTRA: ""}
+    module = torch.export.load(file, extra_files=extra).module()
+
+    def run(images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> Arrays:
+        found = module(torch.from_numpy(images), torch.from_numpy(image_sizes))
+        return {name: value.numpy() for name, value in found.items()}
+
+    return ExportedDetector(run, frozenset()), extra[_EXTRA]

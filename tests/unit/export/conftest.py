@@ -1,0 +1,62 @@
+"""Small detectors in published folders, and images to compare on."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from small_detectors import NUM_CLASSES, SMALL
+
+from detcore.models import build_model
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Publishes one of the small detectors by its name, with weights that give scores of their own."""
+
+    def publish(family: str) -> Path:
+        torch.manual_seed(1)
+        number = NUM_CLASSES + (family in ("semantic_fpn", "deeplab"))
+        model = build_model(SMALL[family], num_classes=number, load_weights=False)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1 and not name.startswith("backbone"):
+                    torch.nn.init.kaiming_normal_(parameter).mul_(0.5)
+        folder = tmp_path_factory.mktemp(family)
+        weights = folder / "weights.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+        description = {
+            "format_version": 1,
+            "model": SMALL[family].model_dump(mode="json"),
+            "num_classes": number,
+            "labels": [f"class {label}" for label in range(number)],
+            "preprocessing": {
+                "image_mean": model.image_mean,
+                "image_std": model.image_std,
+                "transform": {"type": "resize_shortest_edge", "sizes": [160], "max_size": 256},
+                "size_divisor": model.size_divisor,
+            },
+            "metrics": {},
+            "data": {"name": "noise", "content_hash": "0" * 64},
+            "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        }
+        (folder / "model.json").write_text(json.dumps(description))
+        return folder
+
+    return publish
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three images: two of one padded size, one of another."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, (height, width) in enumerate(((150, 200), (160, 210), (200, 120))):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 255, (height // 10, width // 10, 3), dtype=np.uint8))
+        coarse.resize((width, height)).save(folder / f"{number}.png")
+    return folder

@@ -1,0 +1,119 @@
+"""A published model to a file, and back to predictions."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import detcore
+from detcore.cli import main
+from detcore.export import export, exporting
+
+pytest.importorskip("onnxruntime", reason="detcore's extra `export` is not installed")
+pytest.importorskip("onnxscript", reason="detcore's extra `export` is not installed")
+
+Published = Callable[[str], Path]
+
+
+@pytest.mark.slow
+def test_an_onnx_file_predicts_as_the_model(
+    published: Published, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = published("mask_rcnn"), tmp_path / "model.onnx"
+    assert main(["export", str(folder), "--images", str(pictures), "--out", str(file)]) == 0
+    assert f"{file}: 3 images" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+    rows = tmp_path / "found.json"
+    assert main(["predict", str(file), str(pictures), "--score", "0.1", "--json", str(rows)]) == 0
+    found = json.loads(rows.read_text())
+    expected = detcore.load(folder, device="cpu").predict(pictures, score_threshold=0.1)
+    assert isinstance(expected, list) and sum(map(len, expected)) > 0
+    for row, prediction in zip(found, expected, strict=True):
+        assert [one["class_name"] for one in row["detections"]] == list(prediction.class_names)
+        boxes = np.array([one["box_xyxy"] for one in row["detections"]]).reshape(-1, 4)
+        np.testing.assert_allclose(boxes, prediction.boxes_xyxy, atol=0.5)
+        assert all("mask" in one for one in row["detections"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    "family", ["retinanet", "fcos", "faster_rcnn", "cascade_mask_rcnn", "keypoint_rcnn", "semantic_fpn", "deeplab"]
+)
+def test_every_family_sees_the_same(
+    published: Published, pictures: Path, tmp_path: Path, family: str, format: exporting.Format
+) -> None:
+    if format == "openvino":
+        pytest.importorskip("openvino", reason="detcore's extra `export` is not installed")
+    file = tmp_path / f"model{exporting.SUFFIX[format]}"
+    difference = export(published(family), file, format=format, images=pictures)
+    assert difference.small and difference.images == 3
+    assert file.is_file()
+
+
+@pytest.mark.slow
+def test_a_program_runs_without_the_models_code(published: Published, pictures: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.pt2"
+    assert export(published("mask_rcnn"), file, format="torch", images=pictures).small
+    script = f"""
+import sys, torch, detcore.ops
+found = torch.export.load({str(file)!r}).module()(torch.rand(3, 3, 160, 224) * 255, torch.tensor([[160, 224]] * 3))
+assert not [name for name in sys.modules if name.startswith(("detcore.models", "detcore.inference"))]
+print(tuple(found["masks"].shape))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "(3, 10, 14, 14)"
+
+
+def test_what_sees_other_things_is_not_written(
+    published: Published, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another model's predictions in place of what was written.
+    folder, other = published("semantic_fpn"), published("semantic_fpn")
+    predictor = detcore.load(other, device="cpu")
+    with torch.no_grad():
+        predictor.model.semantic_head.predictor.bias.add_(torch.arange(4.0))  # type: ignore[union-attr, operator]
+    monkeypatch.setattr(exporting, "_write", lambda predictor, file, *rest, **more: file.write_text("written"))
+    monkeypatch.setattr(exporting, "_load", lambda file, format: predictor)
+    with pytest.raises(ValueError, match=r"model.onnx is not written: as onnx the model sees other things .3 images"):
+        export(folder, tmp_path / "model.onnx", format="onnx", images=pictures)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "told"),
+    [
+        ("rotated_retinanet", "model.onnx", "predicts rotated"),
+        ("panoptic_fpn", "model.onnx", "predicts panoptic"),
+        ("faster_rcnn", "model.xml", "in the format onnx is a .onnx file"),
+        ("faster_rcnn", "absent/model.onnx", "there is no folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(
+    published: Published, pictures: Path, tmp_path: Path, family: str, name: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        export(published(family), tmp_path / name, format="onnx", images=pictures)
+
+
+def test_a_file_of_others_is_told(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [result])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, ir_version=9, opset_imports=opset), tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match="carries no labels and preprocessing"):
+        detcore.load(tmp_path / "other.onnx", device="cpu")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(ValueError, match="ONNX Runtime cannot load it"):
+        detcore.load(tmp_path / "broken.onnx", device="cpu")
+    with pytest.raises(ValueError, match="no such file"):
+        detcore.load(tmp_path / "absent.onnx")

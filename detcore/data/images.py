@@ -10,10 +10,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from detcore.config.data import MAX_IMAGE_PIXELS
 
+PNG_BITS = 24
+"""Where a PNG says how many bits a channel has."""
 _ORIENTATION = 0x0112  # EXIF tag
 _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a phone's JPEG with further pictures behind the first
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # the further pictures of others are thumbnails, or pages
-_PNG_BITS = 24  # where a PNG says how many bits a channel has
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def read_image(
         raise ValueError(f"unreadable image: {error or type(error).__name__}") from error
     if declared == (image.height, image.width) != (upright.height, upright.width):
         turned, upright = False, image
-    plain = image.format in _JPEG_FORMATS or (image.format == "PNG" and data[_PNG_BITS] == 8)
+    plain = image.format in _JPEG_FORMATS or (image.format == "PNG" and data[PNG_BITS] == 8)
     return _as_rgb(upright), plain and not turned and image.mode in ("RGB", "L")
 
 

@@ -182,7 +182,7 @@ def _in_words(batch: Batch, split: ShardedSplit, sample: int, epoch: int, *, mix
     crowd = int(split.annotations.crowd[first:last].sum())
     whose = f"epoch {epoch}" if split.split == "train" else "evaluation"
     there, own = int(batch.targets.valid.sum()), last - first - crowd
-    counted = f"{_many(there, 'object')}, mixed-in ones among them" if mixes else f"{there} of {_many(own, 'object')}"
+    counted = f"{_many(there, 'object')}, mixed" if mixes else f"{there} of {_many(own, 'object')}"
     return f"{whose}: {width} x {height} in a batch of {columns} x {rows}, {counted}" + (
         f"; {_many(crowd, 'crowd region')} left out" if crowd else ""
     )

@@ -70,9 +70,10 @@ def warp_normalize(
         found = f"{tuple(out.shape)} {out.dtype} on {out.device}"
         raise ValueError(f"warp_normalize: out is {found}, must be {wanted[0]} {dtype}, row-major, on the CPU")
     if images and native.serves(images[0].device.type):
-        affine = (geometry[:, 2] == torch.tensor([0, 0, 1])).all(dim=1)
-        if not affine.all():
-            return _with_perspectives(affine, images, geometry, colour, out_size, content_sizes, mean, std, dtype, out)
+        affine = [last == [0.0, 0.0, 1.0] for last in geometry[:, 2].tolist()]
+        if not all(affine):
+            drawn = torch.tensor(affine)
+            return _with_perspectives(drawn, images, geometry, colour, out_size, content_sizes, mean, std, dtype, out)
         for index, (image, matrix, (height, width)) in enumerate(
             zip(images, geometry.double().tolist(), content_sizes.tolist(), strict=True)
         ):

@@ -79,6 +79,11 @@ def affine(transform: Affine, size: Size, random: np.random.Generator) -> Matrix
     return matrix
 
 
+def is_affine(geometry: Matrix) -> bool:
+    """Whether it has no perspective. Asked several times of every image, so numpy's reductions would be felt."""
+    return bool(geometry[2].tolist() == [0.0, 0.0, 1.0])
+
+
 def _about(linear: Matrix, about: tuple[float, float], to: tuple[float, float]) -> Matrix:
     """A linear map (2, 2) about one point, then a shift of that point to another."""
     matrix = np.eye(3)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from detcore.data.augmentation.geometry import Matrix, Size
+from detcore.data.augmentation.geometry import Matrix, Size, is_affine
 from detcore.data.rings import clip_rings, flatten_rings
 from detcore.data.rotated import move, upright
 
@@ -132,7 +132,7 @@ def moved(objects: PlacedObjects, geometry: Matrix, keypoint_flip: Sequence[int]
 
 def _moved_boxes(objects: PlacedObjects, vertices: Matrix, geometry: Matrix) -> Matrix:
     """(n, 4); `vertices` have been moved already."""
-    if not (geometry[0, 1] or geometry[1, 0] or geometry[2, :2].any()):
+    if not (geometry[0, 1] or geometry[1, 0]) and is_affine(geometry):
         ends = move_points(objects.boxes_xyxy.reshape(-1, 2, 2), geometry)
         return np.concatenate([np.minimum(ends[:, 0], ends[:, 1]), np.maximum(ends[:, 0], ends[:, 1])], axis=1)
     corners = move_points(objects.boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), geometry).reshape(-1, 4, 2)
@@ -145,7 +145,7 @@ def _moved_boxes(objects: PlacedObjects, vertices: Matrix, geometry: Matrix) -> 
 
 def _moved_rotated(boxes_xywha: Matrix, geometry: Matrix) -> Matrix:
     """(n, 5); under a perspective each is moved by the affine map that is nearest to it at the box's centre."""
-    if not geometry[2, :2].any() and geometry[2, 2] == 1.0:
+    if is_affine(geometry):
         return move(boxes_xywha, geometry)
     rows = [np.zeros((0, 5))]
     for box in boxes_xywha:
@@ -249,7 +249,7 @@ def _with_rings(
 def move_points(points: Matrix, geometry: Matrix) -> Matrix:
     """Points (..., 2) through a homogeneous 3x3. Behind the horizon of a perspective, they are only far away."""
     through: Matrix = points @ geometry[:2, :2].T + geometry[:2, 2]
-    if geometry[2, :2].any() or geometry[2, 2] != 1.0:
+    if not is_affine(geometry):
         depth = points @ geometry[2, :2] + geometry[2, 2]
         through = through / np.maximum(depth, _HORIZON)[..., None]
     return through

@@ -12,7 +12,7 @@ from PIL import Image
 
 from detcore.data.checking.findings import Finding, finding
 from detcore.data.formats import RawSplit
-from detcore.data.images import read_image
+from detcore.data.images import PNG_BITS, read_image
 from detcore.data.progress import track
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -73,9 +73,9 @@ def _kinds(data: bytes) -> tuple[str, ...]:
     image = Image.open(io.BytesIO(data))
     found = {
         "turned_by_exif": image.getexif().get(_ORIENTATION, 1) in range(2, 9),
-        "sixteen_bit": image.mode.startswith(_SIXTEEN_BIT),
+        "sixteen_bit": image.mode.startswith(_SIXTEEN_BIT) or (image.format == "PNG" and data[PNG_BITS] > 8),
         "cmyk": image.mode == "CMYK",
-        "animated": image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
+        "several_pages": image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
     }
     return tuple(code for code, there in found.items() if there)
 

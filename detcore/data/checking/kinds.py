@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
     "no_health_check": Kind("note", "files that hotcoco's health check cannot read", "mend what is above first"),
     # Images
     "missing_image": Kind("error", "images that are not there", "copy them, or do without: data.absent_images=skip"),
-    "unreadable_image": Kind("error", "images that cannot be decoded", "replace or remove them: prepare skips them"),
+    "unreadable_image": Kind("error", "images that are refused", "replace or remove them: prepare skips them"),
     "unreadable_map": Kind("error", "maps that cannot be read", "replace them: prepare skips their images"),
     "other_size": Kind("error", "images of another size than annotated", "write the file's size; look at the boxes"),
     "shared_image": Kind("error", "images that are in two splits", "leave each in one split"),
@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
         "scale them to 8 bits yourself, unless the high byte has the picture: prepare keeps that",
     ),
     "cmyk": Kind("note", "CMYK images", "nothing, or RGB: prepare converts them, without their colour profile"),
-    "animated": Kind("note", "images of several frames", "nothing: the first frame is taken"),
+    "several_pages": Kind("note", "files of several pages", "nothing: the first page is taken"),
     "without_objects": Kind("note", "images without objects", "nothing, if they are background"),
     # Objects
     "broken_mask": Kind("error", "splits with a broken run-length mask", "write it again, in the size of its image"),

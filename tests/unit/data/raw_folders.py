@@ -1,6 +1,8 @@
 """Small raw folders in each format, for the tests of readers, prepare and sources."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,19 @@ def write_image(path: Path, *, height: int = 48, width: int = 64, seed: int = 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(height: int, width: int, bits: int, pixels: bytes) -> bytes:
+    """An RGB PNG of `bits` a channel; `pixels` without the filter byte of each row, or nothing at all."""
+    length = len(pixels) // height
+    rows = b"".join(b"\0" + pixels[row * length : (row + 1) * length] for row in range(height if pixels else 0))
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
 
 
 def coco_annotation(number: int, image_id: int, **changes) -> dict:

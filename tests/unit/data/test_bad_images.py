@@ -5,13 +5,11 @@ Expected pixels are those that the files were made of.
 
 import io
 import re
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
-from raw_folders import coco_annotation, data_config, write_coco
+from raw_folders import coco_annotation, data_config, png, write_coco
 
 from detcore.config.data import MAX_IMAGE_PIXELS
 from detcore.data import ShardedSplit, build_loader, prepare
@@ -31,19 +29,6 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(height: int, width: int, bits: int, pixels: bytes) -> bytes:
-    """An RGB PNG of `bits` a channel; `pixels` without the filter byte of each row, or nothing at all."""
-    length = len(pixels) // height
-    rows = b"".join(b"\0" + pixels[row * length : (row + 1) * length] for row in range(height if pixels else 0))
-    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + data
 
 
 def exif(orientation: int) -> Image.Exif:

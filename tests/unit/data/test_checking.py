@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from raw_folders import coco_annotation, voc_object, write_coco, write_image, write_voc
+from raw_folders import coco_annotation, png, voc_object, write_coco, write_image, write_voc
 
 import detcore.data
 from detcore.cli import main
@@ -75,19 +75,22 @@ def test_faults_of_files(folder: Path) -> None:
     write_image(images / "train_005.jpg", height=40, width=64, seed=5)
     frames = [Image.new("RGB", (64, 48), (n, 0, 0)) for n in (10, 200)]
     frames[0].save(images / "train_006.jpg", "GIF", save_all=True, append_images=frames[1:])
+    frames[0].save(images / "train_010.jpg", "TIFF", save_all=True, append_images=frames[1:])
     (images / "train_008.jpg").write_bytes((images / "train_007.jpg").read_bytes())
     Image.open(images / "val_000.jpg").save(images / "train_009.jpg", "PNG")  # the same pixels in another file format
+    (images / "train_011.jpg").write_bytes(png(48, 64, 16, np.random.default_rng(3).bytes(48 * 64 * 6)))
     report = detcore.data.check(folder)
     codes = found(report)
-    truncated = codes.pop("unreadable_image")
-    assert truncated[0] == 1 and truncated[1][0].startswith("train: train_001.jpg: unreadable image")
+    refused = codes.pop("unreadable_image")
+    assert refused[0] == 2 and refused[1][0].startswith("train: train_001.jpg: unreadable image")
+    assert refused[1][1].startswith("train: train_006.jpg: an animation of 2 frames, refused")
     assert codes == {
         "missing_image": (1, ("train: train_000.jpg",)),
         "cmyk": (1, ("train: train_002.jpg",)),
-        "sixteen_bit": (1, ("train: train_003.jpg",)),
+        "sixteen_bit": (2, ("train: train_003.jpg", "train: train_011.jpg")),
         "turned_by_exif": (1, ("train: train_004.jpg",)),
         "other_size": (1, ("train: train_005.jpg: 64 x 40, not 64 x 48",)),
-        "animated": (1, ("train: train_006.jpg",)),
+        "several_pages": (1, ("train: train_010.jpg",)),
         "same_pixels": (1, ("train: train_007.jpg = train: train_008.jpg",)),
         "same_pixels_across_splits": (1, ("train: train_009.jpg = val: val_000.jpg",)),
     }

@@ -109,7 +109,7 @@ def test_an_evaluation_draws_each_sample_once_without_augmentation(tmp_path: Pat
 def test_mixed_images_are_said_to_be(tmp_path: Path) -> None:
     mosaic = [{"type": "mosaic", "probability": 1.0, "height": 1000, "width": 1000}, FLIP[0]]
     (sample,) = shown(shapes(tmp_path), data_config(mosaic), num=1)
-    assert sample.views[0].caption.endswith("objects, mixed-in ones among them")
+    assert sample.views[0].caption.endswith("objects, mixed")
 
 
 def test_an_epoch_without_a_sample_draws_none_of_it(tmp_path: Path) -> None:

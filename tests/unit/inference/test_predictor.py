@@ -183,7 +183,7 @@ def grey(shape: tuple[int, ...], dtype: type = np.uint8) -> NDArray[Any]:
         ("nowhere.jpg", "nowhere.jpg: no such file or folder"),
         ("nowhere/*.jpg", r"nowhere/\*.jpg: matches no image"),
         ([], "no image in an empty list"),
-        (3, "cannot predict on int"),
+        (3.0, "cannot predict on float"),
         (grey((10, 10)), r"must be \(H, W, 3\) uint8 in RGB order, got \(10, 10\)"),
         (grey((10, 10, 3), np.float32), "got .* float32"),
         (grey((0, 10, 3)), r"got \(0, 10, 3\)"),

@@ -1,0 +1,65 @@
+"""Images read by threads, ahead of the model."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detcore.inference.sources import Frame, ImageSource, Video, read_rgb
+from detcore.inference.video import frames
+
+Read = tuple[ImageSource, NDArray[np.uint8]]
+OnUnreadable = Callable[[ImageSource, ValueError], None]
+_THREADS = 4
+
+
+def opened(sources: Iterable[ImageSource | Video], *, frame_stride: int) -> Iterator[ImageSource]:
+    """The images, with the frames of each video in its place.
+
+    Raises:
+        ValueError: a video cannot be opened.
+    """
+    for source in sources:
+        if isinstance(source, Video):
+            with closing(frames(source, stride=frame_stride)) as own:
+                yield from own
+        else:
+            yield source
+
+
+def read_ahead(sources: Iterable[ImageSource], on_unreadable: OnUnreadable | None, *, ahead: int) -> Iterator[Read]:
+    """Each image with its pixels, in order.
+
+    Args:
+        sources: which may be without end.
+        on_unreadable: called, in this thread, with what cannot be read, which is then left out; None raises.
+        ahead: images that are read before they are asked for.
+
+    Raises:
+        ValueError: an image cannot be read.
+    """
+    waiting: deque[tuple[ImageSource, Future[NDArray[np.uint8]] | NDArray[np.uint8]]] = deque()
+    executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="detcore-read")
+
+    def first() -> Iterator[Read]:
+        source, pixels = waiting.popleft()
+        try:
+            yield source, pixels.result() if isinstance(pixels, Future) else pixels
+        except ValueError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(source, error)
+
+    try:
+        for source in sources:
+            in_memory = isinstance(source, Frame)
+            waiting.append((source, read_rgb(source) if in_memory else executor.submit(read_rgb, source)))
+            if len(waiting) > ahead:
+                yield from first()
+        while waiting:
+            yield from first()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

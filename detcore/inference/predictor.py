@@ -18,6 +18,7 @@ from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.reading import OnUnreadable, Read, opened, read_ahead
 from detcore.inference.seen import Seen, class_thresholds
 from detcore.inference.sources import Source, Video, expand, in_chunks
+from detcore.inference.tiling import Tiling, merged
 from detcore.inference.track_ids import with_track_ids
 from detcore.inference.views import AugmentedPreprocessing
 from detcore.models.augmented import AugmentedDetector
@@ -118,6 +119,8 @@ class Predictor:
         classes: Sequence[str] | None = None,
         batch_size: int = 8,
         frame_stride: int = 1,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Prediction | Predictions:
         """Detects objects.
 
@@ -129,6 +132,9 @@ class Predictor:
             classes: names of the classes that are wanted; None wants all.
             batch_size: images at once, at most.
             frame_stride: of a video, every so manyth frame is looked at.
+            tile: the side, in pixels, of tiles that images are cut into, for small objects in huge images: each is
+                looked at by itself, `batch_size` at once, and what they saw is made one. None looks at whole images.
+            overlap: the least share of a tile that the next one shows too.
 
         Returns:
             A `Prediction`, or a list of them, one an image, where the source is a list, a folder, a glob or a video.
@@ -147,6 +153,8 @@ class Predictor:
                 classes=classes,
                 batch_size=batch_size,
                 frame_stride=frame_stride,
+                tile=tile,
+                overlap=overlap,
             )
         )
         return predictions if several else predictions[0]
@@ -160,6 +168,8 @@ class Predictor:
         classes: Sequence[str] | None = None,
         batch_size: int = 8,
         frame_stride: int = 1,
+        tile: int | None = None,
+        overlap: float = 0.2,
         on_unreadable: OnUnreadable | None = None,
     ) -> Iterator[Prediction]:
         """As `predict`, one prediction after the other, in order: for more images than fit into memory.
@@ -178,7 +188,12 @@ class Predictor:
         )
         images, _ = expand(source)
         live = any(isinstance(image, Video) and image.live for image in images)
-        read = read_ahead(opened(images, frame_stride=frame_stride), on_unreadable, ahead=0 if live else 2 * batch_size)
+        read = read_ahead(
+            opened(images, on_unreadable, frame_stride=frame_stride), on_unreadable, ahead=0 if live else 2 * batch_size
+        )
+        if tile is not None:
+            tiling = Tiling(tile, overlap)
+            return with_track_ids(self._predict_tiled(one, thresholds, tiling, batch_size) for one in read)
         chunks = in_chunks(read, 1 if live else batch_size)
         return with_track_ids(prediction for some in chunks for prediction in self._predict_some(some, thresholds))
 
@@ -197,6 +212,15 @@ class Predictor:
         with self.autocast():
             detections: Detections = self.model.detect(batch)  # type: ignore[operator]
         return detections
+
+    def _predict_tiled(self, read: Read, thresholds: Tensor, tiling: Tiling, batch_size: int) -> Prediction:
+        source, image = read
+        height, width = image.shape[:2]
+        tiles = tiling.tiles(height, width)
+        corners = (tile.box_xyxy for tile in tiles)
+        cut: Iterator[Read] = ((source, image[top:bottom, left:right]) for left, top, right, bottom in corners)
+        parts = [part for some in in_chunks(cut, batch_size) for part in self._predict_some(some, thresholds)]
+        return parts[0] if len(parts) == 1 else merged(parts, tiles, height=height, width=width)
 
     def _predict_some(self, read: Sequence[Read], thresholds: Tensor) -> list[Prediction]:
         images = [image for _, image in read]

@@ -12,20 +12,27 @@ from detcore.inference.sources import Frame, ImageSource, Video, read_rgb
 from detcore.inference.video import frames
 
 Read = tuple[ImageSource, NDArray[np.uint8]]
-OnUnreadable = Callable[[ImageSource, ValueError], None]
+OnUnreadable = Callable[[ImageSource | Video, ValueError], None]
 _THREADS = 4
 
 
-def opened(sources: Iterable[ImageSource | Video], *, frame_stride: int) -> Iterator[ImageSource]:
+def opened(
+    sources: Iterable[ImageSource | Video], on_unreadable: OnUnreadable | None, *, frame_stride: int
+) -> Iterator[ImageSource]:
     """The images, with the frames of each video in its place.
 
     Raises:
-        ValueError: a video cannot be opened.
+        ValueError: a video cannot be opened, and `on_unreadable` is None.
     """
     for source in sources:
         if isinstance(source, Video):
             with closing(frames(source, stride=frame_stride)) as own:
-                yield from own
+                try:
+                    yield from own
+                except ValueError as error:
+                    if on_unreadable is None:
+                        raise
+                    on_unreadable(source, error)
         else:
             yield source
 

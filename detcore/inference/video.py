@@ -13,7 +13,8 @@ from detcore.inference.sources import Frame, Video
 
 _FPS = 25.0
 """Of a written video, where the source does not know its own."""
-_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".webm": "VP80", ".mkv": "mp4v", ".mov": "mp4v"}
+VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".webm": "VP80", ".mkv": "mp4v", ".mov": "mp4v"}
+"""What a video file can be written as, by its suffix."""
 _WHOLE = 0.95
 """Of the frames that a file says it has; containers count wrongly by a few."""
 
@@ -83,8 +84,8 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, *, fps: float) -> None:
-        if path.suffix.lower() not in _CODECS:
-            raise ValueError(f"{path}: a video is written as {', '.join(_CODECS)}")
+        if path.suffix.lower() not in VIDEO_CODECS:
+            raise ValueError(f"{path}: a video is written as {', '.join(VIDEO_CODECS)}")
         self._path, self._fps, self._cv2 = path, fps or _FPS, opencv()
         self._size: tuple[int, int] | None = None
         self._writer: Any = None
@@ -93,7 +94,7 @@ class VideoWriter:
         """Appends a frame; one of another size than the first is resized."""
         if self._writer is None:
             self._size = (picture.width // 2 * 2, picture.height // 2 * 2)  # codecs want even sides
-            codec = self._cv2.VideoWriter_fourcc(*_CODECS[self._path.suffix.lower()])
+            codec = self._cv2.VideoWriter_fourcc(*VIDEO_CODECS[self._path.suffix.lower()])
             self._writer = self._cv2.VideoWriter(str(self._path), codec, self._fps, self._size)
             if not self._writer.isOpened():
                 raise ValueError(f"{self._path}: no video can be written there")

@@ -25,7 +25,7 @@ from detcore.inference.sources import expand, in_chunks, read_rgb
 from detcore.structures.batch import Batch
 
 BAR = 0.9
-_CHUNK = 24
+_CHUNK = 16
 """Images of one turn: short, so that what else the machine does falls on both alike."""
 
 

@@ -2,13 +2,15 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detcore.inference.sources import Frame, ImageSource, Video, read_rgb
+from detcore.inference.sources import ImageSource, Url, Video, read_rgb
 from detcore.inference.video import frames
 
 Read = tuple[ImageSource, NDArray[np.uint8]]
@@ -48,13 +50,13 @@ def read_ahead(sources: Iterable[ImageSource], on_unreadable: OnUnreadable | Non
     Raises:
         ValueError: an image cannot be read.
     """
-    waiting: deque[tuple[ImageSource, Future[NDArray[np.uint8]] | NDArray[np.uint8]]] = deque()
+    waiting: deque[tuple[ImageSource, Callable[[], NDArray[np.uint8]]]] = deque()
     executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="detcore-read")
 
     def first() -> Iterator[Read]:
         source, pixels = waiting.popleft()
         try:
-            yield source, pixels.result() if isinstance(pixels, Future) else pixels
+            yield source, pixels()
         except ValueError as error:
             if on_unreadable is None:
                 raise
@@ -62,8 +64,8 @@ def read_ahead(sources: Iterable[ImageSource], on_unreadable: OnUnreadable | Non
 
     try:
         for source in sources:
-            in_memory = isinstance(source, Frame)
-            waiting.append((source, read_rgb(source) if in_memory else executor.submit(read_rgb, source)))
+            outside = isinstance(source, Path | Url)  # a thread costs more than what is in memory
+            waiting.append((source, executor.submit(read_rgb, source).result if outside else partial(read_rgb, source)))
             if len(waiting) > ahead:
                 yield from first()
         while waiting:

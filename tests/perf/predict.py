@@ -6,9 +6,10 @@
 MODEL is a published model, FOLDER holds photographs; fewer than --images are looked at again from the front. The bare
 model's rate is that of `model.detect` on the batches of the same images, ready on the device; prediction reads the
 files, decodes, resizes, detects, and brings the detections into the images' pixels. They take turns, chunk by chunk of
-the images, and the medians of the rounds' whole times are compared. The second row
-is without reading ahead. --clock processor counts processor seconds of all threads instead, for a machine that others
-use: where the model alone keeps all cores busy, as it does on a few of them, that ratio is the same.
+the images, and the medians of the rounds' whole times are compared. The second row is without reading ahead.
+
+--clock processor counts processor seconds of all threads instead, for a machine that others use: where the model alone
+keeps all cores busy, as it does on a few of them, that ratio is the same.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from detcore.inference.sources import expand, in_chunks, read_rgb
 from detcore.structures.batch import Batch
 
 BAR = 0.9
-_CHUNK = 8
+_CHUNK = 48
 """Images of one turn: short, so that what else the machine does falls on both alike."""
 
 

@@ -54,7 +54,7 @@ class Meter:
             print(f"{self._what}: {self._done:,}{f' of {self._total:,}' if self._total else ''}", file=sys.stderr)
 
 
-def track(items: Iterable[T], what: str, *, total: int, shown: bool) -> Iterator[T]:
+def track(items: Iterable[T], what: str, *, total: int | None, shown: bool) -> Iterator[T]:
     """Gives the items on, one step of progress each."""
     with Meter(what, total=total, shown=shown) as meter:
         for item in items:

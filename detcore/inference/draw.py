@@ -28,7 +28,7 @@ class Drawing:
 
     Attributes:
         boxes_xyxy: (n, 4).
-        labels: (n,) int, 0-based classes: they choose the colours.
+        labels: (n,) int, 0-based classes.
         captions: n texts; an empty one leaves no tag.
         masks: (n, height, width) bool, or None.
         polygons: the rings, (k, 2) each, of n objects, or None.
@@ -36,6 +36,7 @@ class Drawing:
         skeleton: pairs of keypoints that a line is drawn between.
         boxes_xywha: (n, 5) rotated boxes, drawn for the upright ones, or None.
         regions: drawn below all, or None.
+        colours: (n,) int, the number of each object's colour; None takes its class.
     """
 
     boxes_xyxy: NDArray[np.float64]
@@ -47,6 +48,11 @@ class Drawing:
     skeleton: Sequence[tuple[int, int]] = ()
     boxes_xywha: NDArray[np.float64] | None = None
     regions: Regions | None = None
+    colours: NDArray[np.int64] | None = None
+
+    def colour(self, index: int) -> RGB:
+        """Of an object."""
+        return class_colour(int((self.labels if self.colours is None else self.colours)[index]))
 
 
 def truth_drawing(objects: Objects, categories: Sequence[str]) -> Drawing:
@@ -91,7 +97,7 @@ def draw(image: Image.Image | NDArray[np.uint8], drawing: Drawing, *, max_side: 
     pen = ImageDraw.Draw(canvas)
     boxes: list[Box] = [tuple(box) for box in (np.asarray(drawing.boxes_xyxy, np.float64) * factor).tolist()]
     for index in order:
-        colour = class_colour(int(drawing.labels[index]))
+        colour = drawing.colour(index)
         # A dark rim keeps the line visible on ground of its own colour.
         if drawing.boxes_xywha is not None:
             corners = _corners(drawing.boxes_xywha[index] * (factor, factor, factor, factor, 1.0))
@@ -170,7 +176,7 @@ def _draw_mask(canvas: Image.Image, drawing: Drawing, index: int, factor: float,
     if placed is None:
         return
     bitmap, corner = placed
-    colour = class_colour(int(drawing.labels[index]))
+    colour = drawing.colour(index)
     rim = ImageChops.subtract(bitmap, bitmap.filter(ImageFilter.MinFilter(2 * (line // 2) + 1)))
     canvas.paste(colour, corner, bitmap.point(lambda value: value * OPACITY))
     canvas.paste(colour, corner, rim)
@@ -211,12 +217,12 @@ def _draw_captions(canvas: Image.Image, drawing: Drawing, boxes: Sequence[Box], 
     pad = max(2, line)
     height = round(font.size * 1.25)
     tags: list[tuple[Box, str, RGB]] = []
-    for box, caption, label in zip(boxes, drawing.captions, drawing.labels.tolist(), strict=True):
+    for index, (box, caption) in enumerate(zip(boxes, drawing.captions, strict=True)):
         if caption:
             width = round(pen.textlength(caption, font=font)) + 2 * pad
             places = _tag_places(_grown(box, line // 2), (width, height), canvas.size)
             free = (place for place in places if not any(_overlap(place, tag) for tag, _, _ in tags))
-            tags.append((next(free, places[0]), caption, class_colour(label)))
+            tags.append((next(free, places[0]), caption, drawing.colour(index)))
     for place, caption, colour in reversed(tags):
         pen.rectangle(place, fill=colour)
         ink = (0, 0, 0) if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 120 else (255, 255, 255)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,14 @@ from pycocotools import mask as coco_mask
 
 from detcore.inference.draw import Drawing, draw
 from detcore.inference.regions import Regions
-from detcore.inference.sources import ImageSource, read_rgb
+from detcore.inference.sources import Frame, ImageSource, Url, read_rgb
 from detcore.ops import PanopticSegment
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+
+    from detcore.inference.writing import Format
 
 _SMALLEST_SHARE = 0.005
 """Of an image's pixels; smaller regions are not told in words."""
@@ -31,6 +37,7 @@ class Prediction:
         scores: (n,) float32 in [0, 1].
         labels: (n,) int64, 0-based classes.
         class_names: n names.
+        categories: names of all classes that the detector knows.
         masks: (n, height, width) bool, or None where the detector predicts none; so with all that follows.
         keypoints: (n, K, 3) float64, x, y and a score.
         keypoint_names, skeleton: K names, and the pairs of keypoints that a line is drawn between.
@@ -39,6 +46,7 @@ class Prediction:
         semantic_names: by 0-based class of pixels.
         panoptic: (height, width) int32, the segment of each pixel, 0 where there is none.
         segments: what `panoptic` numbers.
+        track_ids: (n,) int64, from 1: the same object has the same number in all frames of a video.
     """
 
     source: ImageSource
@@ -48,6 +56,7 @@ class Prediction:
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
+    categories: tuple[str, ...] = ()
     masks: NDArray[np.bool_] | None = None
     keypoints: NDArray[np.float64] | None = None
     keypoint_names: tuple[str, ...] = ()
@@ -57,14 +66,20 @@ class Prediction:
     semantic_names: tuple[str, ...] = ()
     panoptic: NDArray[np.int32] | None = None
     segments: tuple[PanopticSegment, ...] = ()
+    track_ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     @property
     def name(self) -> str | None:
-        """The file that was read, if it was one."""
-        return str(self.source) if isinstance(self.source, Path) else None
+        """The file, the address or the frame of a video that was read, if it was one."""
+        return str(self.source) if isinstance(self.source, Path | Url | Frame) else None
+
+    @property
+    def file_name(self) -> str | None:
+        """A name for a file of the image; None of one from memory."""
+        return self.source.name if isinstance(self.source, Path | Url | Frame) else None
 
     def drawing(self) -> Drawing:
         """All that was found, with captions such as 'cat 0.93'."""
@@ -86,13 +101,20 @@ class Prediction:
         return Drawing(
             boxes_xyxy=self.boxes_xyxy,
             labels=self.labels,
-            captions=[f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)],
+            captions=self._captions(),
+            colours=self.labels if self.track_ids is None else self.track_ids - 1,
             masks=self.masks,
             keypoints=self.keypoints,
             skeleton=self.skeleton,
             boxes_xywha=self.boxes_xywha,
             regions=regions,
         )
+
+    def _captions(self) -> list[str]:
+        captions = [f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)]
+        if self.track_ids is None:
+            return captions
+        return [f"#{number} {text}" for number, text in zip(self.track_ids.tolist(), captions, strict=True)]
 
     def semantic_name(self, label: int) -> str:
         """The name of a class of pixels, or its number where the model has no names for them."""
@@ -125,6 +147,8 @@ class Prediction:
                 "score": float(self.scores[index]),
                 "box_xyxy": self.boxes_xyxy[index].tolist(),
             }
+            if self.track_ids is not None:
+                row["track_id"] = int(self.track_ids[index])
             if masks is not None:
                 row["mask"] = masks[index]
             if self.boxes_xywha is not None:
@@ -173,6 +197,59 @@ class Prediction:
                 row["keypoints"] = (self.keypoints[index] - (0.5, 0.5, 0.0)).ravel().tolist()
             rows.append(row)
         return rows
+
+    def to_numpy(self) -> NDArray[np.float64]:
+        """(n, 6): x1, y1, x2, y2, score, label."""
+        return np.column_stack([self.boxes_xyxy.reshape(-1, 4), self.scores, self.labels]).astype(np.float64)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A row a detection: image, height, width, label, class_name, score, x1, y1, x2, y2; then track_id,
+        mask_counts (COCO's run lengths), cx, cy, w, h, angle_deg, and x, y, score of each keypoint, where there are.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        from detcore.inference.predictions import Predictions
+
+        return Predictions([self]).to_pandas()
+
+    def to_yolo(self) -> list[str]:
+        """YOLO's lines: class and box, class and outline, or class, box and keypoints; no scores."""
+        from detcore.inference.writing.yolo import yolo_lines
+
+        return list(yolo_lines(self))
+
+    def to_supervision(self) -> "supervision.Detections":
+        """As roboflow/supervision has them; corners of rotated boxes ('xyxyxyxy') and 'keypoints' are in `data`.
+
+        Raises:
+            ValueError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ValueError("to_supervision needs supervision: pip install supervision") from error
+        from detcore.inference.writing.yolo import corners_of
+
+        data: dict[str, Any] = {"class_name": np.array(self.class_names, dtype=str)}
+        if self.boxes_xywha is not None:
+            data["xyxyxyxy"] = corners_of(self.boxes_xywha)
+        if self.keypoints is not None:
+            data["keypoints"] = self.keypoints
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy.reshape(-1, 4).astype(np.float32),
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.labels.astype(int),
+            tracker_id=self.track_ids,
+            data=data,
+        )
+
+    def save(self, folder: Path | str, format: "Format") -> None:
+        """Writes it as a data set of one image; see `Predictions.save`."""
+        from detcore.inference.predictions import Predictions
+
+        Predictions([self]).save(folder, format)
 
     def _rles(self) -> list[dict[str, Any]] | None:
         return None if self.masks is None else _encoded(self.masks)

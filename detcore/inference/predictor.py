@@ -1,7 +1,7 @@
 """A trained detector, ready to predict."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,16 +13,17 @@ from detcore.config.training import TTAConfig
 from detcore.data.keypoints import KeypointLayout
 from detcore.inference.captured import CapturedDetection
 from detcore.inference.prediction import Prediction
+from detcore.inference.predictions import Predictions
 from detcore.inference.preprocessing import Preprocessing
-from detcore.inference.sources import ImageSource, Source, expand, read_rgb
+from detcore.inference.reading import OnUnreadable, Read, opened, read_ahead
+from detcore.inference.seen import Seen, class_thresholds
+from detcore.inference.sources import Source, Video, expand, in_chunks
+from detcore.inference.tiling import Tiling, merged
+from detcore.inference.track_ids import with_track_ids
 from detcore.inference.views import AugmentedPreprocessing
 from detcore.models.augmented import AugmentedDetector
-from detcore.ops import PanopticSegment, panoptic, paste_masks, semantic_map
+from detcore.ops import PanopticSegment, panoptic
 from detcore.structures.batch import Batch, Detections
-from detcore.structures.boxes import larger_than
-from detcore.structures.coordinates import boxes_to_original, keypoints_to_original, rotated_to_original
-
-_MASK_THRESHOLD = 0.5
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _OPTIONS = (
@@ -31,8 +32,6 @@ _OPTIONS = (
 )  # fmt: skip
 """What a predictor is made of, each kept under its name."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-OnUnreadable = Callable[[ImageSource, ValueError], None]
-_Read = tuple[ImageSource, NDArray[np.uint8]]
 
 
 class Predictor:
@@ -112,24 +111,52 @@ class Predictor:
         return type(self)(**({name: getattr(self, name) for name in _OPTIONS} | changes))
 
     def predict(
-        self, source: Source, *, score_threshold: float = 0.5, batch_size: int = 8
-    ) -> Prediction | list[Prediction]:
+        self,
+        source: Source,
+        *,
+        score_threshold: float = 0.5,
+        class_scores: Mapping[str, float] | None = None,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 8,
+        frame_stride: int = 1,
+        tile: int | None = None,
+        overlap: float = 0.2,
+    ) -> Prediction | Predictions:
         """Detects objects.
 
         Args:
-            source: an image (a path, a PIL image, an (H, W, 3) uint8 RGB array), or several: a list of these, a folder,
-                or a glob such as 'scans/*.png'.
+            source: an image (a path, an http or https address, a PIL image, an (H, W, 3) uint8 RGB array), or several:
+                a list of these, a folder, a glob such as 'scans/*.png', or a video.
             score_threshold: detections below it are left out. A detector's own threshold (usually 0.05) applies too.
+            class_scores: other thresholds, for classes by their names.
+            classes: names of the classes that are wanted; None wants all.
             batch_size: images at once, at most.
+            frame_stride: of a video, every so manyth frame is looked at.
+            tile: the side, in pixels, of tiles that images are cut into, for small objects in huge images: each is
+                looked at by itself, `batch_size` at once, and what they saw is made one. None looks at whole images.
+            overlap: the least share of a tile that the next one shows too.
 
         Returns:
-            A `Prediction`, or a list of them, one an image, where the source is a list, a folder or a glob.
+            A `Prediction`, or a list of them, one an image, where the source is a list, a folder, a glob or a video.
 
         Raises:
-            ValueError: if there is no such image, or it cannot be read.
+            ValueError: if there is no such image, or it cannot be read; or no such class.
         """
         images, several = expand(source)
-        predictions = list(self.stream(images, score_threshold=score_threshold, batch_size=batch_size))
+        if any(isinstance(image, Video) and image.live for image in images):
+            raise ValueError(f"{source}: never ends: take `stream`, which gives prediction after prediction")
+        predictions = Predictions(
+            self.stream(
+                images,
+                score_threshold=score_threshold,
+                class_scores=class_scores,
+                classes=classes,
+                batch_size=batch_size,
+                frame_stride=frame_stride,
+                tile=tile,
+                overlap=overlap,
+            )
+        )
         return predictions if several else predictions[0]
 
     def stream(
@@ -137,21 +164,38 @@ class Predictor:
         source: Source,
         *,
         score_threshold: float = 0.5,
+        class_scores: Mapping[str, float] | None = None,
+        classes: Sequence[str] | None = None,
         batch_size: int = 8,
+        frame_stride: int = 1,
+        tile: int | None = None,
+        overlap: float = 0.2,
         on_unreadable: OnUnreadable | None = None,
     ) -> Iterator[Prediction]:
         """As `predict`, one prediction after the other, in order: for more images than fit into memory.
 
+        Images are read by threads while the model looks at others. A camera's number (0) or the address of a stream
+        (rtsp://…) is looked at until it ends, frame by frame.
+
         With `on_unreadable`, an image that cannot be read is left out, and the function called with it and the error.
         """
-        if not 0.0 <= score_threshold <= 1.0:
-            raise ValueError(f"score_threshold {score_threshold} is not between 0 and 1")
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is less than 1")
+        if frame_stride < 1:
+            raise ValueError(f"frame_stride {frame_stride} is less than 1")
+        thresholds = class_thresholds(
+            self.labels, score_threshold=score_threshold, class_scores=class_scores, classes=classes
+        )
         images, _ = expand(source)
-        chunks = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        read = (_read(chunk, on_unreadable) for chunk in chunks)
-        return (prediction for some in read for prediction in self._predict_some(some, score_threshold))
+        live = any(isinstance(image, Video) and image.live for image in images)
+        read = read_ahead(
+            opened(images, on_unreadable, frame_stride=frame_stride), on_unreadable, ahead=0 if live else 2 * batch_size
+        )
+        if tile is not None:
+            tiling = Tiling(tile, overlap)
+            return with_track_ids(self._predict_tiled(one, thresholds, tiling, batch_size) for one in read)
+        chunks = in_chunks(read, 1 if live else batch_size)
+        return with_track_ids(prediction for some in chunks for prediction in self._predict_some(some, thresholds))
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Batch, Detections]:
         """The model's own output for images (h, w, 3) of one padded size, and the batch that it saw."""
@@ -169,7 +213,16 @@ class Predictor:
             detections: Detections = self.model.detect(batch)  # type: ignore[operator]
         return detections
 
-    def _predict_some(self, read: Sequence[_Read], score_threshold: float) -> list[Prediction]:
+    def _predict_tiled(self, read: Read, thresholds: Tensor, tiling: Tiling, batch_size: int) -> Prediction:
+        source, image = read
+        height, width = image.shape[:2]
+        tiles = tiling.tiles(height, width)
+        corners = (tile.box_xyxy for tile in tiles)
+        cut: Iterator[Read] = ((source, image[top:bottom, left:right]) for left, top, right, bottom in corners)
+        parts = [part for some in in_chunks(cut, batch_size) for part in self._predict_some(some, thresholds)]
+        return parts[0] if len(parts) == 1 else merged(parts, tiles, height=height, width=width)
+
+    def _predict_some(self, read: Sequence[Read], thresholds: Tensor) -> list[Prediction]:
         images = [image for _, image in read]
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
@@ -177,12 +230,12 @@ class Predictor:
         predictions: dict[int, Prediction] = {}
         for members in groups.values():
             batch, detections = self.detect([images[index] for index in members])
-            seen = _Seen(batch, detections, score_threshold)
+            seen = Seen(batch, detections, thresholds)
             for row, index in enumerate(members):
                 predictions[index] = self._prediction(seen, row, read[index])
         return [predictions[index] for index in range(len(read))]
 
-    def _prediction(self, seen: "_Seen", row: int, read: _Read) -> Prediction:
+    def _prediction(self, seen: Seen, row: int, read: Read) -> Prediction:
         source, image = read
         height, width = image.shape[:2]
         detections, keep = seen.detections, seen.kept[row]
@@ -200,7 +253,8 @@ class Predictor:
             scores=detections.scores[row][keep].float().cpu().numpy(),
             labels=labels,
             class_names=tuple(self.labels[label] for label in labels),
-            masks=_pasted(detections, row, keep, boxes, (height, width)),
+            categories=self.labels,
+            masks=seen.masks(row, (height, width)),
             keypoints=None if seen.keypoints is None else seen.keypoints[row][keep].cpu().numpy(),
             keypoint_names=self.keypoint_names,
             skeleton=self.skeleton,
@@ -210,46 +264,3 @@ class Predictor:
             panoptic=ids,
             segments=segments,
         )
-
-
-class _Seen:
-    """A batch's detections in the pixels of its images, and which of them are kept."""
-
-    def __init__(self, batch: Batch, detections: Detections, score_threshold: float) -> None:
-        self.batch, self.detections = batch, detections
-        self.boxes_xyxy = boxes_to_original(detections.boxes_xyxy, batch)
-        enough = detections.scores >= score_threshold
-        self.kept = detections.valid & enough & larger_than(self.boxes_xyxy, 0.0)
-        rotated, points = detections.boxes_xywha, detections.keypoints
-        self.boxes_xywha = None if rotated is None else rotated_to_original(rotated, batch)
-        self.keypoints = None if points is None else keypoints_to_original(points, batch)
-
-    def semantic(self, row: int, image_size: tuple[int, int]) -> NDArray[np.integer] | None:
-        if self.detections.semantic is None:
-            return None
-        classes: NDArray[np.integer] = (
-            semantic_map(self.detections.semantic, self.batch, row, image_size=image_size).cpu().numpy()
-        )
-        return classes
-
-
-def _read(sources: Sequence[ImageSource], on_unreadable: OnUnreadable | None) -> list[_Read]:
-    read = []
-    for source in sources:
-        try:
-            read.append((source, read_rgb(source)))
-        except ValueError as error:
-            if on_unreadable is None:
-                raise
-            on_unreadable(source, error)
-    return read
-
-
-def _pasted(
-    detections: Detections, row: int, keep: Tensor, boxes: Tensor, size: tuple[int, int]
-) -> NDArray[np.bool_] | None:
-    if detections.masks is None:
-        return None
-    pasted = paste_masks(detections.masks[row][keep], boxes.float(), size, _MASK_THRESHOLD)
-    masks: NDArray[np.bool_] = pasted.cpu().numpy()
-    return masks

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from detcore.data.annotations import AnnotationBuilder
+from detcore.data.annotations import PIXEL_CENTRE, AnnotationBuilder
 from detcore.data.formats.fields import brief, shown
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,
@@ -20,6 +21,7 @@ from detcore.data.formats.raw import (
     refuse_repeats,
     upright_size,
 )
+from detcore.data.keypoints import KeypointLayout
 from detcore.data.outlines import ring_area
 
 _ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
@@ -31,15 +33,19 @@ def read_yolo(root: Path, splits: Splits | None = None) -> RawDataset:
     Where data.yaml names no folder for a split, images/{train,val,test} and {train,valid,test}/images are looked for,
     then images/ as a whole, which counts as train. Labels lie where `images` in an image's path is `labels`. A line is
     'class x_center y_center width height' or 'class x1 y1 x2 y2 x3 y3 ...', the outline of the object. An image
+    With kpt_shape in data.yaml (of K points, 2 or 3 numbers each) a line is 'class x_center y_center width height' and
+    then x, y and, of three, visibility of each keypoint; kpt_names, one list or one a class, are their names. An image
     without a label file has no objects; a label file without an image counts for nothing. Image ids count
     the images of all splits by path, from 1.
 
     Raises:
         ValueError: no data.yaml, no names in it or one twice, a folder in it that does not exist (or is a list of
-            images), no images; a line of another form; a class outside the names; text that is not UTF-8.
+            images), no images; kpt_shape or kpt_names of another form; a line of another form; a class outside the
+            names; text that is not UTF-8.
     """
     config_path, config = _data_yaml(root)
     names = _names(config_path, config)
+    layout, numbers = _keypoints(config_path, config)
     if splits:
         folders = {name: (root / split.images, root / split.annotations) for name, split in splits.items()}
     else:
@@ -50,9 +56,11 @@ def read_yolo(root: Path, splits: Splits | None = None) -> RawDataset:
     first_id = 1
     found = {}
     for name, (images, labels) in folders.items():
-        found[name] = _read_split(images, labels, files[name], names=names, first_id=first_id)
+        found[name] = _read_split(
+            images, labels, files[name], names=names, first_id=first_id, points=(len(layout or ()), numbers)
+        )
         first_id += len(files[name])
-    return RawDataset(categories=tuple(names), splits=found)
+    return RawDataset(categories=tuple(names), splits=found, keypoints=layout)
 
 
 def _data_yaml(root: Path) -> tuple[Path, dict[str, Any]]:
@@ -81,6 +89,31 @@ def _names(path: Path, config: dict[str, Any]) -> list[str]:
     names = [str(name) for name in names]
     refuse_repeats(path, "names a class", names)
     return names
+
+
+def _keypoints(path: Path, config: dict[str, Any]) -> tuple[KeypointLayout | None, int]:
+    """The keypoints, and how many numbers each has in a line."""
+    shape, names = config.get("kpt_shape"), config.get("kpt_names")
+    if shape is None:
+        return None, 0
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape) and shape[0] > 0):
+        raise ValueError(f"{path}: kpt_shape {shown(shape)} is not a number of keypoints and 2 or 3")
+    if shape[1] not in (2, 3):
+        raise ValueError(
+            f"{path}: kpt_shape says {shown(shape[1])} numbers a keypoint; take 2 (x, y) or 3 (visibility)"
+        )
+    if isinstance(names, dict):  # of each class
+        kinds = list(names.values())
+        if any(kind != kinds[0] for kind in kinds):
+            raise ValueError(f"{path}: kpt_names of the classes differ; give all classes the same keypoints")
+        names = kinds[0] if kinds else None
+    names = [str(number + 1) for number in range(shape[0])] if names is None else names
+    if not isinstance(names, list) or len(names) != shape[0]:
+        raise ValueError(f"{path}: kpt_names are not the {shape[0]} names that kpt_shape says: {shown(names)}")
+    try:
+        return KeypointLayout.of([str(name) for name in names]), shape[1]
+    except ValueError as error:
+        raise ValueError(f"{path}: kpt_names: {error}") from error
 
 
 def _find(root: Path, config: dict[str, Any]) -> dict[str, Path]:
@@ -130,7 +163,9 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _read_split(images: Path, labels: Path, files: list[Path], *, names: list[str], first_id: int) -> RawSplit:
+def _read_split(
+    images: Path, labels: Path, files: list[Path], *, names: list[str], first_id: int, points: tuple[int, int]
+) -> RawSplit:
     builder = AnnotationBuilder()
     sizes = []
     for sample, path in enumerate(files):
@@ -141,7 +176,7 @@ def _read_split(images: Path, labels: Path, files: list[Path], *, names: list[st
             if not line.strip():
                 continue
             try:
-                _add_object(builder, line.split(), sample=sample, size=sizes[-1], names=names)
+                _add_object(builder, line.split(), sample=sample, size=sizes[-1], names=names, points=points)
             except ValueError as error:
                 raise ValueError(f"{label_path}:{number}: {brief(error)}") from error
     return RawSplit(
@@ -158,9 +193,18 @@ def _read_split(images: Path, labels: Path, files: list[Path], *, names: list[st
 
 
 def _add_object(
-    builder: AnnotationBuilder, words: list[str], *, sample: int, size: tuple[int, int], names: list[str]
+    builder: AnnotationBuilder,
+    words: list[str],
+    *,
+    sample: int,
+    size: tuple[int, int],
+    names: list[str],
+    points: tuple[int, int],
 ) -> None:
-    if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
+    count, per_point = points
+    if count and len(words) != 5 + count * per_point:
+        raise ValueError(f"{len(words)} numbers are not class, x, y, w, h and {count} keypoints of {per_point} each")
+    if not count and len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         raise ValueError(
             f"{len(words)} numbers are neither a box (class, x, y, w, h) nor an outline of 3 or more points"
         )
@@ -169,14 +213,15 @@ def _add_object(
         raise ValueError(f"unknown category {words[0]}; the classes are 0 to {len(names) - 1} ({listing(names)})")
     height, width = size
     numbers = [float(word) for word in words[1:]]
-    if len(numbers) == 4:
-        x, y, w, h = numbers
+    ring = None
+    if count or len(numbers) == 4:
+        x, y, w, h = numbers[:4]
         box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
-        ring, area = None, box[2] * box[3]
+        area = box[2] * box[3]
     else:
-        points = np.array(numbers).reshape(-1, 2) * (width, height)
-        (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-        box, ring, area = (x0, y0, x1 - x0, y1 - y0), [points.reshape(-1).tolist()], ring_area(points)
+        outline = np.array(numbers).reshape(-1, 2) * (width, height)
+        (x0, y0), (x1, y1) = outline.min(axis=0).tolist(), outline.max(axis=0).tolist()
+        box, ring, area = (x0, y0, x1 - x0, y1 - y0), [outline.reshape(-1).tolist()], ring_area(outline)
     builder.add(
         sample=sample,
         annotation_id=len(builder) + 1,
@@ -184,4 +229,15 @@ def _add_object(
         bbox_xywh=box,
         area=area,
         segmentation=ring,
+        keypoints=_counted(np.array(numbers[4:]).reshape(count, per_point), size) if count else None,
     )
+
+
+def _counted(points: NDArray[np.float64], size: tuple[int, int]) -> list[float]:
+    """Keypoints as COCO has them: x and y count pixels. Without visibility, one at 0, 0 is not there (Ultralytics)."""
+    xy: NDArray[np.float64] = points[:, :2] * np.array([size[1], size[0]]) - PIXEL_CENTRE
+    shown: NDArray[np.float64] = points[:, 2] if points.shape[1] == 3 else np.where(points.any(axis=1), 2.0, 0.0)
+    if not np.isin(shown, (0.0, 1.0, 2.0)).all():
+        raise ValueError(f"a keypoint's visibility is {shown[~np.isin(shown, (0.0, 1.0, 2.0))][0]:g}, not 0, 1 or 2")
+    values: list[float] = np.column_stack([np.where(shown[:, None] > 0, xy, 0.0), shown]).ravel().tolist()
+    return values

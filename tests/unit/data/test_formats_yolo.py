@@ -1,5 +1,6 @@
 import json
 from itertools import pairwise
+from pathlib import Path
 from string import ascii_lowercase
 
 import hotcoco
@@ -155,3 +156,47 @@ def test_what_hotcoco_writes_is_read_back(tmp_path, shared):
     expected = sorted((by_image[a["image_id"]], *a["bbox"]) for a in coco.dataset["annotations"] if not a["iscrowd"])
     boxes = np.array(split.objects["bbox"].to_pylist()).round(2).tolist()  # COCO's own have two digits
     assert sorted((file, *box) for file, box in zip(files.tolist(), boxes, strict=True)) == expected
+
+
+def test_keypoints_follow_their_box(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (100, 50)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4 0.45 0.5 2 0 0 0\n")
+    data_yaml = tmp_path / "data.yaml"
+    data_yaml.write_text("names: [person]\nkpt_shape: [2, 3]\nkpt_names: {0: [left_eye, right_eye]}\n")
+    read = read_yolo(tmp_path)
+    assert read.keypoints is not None and read.keypoints.flip == (1, 0)
+    row = read.splits["train"].objects.to_pylist()[0]
+    assert row["keypoints"] == pytest.approx([44.5, 24.5, 2, 0, 0, 0])  # COCO numbers pixels
+    assert row["bbox"] == pytest.approx([40, 15, 20, 20])
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4 0.45 0.5 0 0\n")
+    data_yaml.write_text("names: [person]\nkpt_shape: [2, 2]\n")
+    read = read_yolo(tmp_path)
+    assert read.keypoints is not None and read.keypoints.names == ("1", "2")
+    assert read.splits["train"].objects.to_pylist()[0]["keypoints"] == pytest.approx([44.5, 24.5, 2, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "line", "message"),
+    [
+        ("kpt_shape: 17", "", r"kpt_shape 17 is not a number of keypoints and 2 or 3"),
+        ("kpt_shape: [2, 4]", "", r"kpt_shape says 4 numbers a keypoint"),
+        ("kpt_shape: [2, 3]\nkpt_names: [nose]", "", r"kpt_names are not the 2 names"),
+        ("kpt_shape: [2, 3]\nkpt_names: [eye, eye]", "", r"kpt_names: keypoints .* one name twice"),
+        (
+            "kpt_shape: [1, 3]",
+            "0 .5 .5 .2 .2",
+            r"a\.txt:1: 5 numbers are not class, x, y, w, h and 1 keypoints of 3 each",
+        ),
+        ("kpt_shape: [1, 3]", "0 .5 .5 .2 .2 .5 .5 .9", r"a\.txt:1: a keypoint's visibility is 0\.9, not 0, 1 or 2"),
+    ],
+)
+def test_bad_keypoints_are_named(tmp_path: Path, keys: str, line: str, message: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (100, 50)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text(line)
+    (tmp_path / "data.yaml").write_text(f"names: [person]\n{keys}\n")
+    with pytest.raises(ValueError, match=message):
+        read_yolo(tmp_path)

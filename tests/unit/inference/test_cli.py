@@ -58,6 +58,45 @@ def test_predict_writes_pictures_and_json(published: Path, scenes: Path, tmp_pat
     assert len(lines) == 4 and lines[1].startswith(f"{scenes / 'b.png'}: ") and " × " in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("format", "files"),
+    [
+        ("coco", ["annotations.json"]),
+        ("yolo", ["data.yaml", "labels"]),
+        ("cvat", ["annotations.xml"]),
+        ("csv", ["detections.csv"]),
+    ],
+)
+def test_predict_writes_data_sets(published: Path, scenes: Path, tmp_path: Path, format: str, files: list[str]) -> None:
+    out = tmp_path / "found"
+    assert main(["predict", str(published), str(scenes), "--format", format, "--out", str(out), "--score", "0.3"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == files
+    expected = detcore.load(published, device="cpu").predict(scenes, score_threshold=0.3)
+    assert isinstance(expected, list)
+    if format == "coco":
+        document = json.loads((out / "annotations.json").read_text())
+        assert [image["file_name"] for image in document["images"]] == ["a.jpg", "b.png", "c.PNG"]
+        assert [row["category_id"] - 1 for row in document["annotations"]] == [
+            label for one in expected for label in one.labels.tolist()
+        ]
+    elif format == "yolo":
+        lines = (out / "labels" / "b.txt").read_text().splitlines()
+        assert [int(line.split()[0]) for line in lines] == expected[1].labels.tolist()
+
+
+def test_classes_and_their_scores(published: Path, scenes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    options = ["--score", "0.1", "--classes", "circle, bar", "--class-score", "bar=0.3", "--json", str(file)]
+    assert main(["predict", str(published), str(scenes), *options]) == 0
+    found = [(row["class_name"], row["score"]) for one in json.loads(file.read_text()) for row in one["detections"]]
+    everything = detcore.load(published, device="cpu").predict(scenes, score_threshold=0.1)
+    assert isinstance(everything, list)
+    least = {"circle": 0.1, "bar": 0.3, "square": 2.0}
+    pairs = [pair for one in everything for pair in zip(one.class_names, one.scores.tolist(), strict=True)]
+    wanted = [(name, pytest.approx(score, abs=1e-5)) for name, score in pairs if score >= least[name]]
+    assert found == wanted and 0 < len(found) < len(pairs)
+
+
 def test_json_to_the_terminal_is_json_alone(published: Path, scenes: Path, capsys: Output) -> None:
     assert main(["predict", str(published), str(scenes / "a.jpg"), "--json", "-", "--score", "1.0"]) == 0
     shown = capsys.readouterr()
@@ -89,6 +128,21 @@ def test_an_unreadable_image_costs_only_itself(published: Path, scenes: Path, tm
         (["predict", "MODEL", "SCENES", "--json", "no/x.json"], "detcore predict: --json no/x.json: no file can be"),
         (["predict", "MODEL", "SCENES", "--json", "SCENES"], "detcore predict: --json SCENES: no file can be written"),
         (["predict", "MODEL", "SCENES", "--out", "SCENES/a.jpg"], "detcore predict: [Errno 17] File exists"),
+        (
+            ["predict", "MODEL", "SCENES", "--classes", "circle,cat"],
+            "detcore predict: class 'cat': the model knows circle",
+        ),
+        (
+            ["predict", "MODEL", "SCENES", "--class-score", "bar"],
+            "detcore predict: --class-score bar: give a class and",
+        ),
+        (["predict", "MODEL", "SCENES", "--class-score", "bar=2"], "detcore predict: bar 2.0 is not between 0 and 1"),
+        (["predict", "MODEL", "SCENES", "--overlap", "0.1"], "detcore predict: --overlap is a setting of --tile"),
+        (["predict", "MODEL", "SCENES", "--tile", "0"], "detcore predict: tile 0 is less than 1 pixel"),
+        (["predict", "MODEL", "SCENES", "--frame-stride", "2"], "detcore predict: --frame-stride: there is no video"),
+        (["predict", "MODEL", "SCENES", "--format", "coco"], "detcore predict: --format coco: say with --out which"),
+        (["predict", "MODEL", "SCENES", "--out", "x.mp4"], "detcore predict: --out x.mp4: is for one video"),
+        (["predict", "MODEL", "ftp://a/b.png"], "detcore predict: ftp://a/b.png: take an address of http"),
         (["models", "rcnn"], "detcore models: no recipe 'rcnn' in "),
         (["models", "--size", "800"], "detcore models: --size 800: give HEIGHTxWIDTH"),
         (["pull", "MODEL", "SCENES"], "detcore pull: SCENES exists and is not an empty folder"),

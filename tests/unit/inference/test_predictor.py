@@ -15,6 +15,7 @@ from detcore.data import Sample, ShardedSplit, write_split
 from detcore.data.build import build_loader
 from detcore.evaluation import Evaluator, GroundTruth, ImageDetections
 from detcore.inference import Prediction, Predictor, load_folder
+from detcore.inference.reading import read_ahead
 from detcore.inference.sources import Source, read_rgb
 
 SceneMaker = Callable[[int, int, int], Image.Image]
@@ -183,7 +184,7 @@ def grey(shape: tuple[int, ...], dtype: type = np.uint8) -> NDArray[Any]:
         ("nowhere.jpg", "nowhere.jpg: no such file or folder"),
         ("nowhere/*.jpg", r"nowhere/\*.jpg: matches no image"),
         ([], "no image in an empty list"),
-        (3, "cannot predict on int"),
+        (3.0, "cannot predict on float"),
         (grey((10, 10)), r"must be \(H, W, 3\) uint8 in RGB order, got \(10, 10\)"),
         (grey((10, 10, 3), np.float32), "got .* float32"),
         (grey((0, 10, 3)), r"got \(0, 10, 3\)"),
@@ -207,3 +208,22 @@ def test_files_that_are_no_images(predictor: Predictor, tmp_path: Path, scenes: 
         predictor.predict(scenes, score_threshold=2)
     with pytest.raises(ValueError, match="batch_size 0"):
         predictor.predict(scenes, batch_size=0)
+
+
+def test_images_read_ahead_keep_their_order(scenes: Path) -> None:
+    sources: list[Any] = [
+        scenes / "a.jpg",
+        grey((4, 4)),
+        Image.new("RGB", (5, 5)),
+        scenes / "notes.txt",
+        scenes / "b.png",
+    ]
+    missed: list[Any] = []
+    found = list(read_ahead(sources * 3, lambda source, _: missed.append(source), ahead=4))
+    readable = [sources[0], sources[2], sources[4]]
+    assert [source for source, _ in found] == readable * 3
+    assert missed[0] is sources[1] and missed[1::2] == [scenes / "notes.txt"] * 3
+    for source, pixels in found:
+        np.testing.assert_array_equal(pixels, read_rgb(source))
+    with pytest.raises(ValueError, match=r"notes\.txt: unreadable image"):
+        list(read_ahead(sources[3:], None, ahead=4))

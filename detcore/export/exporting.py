@@ -18,7 +18,7 @@ from detcore.export.to_torch import read_torch, write_torch
 from detcore.inference import Predictor, load_exported, load_folder
 from detcore.inference.folder import DESCRIPTION, parse_description, predictor_of
 from detcore.inference.preprocessing import Preprocessing
-from detcore.inference.sources import Source, expand, read_rgb
+from detcore.inference.sources import ImageSource, Source, Video, expand, read_rgb
 
 Format = Literal["onnx", "torch", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -53,7 +53,7 @@ def export(folder: Path, file: Path, *, format: Format, images: Source) -> Diffe
         raise ValueError(f"{file}: a model in the format {format} is a {SUFFIX[format]} file")
     if not file.absolute().parent.is_dir():
         raise ValueError(f"{file}: there is no folder {file.parent}")
-    pictures = [read_rgb(image) for image in expand(images)[0]]
+    pictures = [read_rgb(_one_image(source)) for source in expand(images)[0]]
     predictor = load_folder(folder, device="cpu")
     for kind, why in _NOT_EXPORTED.items():
         if kind in getattr(predictor.model, "predicts", ()):
@@ -72,6 +72,12 @@ def export(folder: Path, file: Path, *, format: Format, images: Source) -> Diffe
         for part in sorted(Path(place).iterdir()):  # OpenVINO's weights before what names them
             part.replace(file.with_name(part.name))
     return difference
+
+
+def _one_image(source: ImageSource | Video) -> ImageSource:
+    if isinstance(source, Video):
+        raise ValueError(f"{source}: a video; both are compared on images")
+    return source
 
 
 def _write(predictor: Predictor, file: Path, format: Format, *, outputs: tuple[str, ...], text: str) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from detcore.config.data import ResizeShortestEdge
+from detcore.config.transforms import ResizeShortestEdge
 from detcore.inference import Prediction, Predictor, load_folder
 from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.tiling import Tiling

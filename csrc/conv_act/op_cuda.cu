@@ -94,11 +94,10 @@ Tensor sum_quads(const Tensor& grad) {
                   static_cast<int>(grad.size(1))};
     dispatch_float(grad.scalar_type(), [&]<class T>(T) {
         constexpr int kWide = kPackOf16Bytes<T>;
-        const bool wide =
-            packs(data<T>(grad), map.channels, kWide) && packs(mutable_data<T>(out), map.channels, kWide);
+        const bool wide = packs(data<T>(grad), map.channels, kWide) && packs(mutable_data<T>(out), map.channels, kWide);
         const auto run = [&]<int count>(std::integral_constant<int, count>) {
-            add_four<T, count><<<grid_of(map, count), kThreads, 0, device.stream()>>>(data<T>(grad), map,
-                                                                                      mutable_data<T>(out));
+            add_four<T, count>
+                <<<grid_of(map, count), kThreads, 0, device.stream()>>>(data<T>(grad), map, mutable_data<T>(out));
             STD_CUDA_KERNEL_LAUNCH_CHECK();
         };
         wide ? run(std::integral_constant<int, kWide>{}) : run(std::integral_constant<int, 1>{});

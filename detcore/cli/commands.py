@@ -117,14 +117,6 @@ def json_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def configured(parser: argparse.ArgumentParser) -> None:
-    """Adds what a command takes that works on a whole configuration: `options.overrides` and `options.params`."""
-    parser.add_argument(
-        "overrides", metavar="KEY=VALUE", nargs="*", help="of conf/: model=mask_rcnn_r50_fpn optim.lr=0.01 …"
-    )
-    parser.add_argument("--params", metavar="FILE", help="a composed configuration, such as params.yaml, instead")
-
-
 def write_json(facts: Any, name: str) -> None:
     """Into the file called so, or to standard output."""
     text = json.dumps(facts, indent=1)

@@ -34,9 +34,9 @@ Object detection from raw images to a registered, deployed model.
 _REST = """
 from photographs in COCO's, VOC's or YOLO's format to a deployed detector:
   detcore data check photos/
-  detcore train data=coco data.root=photos data.name=parts model=faster_rcnn_lite0 engine=finetune
-  detcore evaluate data=coco data.root=photos data.name=parts model=faster_rcnn_lite0 engine=finetune
-  detcore register data=coco data.root=photos data.name=parts model=faster_rcnn_lite0 engine=finetune
+  detcore train photos/ data.name=parts model=faster_rcnn_lite0 engine=finetune
+  detcore evaluate runs/parts-faster-rcnn-lite0
+  detcore register runs/parts-faster-rcnn-lite0
   detcore predict parts-faster-rcnn-lite0@champion scene.jpg --out drawn
   detcore export parts-faster-rcnn-lite0@champion --images photos/ --out parts.onnx
 in Python: detcore.load("parts-faster-rcnn-lite0@champion").predict("scene.jpg")
@@ -110,7 +110,7 @@ def _shown(answer: Answer, json_file: str | None) -> int:
 
 def _remedy(error: Exception) -> str | None:
     """One line for what the user can mend, None for other errors."""
-    said = " ".join(str(error).split())
+    said = "; ".join(" ".join(line.split()) for line in str(error).splitlines())
     if isinstance(error, ValueError | OSError):
         return said
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("detcore"):
@@ -153,7 +153,7 @@ class _StoryParser(Parser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = _StoryParser(prog="detcore", usage="detcore COMMAND …")
+    parser = _StoryParser(prog="detcore")
     parser.set_defaults(run=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"detcore {detcore.__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")

@@ -15,11 +15,11 @@ _MODELS = """\
   detcore models
   detcore models mask_rcnn_r50_fpn --size 640x640
   detcore models --json > recipes.json
-  python pipelines/train.py model=mask_rcnn_r50_fpn data=coco data.root=DIR"""
+  detcore train DIR model=mask_rcnn_r50_fpn"""
 _CONVERT = """\
   detcore convert detectron2 model_final_f10217.pkl --out mask-rcnn
   detcore convert detectron2 output/model_final.pth --config output/config.yaml --labels names.txt --out mine
-  python pipelines/train.py model=published model.source=mine data=coco data.root=DIR
+  detcore train DIR model=published model.source=mine
   detcore convert mine --to detectron2 --out back.pth
   detcore convert torchvision maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth --out mask-rcnn"""
 

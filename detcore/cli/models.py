@@ -1,8 +1,6 @@
 """Commands about models: the recipes, published folders, checkpoints of others."""
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -47,26 +45,11 @@ def declare(commands: Commands) -> None:
 
 
 def _pull(options: argparse.Namespace) -> Answer:
-    from detcore.inference.folder import DESCRIPTION, WEIGHTS, read_description, read_weights
-    from detcore.loading import published_folder
+    import detcore
 
-    target: Path = options.folder
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not an empty folder")
-    source = published_folder(options.model)
-    description = read_description(source)
-    read_weights(source, description)
-    # Whole or not at all: a copy that is cut off must not look like a model.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        for name in (DESCRIPTION, WEIGHTS):
-            shutil.copyfile(source / name, temporary / name)
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    facts = {"folder": str(target), "model": description.model.name, "labels": description.labels}
-    return Answer(facts=facts, text=f"{target}: {description.model.name}, {len(description.labels)} classes")
+    pulled = detcore.pull(options.model, options.folder)
+    facts = {"folder": str(options.folder), "model": pulled.model.name, "labels": pulled.labels}
+    return Answer(facts=facts, text=f"{options.folder}: {pulled.model.name}, {len(pulled.labels)} classes")
 
 
 def _models(options: argparse.Namespace) -> Answer:

@@ -1,13 +1,8 @@
 """The way of a model from raw data to the registry: a command for each stage of the pipeline."""
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detcore.cli.commands import Answer, Commands
-
-if TYPE_CHECKING:
-    from detcore.config import Config
 
 _PREPARE = """\
   detcore prepare photos/ data.name=parts
@@ -51,36 +46,17 @@ def _configured(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", metavar="FILE", help="a composed configuration, such as params.yaml, instead")
 
 
-def _config(options: argparse.Namespace) -> "Config":
-    from detcore.config import load
-    from detcore.data.locate import locate
-    from detcore.launch.training import CONFIG
-
-    words = options.overrides
-    if options.params is not None or all("=" in word for word in words):
-        return load(words, file=options.params)
-    kept = [Path(word, CONFIG) for word in words if Path(word, CONFIG).is_file()]
-    if not kept:
-        return locate(words)
-    if len(words) > 1:
-        raise ValueError(f"{kept[0]} has the settings of the run; for other settings, name the data instead of the run")
-    return load(file=kept[0])
-
-
 def _prepare(options: argparse.Namespace) -> Answer:
-    from detcore.data import prepare
-    from detcore.data.shards import read_description
+    from detcore.launch import stages
 
-    config = _config(options)
-    prepare(config.data, seed=config.seed)
-    facts = {"shards": config.data.shards, **read_description(config.data.shards, store=config.data.store)}
-    return Answer(facts=facts, text=f"prepared: {config.data.shards}")
+    facts = stages.prepare(*options.overrides, params=options.params)
+    return Answer(facts=facts, text=f"prepared: {facts['shards']}")
 
 
 def _train(options: argparse.Namespace) -> Answer:
-    from detcore.launch import train
+    from detcore.launch import stages, train
 
-    config = _config(options)
+    config = stages.settings(*options.overrides, params=options.params)
     result = train(config)
     facts = {
         "run": config.run_dir,
@@ -93,22 +69,25 @@ def _train(options: argparse.Namespace) -> Answer:
     if result.model_dir is None:
         text = f"stopped at step {result.step} by {result.stopped}; the same command goes on from there"
     else:
-        text = f"published: {config.run_dir}/model"
+        text = f"published: {config.run_dir}/model; now: detcore evaluate {config.run_dir}"
     return Answer(facts=facts, text=text, code=result.exit_code)
 
 
 def _evaluate(options: argparse.Namespace) -> Answer:
-    from detcore.launch import evaluate_published
+    from detcore.launch import evaluate_published, stages
 
-    config = _config(options)
+    config = stages.settings(*options.overrides, params=options.params)
     metrics = evaluate_published(config)
-    text = "test: " + "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()) if metrics else ""
+    figures = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()) or "no test split"
+    text = f"test: {figures}\nnow: detcore register {config.run_dir}"
     return Answer(facts={"run": config.run_dir, "test": metrics}, text=text)
 
 
 def _register(options: argparse.Namespace) -> Answer:
-    from detcore.launch import register_published
+    from detcore.launch import stages
 
-    outcome = register_published(_config(options))
-    alias = f", now @{outcome['alias']}" if outcome["alias_moved"] else ""
-    return Answer(facts=outcome, text=f"registered: {outcome['name']}, version {outcome['version']}{alias}")
+    outcome = stages.register(*options.overrides, params=options.params)
+    name, version = outcome["name"], outcome["version"]
+    called = f"{name}@{outcome['alias']}" if outcome["alias_moved"] else f"{name}/{version}"
+    text = f"registered: {name}, version {version} ({outcome['alias']}: {outcome['reason']})"
+    return Answer(facts=outcome, text=f"{text}\nnow: detcore predict {called} IMAGE.jpg --out drawn")

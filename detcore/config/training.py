@@ -114,6 +114,11 @@ class EngineConfig(Section):
     """Stop after so many evaluations in a row without a better one."""
     checkpoint_every: Count = 200
     keep_checkpoints: Count = 2
+    """So many of the newest stay, and the best that each of them knows of."""
+    keep_every: Count | None = None
+    """Checkpoints at multiples of so many steps stay for good."""
+    async_checkpoints: bool = True
+    """Written while training goes on, from a copy of its state in the host's memory."""
     log_every: Count = 20
     deterministic: bool = False
 

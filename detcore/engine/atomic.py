@@ -1,9 +1,32 @@
 """Files and folders that are there whole or not at all, whatever happens while they are written."""
 
+import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
+
+Contents = bytes | Callable[[BinaryIO], None]
+"""Of a file: its bytes, or what writes them to it."""
+
+
+class HashingFile:
+    """Passes what is written on to a file, and takes its SHA-256; of a file's methods it has what `torch.save` uses."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -22,7 +45,7 @@ def write_file(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+def write_folder(path: Path, files: Iterable[tuple[str, Contents]]) -> None:
     """Replaces the folder `path` by one of exactly these files; they are asked for, written and let go one by one.
 
     Raises:
@@ -34,8 +57,8 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        for name, data in files:
-            _write_through(temporary / name, data)
+        for name, contents in files:
+            _write_through(temporary / name, contents)
         _sync_folder(temporary)
         if path.exists():
             path.rename(replaced)
@@ -60,10 +83,13 @@ def append(path: Path, data: bytes) -> None:
         raise _named(error, path) from error
 
 
-def _write_through(path: Path, data: bytes) -> None:
+def _write_through(path: Path, contents: Contents) -> None:
     try:
         with path.open("wb") as file:
-            file.write(data)
+            if isinstance(contents, bytes):
+                file.write(contents)
+            else:
+                contents(file)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

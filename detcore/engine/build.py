@@ -25,9 +25,10 @@ from detcore.engine.meter import Meter
 from detcore.engine.optim import build_optimizer
 from detcore.engine.passes import Losses, Passes, PlainPasses
 from detcore.engine.precision import Precision
-from detcore.engine.publish import class_names, image_statistics
+from detcore.engine.publish import class_names, describe, image_statistics
 from detcore.engine.rng import seed_all
 from detcore.engine.run import Run, say
+from detcore.engine.saving import CheckpointWriter
 from detcore.engine.schedule import lr_factor
 from detcore.engine.step import Training
 from detcore.engine.worker import Worker
@@ -75,6 +76,9 @@ def open_run(
         mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
     )
     folder = Path(config.run_dir) if worker.rank == 0 else None
+    checkpoints = CheckpointFolder(
+        Path(config.run_dir) / "checkpoints", keep=engine.keep_checkpoints, keep_every=engine.keep_every, say=say
+    )
     run = Run(
         config=config,
         worker=worker,
@@ -91,7 +95,9 @@ def open_run(
         ),
         history=History(folder and folder / "history.csv"),
         evaluations=History(folder and folder / "evaluations.csv"),
-        checkpoints=CheckpointFolder(Path(config.run_dir) / "checkpoints", keep=engine.keep_checkpoints, say=say),
+        checkpoints=checkpoints,
+        writer=CheckpointWriter(checkpoints.save, background=engine.async_checkpoints),
+        description=describe(model, config=config, split=val_split),
         fingerprint=made_of,
     )
     run.resume()

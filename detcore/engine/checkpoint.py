@@ -9,14 +9,16 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from detcore.engine.atomic import write_folder
+from detcore.engine.atomic import Contents, HashingFile, write_folder
+from detcore.engine.weights_file import write_weights
 
 WEIGHTS, AVERAGE, TENSORS, RECORD, MANIFEST = (
     "weights.safetensors",
@@ -58,12 +60,13 @@ class CheckpointFolder:
     Args:
         path: the folder; made when the first checkpoint is saved.
         keep: so many of the newest stay, and for each of them the best it knows of.
+        keep_every: those at multiples of so many steps stay, too.
         say: takes a line about a checkpoint that is broken.
     """
 
-    def __init__(self, path: Path, *, keep: int, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, *, keep: int, say: Callable[[str], None], keep_every: int | None = None) -> None:
         self.path = path
-        self._keep = keep
+        self._keep, self._keep_every = keep, keep_every
         self._say = say
 
     def folder(self, step: int) -> Path:
@@ -166,7 +169,7 @@ class CheckpointFolder:
         newest = self.steps()[-self._keep :]
         kept = {*newest, *map(self._best_known_to, newest)}
         for step in self.steps():
-            if step not in kept:
+            if step not in kept and (self._keep_every is None or step % self._keep_every):
                 shutil.rmtree(self.folder(step))
         for leftover in self.path.glob(".step-*"):  # of a process that was killed while saving
             shutil.rmtree(leftover)
@@ -180,27 +183,23 @@ class CheckpointFolder:
         return best
 
 
-def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every file, made one at a time to hold one in memory; the manifest comes last."""
+def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Contents]]:
+    """Name and contents of every file; the manifest, of what has been written before it, comes last."""
+    sums: dict[str, str] = {}
 
-    def contents() -> Iterator[tuple[str, bytes]]:
-        yield WEIGHTS, to_safetensors(checkpoint.weights)
-        if checkpoint.average is not None:
-            yield AVERAGE, to_safetensors(checkpoint.average)
-        buffer = io.BytesIO()
-        torch.save(dict(checkpoint.tensors), buffer)
-        yield TENSORS, buffer.getvalue()
-        yield RECORD, json.dumps(dict(checkpoint.record), indent=2).encode()
+    def hashed(name: str, write: Callable[[HashingFile], None]) -> tuple[str, Contents]:
+        def contents(file: BinaryIO) -> None:
+            hashing = HashingFile(file)
+            write(hashing)
+            sums[name] = hashing.hexdigest()
 
-    sums = {}
-    for name, data in contents():
-        sums[name] = hashlib.sha256(data).hexdigest()
-        yield name, data
+        return name, contents
+
+    yield hashed(WEIGHTS, partial(write_weights, checkpoint.weights))
+    if checkpoint.average is not None:
+        yield hashed(AVERAGE, partial(write_weights, checkpoint.average))
+    yield hashed(TENSORS, partial(torch.save, dict(checkpoint.tensors)))
+    # Without indentation, which Python's encoder in C cannot do: the curves of a long training are thousands of rows.
+    record = json.dumps(dict(checkpoint.record)).encode()
+    yield hashed(RECORD, lambda file: file.write(record))
     yield MANIFEST, json.dumps(sums, indent=2).encode()
-
-
-def to_safetensors(state: Mapping[str, Tensor]) -> bytes:
-    # Copied: safetensors refuses tensors that share memory (tied weights) or are not contiguous (channels_last).
-    return safetensors.torch.save(
-        {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-    )

@@ -78,6 +78,7 @@ def fit(
         stack.enter_context(deterministic_algorithms(engine.deterministic))
         run = open_run(model, config=config, shards=shards, worker=worker, transform=transform)
         stack.callback(run.close)
+        stop.watch(run.writer.failed)  # then the save below says why
         state = run.state
         progress = stack.enter_context(ProgressLine(engine, step=state.step, shown=worker.rank == 0))
         for callback in callbacks:
@@ -96,7 +97,7 @@ def fit(
                 for callback in callbacks:
                     callback.on_evaluate(state.step, scores.metrics, scores.evaluation)
             if better or state.finished or stopped or run.checkpoint_due():
-                checkpoint = run.save()
+                checkpoint = run.save(wait=state.finished or stopped is not None)
             if scores is not None:
                 worker.report(scores.metrics, checkpoint)
             if state.finished or stopped:

@@ -15,6 +15,7 @@ from detcore.engine.history import History, write_summary
 from detcore.engine.meter import Meter
 from detcore.engine.publish import publish
 from detcore.engine.rng import rng_state, set_rng_state
+from detcore.engine.saving import CheckpointWriter
 from detcore.engine.state import TrainingState
 from detcore.engine.step import Batches, Training
 from detcore.engine.worker import Worker
@@ -53,6 +54,8 @@ class Run:
         training: what a step needs.
         batches, val_batches: this rank's shares of train, without end, and of val, one pass at a time.
         history, evaluations: the curves; a row a log and a row an evaluation.
+        writer: puts checkpoints into the folder; on rank 0.
+        description: what will be published beside the weights.
         saved_step: of the last checkpoint, or None.
     """
 
@@ -68,6 +71,8 @@ class Run:
     history: History
     evaluations: History
     checkpoints: CheckpointFolder
+    writer: CheckpointWriter
+    description: dict[str, Any]
     fingerprint: dict[str, Any]
     state: TrainingState = field(default_factory=TrainingState)
     saved_step: int | None = None
@@ -95,18 +100,24 @@ class Run:
                 interrupted=interrupted,
             )
 
-    def save(self) -> Path:
+    def save(self, *, wait: bool) -> Path:
         """A checkpoint of this step. Every rank must call it.
+
+        Args:
+            wait: until it is on disk; else it may be written while the training goes on.
+
+        Returns:
+            Its folder.
 
         Raises:
             NonFiniteLossError: if a step since the last check was not finite: its weights are not to be kept.
-            CheckpointError: if it cannot be written.
+            CheckpointError: if it, or the one before, cannot be written.
         """
         self.meter.check()
         generators = gather(rng_state())
-        folder = from_rank_zero(lambda: self.checkpoints.save(self._snapshot(generators)))
+        from_rank_zero(lambda: self.writer.save(self._snapshot(generators), wait=wait))
         self.saved_step = self.state.step
-        return folder
+        return self.checkpoints.folder(self.state.step)
 
     def resume(self) -> None:
         """Takes up the newest valid checkpoint, if it is of the same training; rank 0 reads it for all ranks."""
@@ -136,16 +147,18 @@ class Run:
         return from_rank_zero(self._publish)
 
     def close(self) -> None:
-        """Ends the loaders' threads and closes the shards."""
+        """Waits for the checkpoint that is being written, ends the loaders' threads and closes the shards."""
         for opened in (self.batches, self.val_batches, self.train_split, self.val_split):
             opened.close()
+        if (error := self.writer.close()) is not None:
+            say(str(error))
 
     def _snapshot(self, generators: list[dict[str, Any]]) -> Checkpoint:
         training, average = self.training, None
         weights = training.model.state_dict()
         if training.average is not None:
             with training.averaged():
-                average = {name: value.clone() for name, value in training.model.state_dict().items()}
+                average = training.model.state_dict()  # goes on pointing to the averages
         return Checkpoint(
             step=self.state.step,
             weights=weights,
@@ -162,6 +175,7 @@ class Run:
                 "history": self.history.state(),
                 "evaluations": self.evaluations.state(),
                 "fingerprint": self.fingerprint,
+                "description": self.description,
                 "config": self.config.model_dump(mode="json"),
             },
         )
@@ -197,11 +211,4 @@ class Run:
         folder = Path(self.config.run_dir)
         left_out = {"skipped_samples": self.meter.skipped} if self.meter.skipped else {}
         write_summary(folder / "train.json", {"step": self.state.step, "best_step": best, **left_out, **metrics})
-        return publish(
-            folder / "model",
-            weights,
-            model=self.training.model,
-            config=self.config,
-            split=self.val_split,
-            metrics=metrics,
-        )
+        return publish(folder / "model", weights, description=self.description, metrics=metrics)

@@ -5,22 +5,38 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 Contents = bytes | Callable[[BinaryIO], None]
 """Of a file: its bytes, or what writes them to it."""
 
 
 class HashingFile:
-    """Passes what is written on to a file, and takes its SHA-256; of a file's methods it has what `torch.save` uses."""
+    """Passes what is written on to a file, and takes its SHA-256; of a file's methods it has what `torch.save` uses.
+
+    A context manager: at its end an error of the file's is raised as it was, where the writer made another of it.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
+        self._error: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._error is not None:
+            raise self._error
 
     def write(self, data: bytes | memoryview, /) -> int:
         self._digest.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self._error = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

@@ -187,10 +187,10 @@ def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Contents]]:
     """Name and contents of every file; the manifest, of what has been written before it, comes last."""
     sums: dict[str, str] = {}
 
-    def hashed(name: str, write: Callable[[HashingFile], None]) -> tuple[str, Contents]:
+    def hashed(name: str, write: Callable[[HashingFile], object]) -> tuple[str, Contents]:
         def contents(file: BinaryIO) -> None:
-            hashing = HashingFile(file)
-            write(hashing)
+            with HashingFile(file) as hashing:
+                write(hashing)
             sums[name] = hashing.hexdigest()
 
         return name, contents

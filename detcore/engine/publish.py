@@ -77,8 +77,8 @@ def publish(
 
         def write(file: BinaryIO) -> None:
             nonlocal digest
-            hashing = HashingFile(file)
-            write_weights(weights, hashing)
+            with HashingFile(file) as hashing:
+                write_weights(weights, hashing)
             digest = hashing.hexdigest()
 
         yield "weights.safetensors", write

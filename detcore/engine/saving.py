@@ -25,9 +25,12 @@ class HostCopy:
     def of(self, checkpoint: Checkpoint) -> Checkpoint:
         """The same, safe from what the training does next. The copy before is overwritten."""
         buffers = iter(self._buffers)
-        self._buffers = []
+        self._buffers, device = [], None
 
         def copied(tensor: Tensor) -> Tensor:
+            nonlocal device
+            if tensor.is_cuda:
+                device = tensor.device
             buffer = _fitting(next(buffers, None), tensor)
             self._buffers.append(buffer)
             return buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
@@ -38,8 +41,7 @@ class HostCopy:
             average=None if checkpoint.average is None else _with_tensors(copied, dict(checkpoint.average)),
             tensors=_with_tensors(copied, dict(checkpoint.tensors)),
         )
-        pinned = any(buffer.is_pinned() for buffer in self._buffers) if torch.cuda.is_initialized() else False
-        self._copied = torch.cuda.current_stream().record_event() if pinned else None
+        self._copied = None if device is None else torch.cuda.current_stream(device).record_event()
         return copy
 
     def wait(self) -> None:

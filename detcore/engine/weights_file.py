@@ -55,4 +55,4 @@ def write_weights(state: Mapping[str, Tensor], file: Writable) -> None:
     file.write(len(text).to_bytes(8, "little") + text)
     for name in order:
         flat = state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        file.write(memoryview(flat.numpy()))
+        file.write(flat.numpy().data)

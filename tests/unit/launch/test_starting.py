@@ -23,7 +23,8 @@ DATASET = {"categories": ["a", "b"]}
 
 
 def publish(folder: Path, section: ModelConfig, *, num_classes: int = 3, **changes: Any) -> Path:
-    data = save(build_model(section, num_classes=num_classes, load_weights=False).state_dict())
+    model = build_model(section, num_classes=num_classes, load_weights=False)
+    data = save({name: value.contiguous() for name, value in model.state_dict().items()})
     description = {
         "format_version": 1,
         "model": {**section.model_dump(mode="json"), "num_classes": num_classes},

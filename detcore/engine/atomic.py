@@ -109,6 +109,8 @@ def _write_through(path: Path, contents: Contents) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if error.errno is None:  # not of this file, and with words of its own
+            raise
         raise _named(error, path) from error
 
 

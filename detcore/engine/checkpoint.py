@@ -27,6 +27,7 @@ WEIGHTS, AVERAGE, TENSORS, RECORD, MANIFEST = (
     "record.json",
     "manifest.json",
 )
+FILES = (WEIGHTS, AVERAGE, TENSORS, RECORD)
 MOST_SET_ASIDE = 3
 """Checkpoints of so many earlier trainings stay."""
 
@@ -98,10 +99,26 @@ class CheckpointFolder:
         """The newest whole checkpoint, or None. A broken one is named and passed over."""
         for step in reversed(self.steps()):
             try:
-                return self._read(step)
+                return self.read(step)
             except (OSError, ValueError) as error:
                 self._say(f"{error}; using the checkpoint before it, if there is one")
         return None
+
+    def read(self, step: int) -> Checkpoint:
+        """The checkpoint of a step.
+
+        Raises:
+            ValueError: if it is broken.
+            OSError: if it cannot be read.
+        """
+        files = self._checked(step)
+        return Checkpoint(
+            step=step,
+            weights=safetensors.torch.load(files[WEIGHTS]),
+            average=safetensors.torch.load(files[AVERAGE]) if AVERAGE in files else None,
+            tensors=torch.load(io.BytesIO(files[TENSORS]), map_location="cpu", weights_only=True),
+            record=json.loads(files[RECORD]),
+        )
 
     def read_weights(self, step: int) -> dict[str, Tensor]:
         """The averaged weights of a checkpoint where there are any, else the plain ones.
@@ -112,6 +129,10 @@ class CheckpointFolder:
         """
         files = self._checked(step)
         return safetensors.torch.load(files.get(AVERAGE) or files[WEIGHTS])
+
+    def keeps(self, step: int) -> bool:
+        """Whether a checkpoint is one to keep, be it here or only at another place."""
+        return self._stays(step) or self.folder(step).is_dir()
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of steps that a training resumed at `step` will take anew: all these are broken."""
@@ -136,22 +157,12 @@ class CheckpointFolder:
         found = ((pattern.fullmatch(path.name), path) for path in self.path.parent.iterdir())
         return {int(match[1] or 1): path for match, path in found if match}
 
-    def _read(self, step: int) -> Checkpoint:
-        files = self._checked(step)
-        return Checkpoint(
-            step=step,
-            weights=safetensors.torch.load(files[WEIGHTS]),
-            average=safetensors.torch.load(files[AVERAGE]) if AVERAGE in files else None,
-            tensors=torch.load(io.BytesIO(files[TENSORS]), map_location="cpu", weights_only=True),
-            record=json.loads(files[RECORD]),
-        )
-
     def _checked(self, step: int) -> dict[str, bytes]:
         """The bytes of all files of a checkpoint, equal to its manifest."""
         folder = self.folder(step)
         try:
             sums: dict[str, str] = json.loads((folder / MANIFEST).read_bytes())
-            if not {WEIGHTS, TENSORS, RECORD} <= sums.keys() <= {WEIGHTS, AVERAGE, TENSORS, RECORD}:
+            if not {WEIGHTS, TENSORS, RECORD} <= sums.keys() <= set(FILES):
                 raise ValueError(f"lists {', '.join(sums)}")
         except (OSError, ValueError, AttributeError) as error:
             raise ValueError(f"{folder}: broken checkpoint, {MANIFEST} cannot be read ({error})") from error
@@ -169,10 +180,13 @@ class CheckpointFolder:
         newest = self.steps()[-self._keep :]
         kept = {*newest, *map(self._best_known_to, newest)}
         for step in self.steps():
-            if step not in kept and (self._keep_every is None or step % self._keep_every):
+            if step not in kept and not self._stays(step):
                 shutil.rmtree(self.folder(step))
         for leftover in self.path.glob(".step-*"):  # of a process that was killed while saving
             shutil.rmtree(leftover)
+
+    def _stays(self, step: int) -> bool:
+        return self._keep_every is not None and step % self._keep_every == 0
 
     def _best_known_to(self, step: int) -> int | None:
         """The best step as of a checkpoint: needed to publish, should the training be resumed from there."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from detcore.engine.callbacks import Callback, Start
 from detcore.engine.progress import ProgressLine
 from detcore.engine.rng import deterministic_algorithms
 from detcore.engine.signals import StopReason, StopRequest
+from detcore.engine.state import TrainingState
 from detcore.engine.step import train_step
 from detcore.engine.worker import Worker
 
@@ -36,6 +38,17 @@ class FitResult:
     best_metrics: dict[str, float]
     model_dir: Path | None
     stopped: StopReason | None
+
+    @classmethod
+    def of(cls, state: TrainingState, *, model_dir: Path | None, stopped: StopReason | None) -> Self:
+        return cls(
+            step=state.step,
+            metrics=state.metrics,
+            best_step=state.best_step,
+            best_metrics=state.best_metrics,
+            model_dir=model_dir,
+            stopped=stopped,
+        )
 
     @property
     def exit_code(self) -> int:
@@ -113,14 +126,7 @@ def fit(
                     callback.on_log(state.step, metrics)
             progress.step(state.step, metrics=metrics)
 
-        result = FitResult(
-            step=state.step,
-            metrics=state.metrics,
-            best_step=state.best_step,
-            best_metrics=state.best_metrics,
-            model_dir=None if stopped else run.publish(),
-            stopped=stopped,
-        )
+        result = FitResult.of(state, model_dir=None if stopped else run.publish(), stopped=stopped)
         for callback in callbacks:
             callback.on_end(result)
     return result

@@ -13,6 +13,7 @@ from detcore.engine.evaluate import Scores, evaluate, evaluator_of
 from detcore.engine.fingerprint import differences
 from detcore.engine.history import History, write_summary
 from detcore.engine.meter import Meter
+from detcore.engine.mirror import Mirror
 from detcore.engine.publish import publish
 from detcore.engine.rng import rng_state, set_rng_state
 from detcore.engine.saving import CheckpointWriter
@@ -54,7 +55,8 @@ class Run:
         training: what a step needs.
         batches, val_batches: this rank's shares of train, without end, and of val, one pass at a time.
         history, evaluations: the curves; a row a log and a row an evaluation.
-        writer: puts checkpoints into the folder; on rank 0.
+        mirror: their copies at a store, where there is one.
+        writer: puts checkpoints into the folder and the mirror; on rank 0.
         description: what will be published beside the weights.
         saved_step: of the last checkpoint, or None.
     """
@@ -71,6 +73,7 @@ class Run:
     history: History
     evaluations: History
     checkpoints: CheckpointFolder
+    mirror: Mirror | None
     writer: CheckpointWriter
     description: dict[str, Any]
     fingerprint: dict[str, Any]
@@ -183,20 +186,26 @@ class Run:
     def _resumable(self) -> Checkpoint | None:
         """The checkpoint to go on from; says what was found, and moves what is of no use out of the way."""
         folder = self.checkpoints
-        if not folder.steps():
-            return None
-        checkpoint = folder.newest()
-        different = differences(checkpoint.record["fingerprint"], self.fingerprint) if checkpoint else "none is whole"
-        if checkpoint is None or different:
-            where = folder.set_aside()
-            say(
-                f"starting anew: {folder.path} is of another training ({different}); its checkpoints are now in {where}"
-            )
+        checkpoint = self._same_training() if folder.steps() else None
+        if self.mirror is not None:
+            checkpoint = self.mirror.fetch(after=checkpoint.step if checkpoint else 0) or checkpoint
+        if checkpoint is None:
             return None
         folder.drop_after(checkpoint.step)
         done = "finished" if checkpoint.record["state"]["finished"] else "resuming"
         say(f"{done} at step {checkpoint.step} of {self.config.engine.steps}: {folder.folder(checkpoint.step)}")
         return checkpoint
+
+    def _same_training(self) -> Checkpoint | None:
+        """The folder's newest whole checkpoint; of another training, all are set aside."""
+        folder = self.checkpoints
+        checkpoint = folder.newest()
+        different = differences(checkpoint.record["fingerprint"], self.fingerprint) if checkpoint else "none is whole"
+        if not different:
+            return checkpoint
+        where = folder.set_aside()
+        say(f"starting anew: {folder.path} is of another training ({different}); its checkpoints are now in {where}")
+        return None
 
     def _publish(self) -> Path:
         best, metrics = self.state.best_step, self.state.best_metrics

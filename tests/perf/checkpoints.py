@@ -53,7 +53,7 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def longest_hold_up(action: Callable[[], object]) -> float:
-    """Seconds by which a thread that sleeps a millisecond at a time came late at most, while `action` ran in another."""
+    """The longest, in seconds, that a thread took to sleep for a millisecond while `action` ran in another."""
     thread, late = threading.Thread(target=action), 0.0
     thread.start()
     while thread.is_alive():

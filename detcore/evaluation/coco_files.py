@@ -55,7 +55,7 @@ def read_results(path: str | Path, truth: GroundTruth) -> tuple[Results, tuple[s
     _expect_known([row["image_id"] for row in rows], images, what="image", where=str(path))
     categories = {category["id"] for category in truth.coco["categories"]}
     _expect_known([row["category_id"] for row in rows], categories, what="category", where=str(path))
-    fields = [name for name in KINDS if all(name in row for row in rows)]
+    fields = [name for name in KINDS if all(name in row for row in rows)] if rows else ["bbox"]
     if not fields:
         raise ValueError(f"{path}: rows must all have one of {', '.join(KINDS)}")
     order = np.argsort([row["image_id"] for row in rows], kind="stable")  # of one image, as in the file
@@ -101,13 +101,15 @@ def _expect_known(ids: Sequence[Any], known: Any, *, what: str, where: str) -> N
 
 def _numbers(rows: Sequence[dict[str, Any]], name: str, where: Sequence[str]) -> NDArray[np.float64]:
     """(n, count) float64, all finite."""
-    count = 1 if name == "score" else _NUMBERS[name] or len(rows[0][name]) if rows else 0
+    count = 1 if name == "score" else _NUMBERS[name] or len(rows[0][name])
+    if not rows:
+        return np.zeros((0, count))
     try:
         table = np.array([row[name] for row in rows], dtype=np.float64).reshape(len(rows), -1)
     except (ValueError, TypeError):
         table = np.zeros((len(rows), 0))
     good = table.shape[1] == count and (name != "keypoints" or count % 3 == 0)
-    if rows and not (good and np.isfinite(table).all()):
+    if not (good and np.isfinite(table).all()):
         place = next((at for at, row in enumerate(rows) if not _finite(row[name], count)), 0)
         raise ValueError(f"{where[place]}: {name} {rows[place][name]!r:.80} must be {count} finite numbers")
     return table

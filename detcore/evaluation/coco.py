@@ -1,7 +1,7 @@
 """COCO matching: hotcoco where it is installed, pycocotools in its stead.
 
-The only importer of hotcoco in this room. Both follow the COCO evaluation (Lin et al., "Microsoft COCO", ECCV 2014, and
-its published evaluation code) and give the same arrays to the last digit, which the tests hold.
+With bootstrap.py the only importer of hotcoco in this room. Both follow the COCO evaluation (Lin et al., "Microsoft
+COCO", ECCV 2014, and its published evaluation code) and give the same arrays to the last digit, which the tests hold.
 """
 
 import contextlib
@@ -125,12 +125,19 @@ def accumulate_hotcoco(
     federated: bool = False,
     judged: bool = False,
 ) -> Accumulated:
-    loaded = truth.masks if iou_type == "segm" else truth.plain
-    evaluation = hotcoco.COCOeval(loaded, _loaded(loaded, results, iou_type), iou_type, lvis_style=federated)
+    evaluation = hotcoco_evaluation(truth, results, iou_type, federated=federated)
     accumulated = _accumulated(evaluation, iou_type, sigmas)
     if federated:
         accumulated = replace(accumulated, limits=(300,))
     return replace(accumulated, judged=_judged_by_hotcoco(evaluation, truth, results)) if judged else accumulated
+
+
+def hotcoco_evaluation(truth: LoadedTruth, results: Results, iou_type: IouType, *, federated: bool = False) -> Any:
+    """hotcoco's own object, yet to be run. ValueError without hotcoco."""
+    if hotcoco is None:
+        raise ValueError("comparing the detections of two models needs hotcoco: pip install hotcoco")
+    loaded = truth.masks if iou_type == "segm" else truth.plain
+    return hotcoco.COCOeval(loaded, _loaded(loaded, results, iou_type), iou_type, lvis_style=federated)
 
 
 def judged_as_open_images(truth: LoadedTruth, results: Results) -> Judged:

@@ -19,6 +19,7 @@ from detcore.data.shards import read_description as read_dataset
 from detcore.engine import Precision, evaluate, evaluator_of, ground_truth, predictions
 from detcore.engine.atomic import write_file
 from detcore.evaluation import Evaluation, Evaluator, PRCurve, save_pr_curve
+from detcore.evaluation.stored import DETECTIONS, TRUTH, results_bytes, truth_bytes
 from detcore.inference import Predictor, PublishedModel, load_folder, read_description
 from detcore.inference.views import AugmentedPreprocessing, augmented_batches
 from detcore.launch.training import ensure_shards
@@ -38,8 +39,9 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv` and `.json` (with the best F1 of each class and its
     score threshold), `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
     `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and
-    `example.jpg`, an image to try the model on. Logs the same to the run that trained the model. Where the data has no
-    test split it says so, and the files are empty.
+    `example.jpg`, an image to try the model on; where objects are detected also `detections.safetensors` and their
+    `truth.json.gz`, by which the model can be compared with others. Logs the same to the run that trained the model.
+    Where the data has no test split it says so, and the files are empty.
 
     Args:
         model: your own module, where the published model is one; its weights are loaded into it.
@@ -71,6 +73,9 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
         )
     assert scores is not None and scores.evaluation is not None
     _write(scores.evaluation, folder, published)
+    if scores.evaluation.results is not None:
+        write_file(folder / DETECTIONS, results_bytes(scores.evaluation.results))
+        write_file(folder / TRUTH, truth_bytes(split.to_coco()))
     _draw(scores.evaluation, split, folder, count=config.tracking.num_pictures)
     if config.tracking.enabled:
         _track(config, folder, scores.metrics)

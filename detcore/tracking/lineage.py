@@ -26,10 +26,12 @@ class Generation:
 
     Attributes:
         version: `name/version`; None for weights that are not registered here.
-        aliases, created, figures: of the version; figures are of the metric it is judged by, by split.
+        aliases, created: of the version.
+        monitor, figures: the metric it is judged by, and its values on 'val' and 'test'.
         weights_sha256: of it.
         run_id, run_name, experiment: of the training; None where it is deleted or was not tracked.
-        git_commit: with + where tracked files differed from it.
+        git_commit: of the code.
+        git_dirty: whether tracked files differed from it.
         data: the data set's name.
         data_hash: of all prepared data.
         dvc_md5: DVC's hash of it.
@@ -40,12 +42,14 @@ class Generation:
     version: str | None
     aliases: tuple[str, ...] = ()
     created: str | None = None
+    monitor: str | None = None
     figures: dict[str, float] | None = None
     weights_sha256: str | None = None
     run_id: str | None = None
     run_name: str | None = None
     experiment: str | None = None
     git_commit: str | None = None
+    git_dirty: bool = False
     data: str | None = None
     data_hash: str | None = None
     dvc_md5: str | None = None
@@ -105,17 +109,18 @@ def _with_weights(client: "MlflowClient", sha256: str, *, near: str) -> Version 
 def _generation(client: "MlflowClient", version: Version) -> Generation:
     tags = version.tags
     run = None if version.run_id is None else find_run(client, version.run_id)
-    commit = tags.get(GIT_COMMIT)
     return Generation(
         version=version.title,
         aliases=version.aliases,
         created=version.created,
+        monitor=version.monitor,
         figures=version.monitored,
         weights_sha256=tags.get(WEIGHTS_SHA256),
         run_id=None if run is None else run.info.run_id,
         run_name=None if run is None else run.info.run_name,
         experiment=None if run is None else client.get_experiment(run.info.experiment_id).name,
-        git_commit=None if commit is None else commit + ("+" if tags.get(GIT_DIRTY) == "true" else ""),
+        git_commit=tags.get(GIT_COMMIT),
+        git_dirty=tags.get(GIT_DIRTY) == "true",
         data=tags.get(DATA_NAME),
         data_hash=tags.get(DATA_HASH),
         dvc_md5=tags.get(DVC_MD5),

@@ -1,14 +1,15 @@
 """Commands about the registry: what is in it, which version an alias points to, where a version comes from."""
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
-from detcore.cli.commands import Commands
+from detcore.cli.commands import Answer, Commands
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from detcore.tracking.lineage import Generation
     from detcore.tracking.listing import Registered
     from detcore.tracking.version import Version
@@ -33,27 +34,25 @@ _SHORT = 12
 def declare(commands: Commands) -> None:
     """Adds the commands."""
     summary = "point an alias to a version, if it is better on the validation split than the one that has it"
-    promote = commands.add("promote", summary, _promote, examples=_PROMOTE)
+    promote = commands.add("promote", summary, _promote, examples=_PROMOTE, answers=True)
     promote.add_argument("version", metavar="NAME/VERSION", help="NAME/VERSION, NAME@ALIAS, or NAME for the latest")
     promote.add_argument("--alias", default="champion", help="which one (default: champion)")
     promote.add_argument("--force", action="store_true", help="whatever the figures say; recorded as such")
-    promote.add_argument("--json", action="store_true", help="the move, as JSON")
 
-    lineage = commands.add("lineage", "say where a version comes from, back to the first", _lineage, examples=_LINEAGE)
+    lineage = commands.add("lineage", "say where a version comes from, back to the first", _lineage, examples=_LINEAGE, answers=True)
     lineage.add_argument("version", metavar="NAME", help="NAME@ALIAS, NAME/VERSION, or NAME for the latest")
-    lineage.add_argument("--json", action="store_true", help="as JSON")
 
     summary = "keep a version out of lists and from being the latest; refused while an alias points to it"
-    archive = commands.add("archive", summary, _archive, examples=_ARCHIVE)
+    archive = commands.add("archive", summary, _archive, examples=_ARCHIVE, answers=True)
     archive.add_argument("version", metavar="NAME/VERSION")
     archive.add_argument("--undo", action="store_true", help="the reverse")
 
     summary = "remove an archived version from the registry for good; its run and files stay"
-    delete = commands.add("delete", summary, _delete, examples=_DELETE)
+    delete = commands.add("delete", summary, _delete, examples=_DELETE, answers=True)
     delete.add_argument("version", metavar="NAME/VERSION")
 
 
-def list_registry(options: argparse.Namespace) -> None:
+def list_registry(options: argparse.Namespace) -> Answer:
     """`detcore models --registry`: a row a model, or a row a version of the models that are named."""
     from detcore.tracking.listing import list_models, list_versions
 
@@ -66,12 +65,8 @@ def list_registry(options: argparse.Namespace) -> None:
     else:
         models = list_models(alias=options.alias)
         found, table = models, _model_rows(models)
-    if options.json:
-        print(json.dumps([each.to_dict() for each in found], indent=1))
-    elif found:
-        _print_table(table)
-    else:
-        print("nothing registered that fits")
+    text = _table(table) if found else "nothing registered that fits"
+    return Answer(facts=[each.to_dict() for each in found], text=text)
 
 
 def _model_rows(models: Iterable["Registered"]) -> list[Row]:
@@ -106,8 +101,7 @@ def _figures(version: "Version") -> tuple[str, str]:
     return val, test
 
 
-def _print_table(rows: Sequence[Row]) -> None:
-    from rich.console import Console
+def _table(rows: Sequence[Row]) -> "Table":
     from rich.table import Table
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -116,33 +110,29 @@ def _print_table(rows: Sequence[Row]) -> None:
         shown.add_column(name, justify=justify, overflow="fold")
     for row in rows[1:]:
         shown.add_row(*row)
-    Console().print(shown)
+    return shown
 
 
-def _promote(options: argparse.Namespace) -> None:
+def _promote(options: argparse.Namespace) -> Answer:
     from detcore.tracking.aliases import promote
 
     moved = promote(options.version, alias=options.alias, force=options.force)
-    if options.json:
-        print(json.dumps(asdict(moved), indent=1))
-        return
     name = options.version.removeprefix("models:/").partition("@")[0].partition("/")[0]
     before = "" if moved.from_version is None else f", before version {moved.from_version}"
     forced = "forced: " if moved.forced else ""
-    print(f"{name}@{moved.alias} is version {moved.to_version}{before} ({forced}{moved.reason})")
+    text = f"{name}@{moved.alias} is version {moved.to_version}{before} ({forced}{moved.reason})"
+    return Answer(facts=asdict(moved), text=text)
 
 
-def _lineage(options: argparse.Namespace) -> None:
+def _lineage(options: argparse.Namespace) -> Answer:
     from detcore.tracking.lineage import lineage
 
     found = lineage(options.version)
-    if options.json:
-        print(json.dumps([generation.to_dict() for generation in found], indent=1))
-        return
+    lines: list[str] = []
     for number, generation in enumerate(found):
-        print(("trained from " if number else "") + _headline(generation))
-        for name, value in _facts(generation):
-            print(f"  {name:<9} {value}")
+        lines.append(("trained from " if number else "") + _headline(generation))
+        lines += [f"  {name:<9} {value}" for name, value in _facts(generation)]
+    return Answer(facts=[generation.to_dict() for generation in found], text="\n".join(lines))
 
 
 def _headline(generation: "Generation") -> str:
@@ -171,16 +161,17 @@ def _facts(generation: "Generation") -> Iterable[tuple[str, str]]:
         yield "backbone", generation.backbone
 
 
-def _archive(options: argparse.Namespace) -> None:
+def _archive(options: argparse.Namespace) -> Answer:
     from detcore.tracking.archive import archive
 
     version = archive(options.version, undo=options.undo)
-    print(f"{version.title} is {'archived' if version.archived else 'no longer archived'}")
+    text = f"{version.title} is {'archived' if version.archived else 'no longer archived'}"
+    return Answer(facts=version.to_dict(), text=text)
 
 
-def _delete(options: argparse.Namespace) -> None:
+def _delete(options: argparse.Namespace) -> Answer:
     from detcore.tracking.archive import delete
 
     version = delete(options.version)
     kept = f"; run {version.run_id} keeps its files" if version.run_id else ""
-    print(f"{version.title} is no longer registered{kept}")
+    return Answer(facts=version.to_dict(), text=f"{version.title} is no longer registered{kept}")

@@ -1,13 +1,10 @@
 """The way of a model from raw data to the registry: a command for each stage of the pipeline."""
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from detcore.cli import evaluating
 from detcore.cli.commands import Answer, Commands
-
-if TYPE_CHECKING:
-    from detcore.config import Config
+from detcore.cli.configuration import config_of, configured
 
 _PREPARE = """\
   detcore prepare photos/ data.name=parts
@@ -20,9 +17,6 @@ _TRAIN = """\
   detcore train photos/ cluster.num_workers=2 cluster.cpus_per_worker=1
   detcore train runs/parts-faster-rcnn-lite0          (goes on, with the settings kept there)
   detcore train                                       (the embedded digits)"""
-_EVALUATE = """\
-  detcore evaluate runs/parts-faster-rcnn-lite0
-  detcore evaluate --params params.yaml --json"""
 _REGISTER = """\
   detcore register runs/parts-faster-rcnn-lite0
   detcore register --params params.yaml --json"""
@@ -32,46 +26,18 @@ _REGISTER_SUMMARY = "make the evaluated model a version in the registry, and the
 def declare(commands: Commands) -> None:
     """Adds the commands."""
     summary = "check raw images, split them and write them as shards; train does it where it was not done"
-    _configured(commands.add("prepare", summary, _prepare, examples=_PREPARE, answers=True))
+    configured(commands.add("prepare", summary, _prepare, examples=_PREPARE, answers=True))
     summary = "train a detector, or go on with a training that was stopped"
-    _configured(commands.add("train", summary, _train, examples=_TRAIN, answers=True))
-    summary = "measure a trained model on the test split"
-    _configured(commands.add("evaluate", summary, _evaluate, examples=_EVALUATE, answers=True))
-    _configured(commands.add("register", _REGISTER_SUMMARY, _register, examples=_REGISTER, answers=True))
-
-
-def _configured(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides",
-        metavar="DIR | KEY=VALUE",
-        nargs="*",
-        help="a folder: raw, of shards, or of a run, which keeps its settings; and settings of conf/, such as "
-        "model=mask_rcnn_r50_fpn optim.lr=0.01",
-    )
-    parser.add_argument("--params", metavar="FILE", help="a composed configuration, such as params.yaml, instead")
-
-
-def _config(options: argparse.Namespace) -> "Config":
-    from detcore.config import load
-    from detcore.data.locate import locate
-    from detcore.launch.training import CONFIG
-
-    words = options.overrides
-    if options.params is not None or all("=" in word for word in words):
-        return load(words, file=options.params)
-    kept = [Path(word, CONFIG) for word in words if Path(word, CONFIG).is_file()]
-    if not kept:
-        return locate(words)
-    if len(words) > 1:
-        raise ValueError(f"{kept[0]} has the settings of the run; for other settings, name the data instead of the run")
-    return load(file=kept[0])
+    configured(commands.add("train", summary, _train, examples=_TRAIN, answers=True))
+    evaluating.declare(commands)
+    configured(commands.add("register", _REGISTER_SUMMARY, _register, examples=_REGISTER, answers=True))
 
 
 def _prepare(options: argparse.Namespace) -> Answer:
     from detcore.data import prepare
     from detcore.data.shards import read_description
 
-    config = _config(options)
+    config = config_of(options)
     prepare(config.data, seed=config.seed)
     facts = {"shards": config.data.shards, **read_description(config.data.shards, store=config.data.store)}
     return Answer(facts=facts, text=f"prepared: {config.data.shards}")
@@ -80,7 +46,7 @@ def _prepare(options: argparse.Namespace) -> Answer:
 def _train(options: argparse.Namespace) -> Answer:
     from detcore.launch import train
 
-    config = _config(options)
+    config = config_of(options)
     result = train(config)
     facts = {
         "run": config.run_dir,
@@ -97,18 +63,9 @@ def _train(options: argparse.Namespace) -> Answer:
     return Answer(facts=facts, text=text, code=result.exit_code)
 
 
-def _evaluate(options: argparse.Namespace) -> Answer:
-    from detcore.launch import evaluate_published
-
-    config = _config(options)
-    metrics = evaluate_published(config)
-    text = "test: " + "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()) if metrics else ""
-    return Answer(facts={"run": config.run_dir, "test": metrics}, text=text)
-
-
 def _register(options: argparse.Namespace) -> Answer:
     from detcore.launch import register_published
 
-    outcome = register_published(_config(options))
+    outcome = register_published(config_of(options))
     alias = f", now @{outcome['alias']}" if outcome["alias_moved"] else ""
     return Answer(facts=outcome, text=f"registered: {outcome['name']}, version {outcome['version']}{alias}")

@@ -63,6 +63,11 @@ class EvaluationConfig(Section):
     """How far apart annotators put each keypoint, as a share of the object's size; None is for COCO's 17."""
     boundary_iou: bool = False
     """Of semantic maps, also the IoU of the regions' boundaries."""
+    in_background: bool = False
+    """In training, go on while what an evaluation found is compared with the truth: its figures come some steps later.
+    Each evaluation is a checkpoint then, and early stopping looks where the next evaluation is due."""
+    raw_weights: bool = False
+    """In training, where an average of the weights is kept, evaluate the weights themselves, too: metrics `raw_...`."""
 
 
 Monitor = Literal[

@@ -1,0 +1,46 @@
+"""The settings of a command that works as conf/ says: a run, data or overrides by their words."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detcore.config import Config
+
+
+def configured(parser: argparse.ArgumentParser, *, metavar: str = "DIR | KEY=VALUE", also: str = "") -> None:
+    """Adds the words that settings are told in, and --params.
+
+    Args:
+        metavar: of the words.
+        also: what else they may be, as the help begins.
+    """
+    parser.add_argument(
+        "overrides",
+        metavar=metavar,
+        nargs="*",
+        help=f"{also}a folder: raw, of shards, or of a run, which keeps its settings; and settings of conf/, such as "
+        "model=mask_rcnn_r50_fpn optim.lr=0.01",
+    )
+    parser.add_argument("--params", metavar="FILE", help="a composed configuration, such as params.yaml, instead")
+
+
+def config_of(options: argparse.Namespace) -> "Config":
+    """The settings that the words, or --params, tell.
+
+    Raises:
+        ValueError: as `config.load` and `locate` do; a run's folder beside other words.
+    """
+    from detcore.config import load
+    from detcore.data.locate import locate
+    from detcore.launch.training import CONFIG
+
+    words = options.overrides
+    if options.params is not None or all("=" in word for word in words):
+        return load(words, file=options.params)
+    kept = [Path(word, CONFIG) for word in words if Path(word, CONFIG).is_file()]
+    if not kept:
+        return locate(words)
+    if len(words) > 1:
+        raise ValueError(f"{kept[0]} has the settings of the run; for other settings, name the data instead of the run")
+    return load(file=kept[0])

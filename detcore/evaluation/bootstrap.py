@@ -114,7 +114,7 @@ class _Sorted:
         """Images' weights -> (thresholds, classes) average precision as COCO's, NaN without an object."""
         own = weights[self._images]
         before = np.concatenate(([0.0], np.cumsum(own)))
-        objects: Floats = np.bincount(self._object_classes, weights[self._object_images], self._num_classes)
+        objects = _sums(self._object_classes, weights[self._object_images], self._num_classes)
         rows = [
             self._at(own, before, objects, hits, classes, uncounted)
             for (hits, classes), uncounted in zip(self._hits, self._uncounted, strict=True)
@@ -137,7 +137,11 @@ class _Sorted:
         reached = _recalls_reached(recall)
         previous = np.concatenate(([0], reached[:-1]))
         previous[firsts[firsts < len(hits)]] = 0
-        return np.bincount(classes, highest * (reached - previous), self._num_classes) / len(RECALLS)
+        return _sums(classes, highest * (reached - previous), self._num_classes) / len(RECALLS)
+
+
+def _sums(classes: Ints, values: Floats, num_classes: int) -> Floats:
+    return np.bincount(classes, values, num_classes).astype(np.float64)
 
 
 def _recalls_reached(recall: Floats) -> Ints:

@@ -133,18 +133,16 @@ class Diagnosis:
             case "masks":
                 return loaded.masks
             case "rotated":
-                rows = [{**a, "obb": _turned(upright_as_rotated(a))} for a in loaded.dataset["annotations"]]
-                return hotcoco.COCO({**loaded.dataset, "annotations": rows})
+                turned = [{**a, "obb": _turned(upright_as_rotated(a))} for a in loaded.dataset["annotations"]]
+                return hotcoco.COCO({**loaded.dataset, "annotations": turned})
         return loaded.plain
 
     @property
     def _found(self) -> Any:
         if self.kind != "rotated":
             return load_results(self._loaded, self.results, _IOU_TYPES[self.kind])  # type: ignore[arg-type]
-        assert self.results.boxes_xywha is not None
-        rows = self.results.box_results()
-        turned = [_turned(box) for box in self.results.boxes_xywha.tolist()]
-        return self._loaded.load_res([{**row, "obb": box} for row, box in zip(rows, turned, strict=True)])
+        rows = self.results.rows()
+        return self._loaded.load_res([{**row, "obb": _turned(row["bbox_rotated"])} for row in rows])
 
     def _evaluation(self, truth: Any, found: Any) -> Any:
         evaluation = hotcoco.COCOeval(truth, found, _IOU_TYPES[self.kind], lvis_style=self._federated)

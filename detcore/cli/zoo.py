@@ -39,7 +39,9 @@ def declare(commands: Commands) -> None:
     promote.add_argument("--alias", default="champion", help="which one (default: champion)")
     promote.add_argument("--force", action="store_true", help="whatever the figures say; recorded as such")
 
-    lineage = commands.add("lineage", "say where a version comes from, back to the first", _lineage, examples=_LINEAGE, answers=True)
+    lineage = commands.add(
+        "lineage", "say where a version comes from, back to the first", _lineage, examples=_LINEAGE, answers=True
+    )
     lineage.add_argument("version", metavar="NAME", help="NAME@ALIAS, NAME/VERSION, or NAME for the latest")
 
     summary = "keep a version out of lists and from being the latest; refused while an alias points to it"

@@ -1,126 +1,151 @@
-"""Whether one model is better than another, or was lucky with the images.
+"""How sure average precision is: the same figures of many data sets drawn from the images of one, with repetition.
 
-The paired bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13): images are drawn with
-replacement, both models are measured on the same draw, and the differences' percentiles bound the true difference.
+The bootstrap (Efron, 1979) over images, whose objects are not independent of each other. A set is a weight for each
+image; of the detections, sorted once, weighted counts are summed, so that a set costs a few passes over arrays.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detcore.evaluation.coco import IouType, LoadedTruth, hotcoco_evaluation
-from detcore.evaluation.results import Results
+from detcore.evaluation.coco import RECALLS
+from detcore.evaluation.diagnosis import Diagnosis, Matches
 
-KINDS: dict[str, IouType] = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
-"""What can be compared so, by its metrics' prefix."""
-
-_NAMES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APs": "ap_small", "APm": "ap_medium", "APl": "ap_large"} | {
-    "AR": "ar",
-    "AR100": "ar100",
-}
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How a figure of `second` differs from that of `first`, in percent points.
+class Interval:
+    """A figure and how far it may be off.
 
     Attributes:
-        first, second: the figures, in percent.
-        low, high: the interval that holds the difference with `confidence`.
-        confidence: 0.95, say.
+        value: on all images, each once.
+        low, high: value and the 2.5th and 97.5th percentile of the sets' distance from their own mean. Images that a
+            set has twice lift interpolated precision a little: the sets' mean is not the value.
     """
 
-    first: float
-    second: float
+    value: float
     low: float
     high: float
-    confidence: float
-
-    @property
-    def delta(self) -> float:
-        return self.second - self.first
-
-    @property
-    def certain(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Differences:
-    """Of one kind of prediction.
+class Samples:
+    """Average precision in percent on each set; the first is all images, each once.
 
     Attributes:
-        metrics: by name: box_ap, ….
-        per_class: class name -> AP of `first` and of `second`, in percent; of those that have objects.
-        num_images: that were drawn from.
-        num_resamples: draws.
+        ap: (sets, classes), mean over IoU 0.50:0.05:0.95; NaN where a set has no object of a class.
+        ap50: (sets, classes).
+        ap75: (sets, classes).
     """
 
-    metrics: dict[str, Difference]
-    per_class: dict[str, tuple[float, float]]
-    num_images: int
-    num_resamples: int
+    ap: Floats
+    ap50: Floats
+    ap75: Floats
+
+    def intervals(self) -> dict[str, Interval]:
+        """Of the means over classes."""
+        return {name: interval(mean(getattr(self, name))) for name in ("ap", "ap50", "ap75")}
 
 
-def bootstrap_differences(
-    truth: LoadedTruth,
-    first: Results,
-    second: Results,
-    kind: str,
-    *,
-    sigmas: Sequence[float] | None = None,
-    num_resamples: int = 500,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Differences:
-    """The differences between two models' detections of the same images, by COCO's protocol.
-
-    Args:
-        truth: of the images.
-        kind: box, mask or keypoint; both have it.
-        sigmas: of keypoints; None takes those of COCO's 17.
-        num_resamples: 500 give each end of the interval to about a tenth of its width.
-        seed: of the draws: the same seed gives the same interval.
-
-    Raises:
-        ValueError: for another kind, or without hotcoco.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"no bootstrap of {kind!r}, only of {', '.join(KINDS)}")
-    one, other = (hotcoco_evaluation(truth, results, KINDS[kind]) for results in (first, second))
-    for evaluation in (one, other):
-        if sigmas is not None:
-            evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
-        evaluation.evaluate()
-    import hotcoco  # it is there, or there were none to evaluate
-
-    found: dict[str, Any] = hotcoco.compare(one, other, n_bootstrap=num_resamples, seed=seed, confidence=confidence)
-    return Differences(
-        metrics={f"{kind}_{name}": _difference(found, key) for key, name in _NAMES.items() if _has(found, key)},
-        per_class={
-            row["cat_name"]: (100.0 * row["ap_a"], 100.0 * row["ap_b"])
-            for row in found["per_category"]
-            if min(row["ap_a"], row["ap_b"]) >= 0  # -1: no object
-        },
-        num_images=found["num_images"],
-        num_resamples=found["n_bootstrap"],
-    )
+def mean(by_class: Floats) -> Floats:
+    """(sets, classes) -> (sets,) over the classes that are there."""
+    there = ~np.isnan(by_class)
+    total: Floats = np.where(there, by_class, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    return total
 
 
-def _has(found: dict[str, Any], key: str) -> bool:
-    """Whether it is a figure of this kind, and there are objects of its size: -1 says that there are none."""
-    return key in found["metrics_a"] and min(found["metrics_a"][key], found["metrics_b"][key]) >= 0
+def interval(values: Floats) -> Interval:
+    """(sets,), the first of all images. Sets on which there is no value are left out."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    low, high = values[0] + (np.percentile(drawn, (2.5, 97.5)) - drawn.mean() if len(drawn) else np.zeros(2))
+    return Interval(value=float(values[0]), low=float(low), high=float(high))
 
 
-def _difference(found: dict[str, Any], key: str) -> Difference:
-    interval = found["ci"][key]
-    return Difference(
-        first=100.0 * found["metrics_a"][key],
-        second=100.0 * found["metrics_b"][key],
-        low=100.0 * interval["lower"],
-        high=100.0 * interval["upper"],
-        confidence=interval["confidence"],
-    )
+def resampled(diagnosis: Diagnosis, *, sets: int = 1000, seed: int = 0) -> Samples:
+    """Average precision on `sets` sets of images: the same ones for each model of the same truth and seed."""
+    every = diagnosis.all_matches()
+    table = _Sorted(diagnosis, every)
+    images = len(diagnosis.truth.coco["images"])
+    rng = np.random.default_rng(seed)
+    rows = [table.precision(np.ones(images))]
+    for _ in range(sets):
+        drawn = rng.integers(0, images, images)
+        rows.append(table.precision(np.bincount(drawn, minlength=images).astype(np.float64)))
+    found = 100.0 * np.stack(rows)  # (sets + 1, thresholds, classes)
+    return Samples(ap=found.mean(axis=1), ap50=found[:, 0], ap75=found[:, 5])
+
+
+class _Sorted:
+    """All detections by class, then falling score; and at each threshold where the hits and those without count are."""
+
+    def __init__(self, diagnosis: Diagnosis, every: Sequence[Matches]) -> None:
+        truth, results = diagnosis.truth, diagnosis.results
+        place = {image["id"]: index for index, image in enumerate(truth.coco["images"])}
+        classes = truth.loaded.classes_of(results.category_ids)
+        # Of equal scores the first image's is the first, as in COCO.
+        image_order = np.argsort(np.argsort([image["id"] for image in truth.coco["images"]]))
+        images = np.array([place[image] for image in results.image_ids.tolist()], dtype=np.int64)
+        order = np.lexsort(
+            (np.arange(len(images)), image_order[images] if len(images) else images, -results.scores, classes)
+        )
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        self._num_classes = len(truth.coco["categories"])
+        self._images = images[order]
+        self._starts = np.searchsorted(classes[order], np.arange(self._num_classes))
+        self._hits: list[tuple[Ints, Ints]] = []
+        self._uncounted: list[Ints] = []
+        for matches in every:
+            hits = np.sort(rank[matches.rows[matches.hits]])
+            self._hits.append((hits, classes[order][hits]))
+            counted = np.zeros(len(order), np.bool_)
+            counted[rank[matches.rows]] = True
+            self._uncounted.append(np.flatnonzero(~counted))
+        annotations = truth.coco["annotations"]
+        sought = [annotations[index] for index in every[0].sought.tolist()]
+        self._object_images = np.array([place[a["image_id"]] for a in sought], dtype=np.int64)
+        self._object_classes = truth.loaded.classes_of(np.array([a["category_id"] for a in sought], dtype=np.int64))
+
+    def precision(self, weights: Floats) -> Floats:
+        """Images' weights -> (thresholds, classes) average precision as COCO's, NaN without an object."""
+        own = weights[self._images]
+        before = np.concatenate(([0.0], np.cumsum(own)))
+        objects = _sums(self._object_classes, weights[self._object_images], self._num_classes)
+        rows = [
+            self._at(own, before, objects, hits, classes, uncounted)
+            for (hits, classes), uncounted in zip(self._hits, self._uncounted, strict=True)
+        ]
+        return np.where(objects > 0, np.stack(rows), np.nan)
+
+    def _at(self, own: Floats, before: Floats, objects: Floats, hits: Ints, classes: Ints, uncounted: Ints) -> Floats:
+        """At one threshold. Between two hits precision only falls: the hits are all that there is to look at."""
+        skipped = np.concatenate(([0.0], np.cumsum(own[uncounted])))
+        start = before[self._starts] - skipped[np.searchsorted(uncounted, self._starts)]
+        counted = before[hits + 1] - skipped[np.searchsorted(uncounted, hits)] - start[classes]
+        true = np.cumsum(own[hits])
+        firsts = np.searchsorted(classes, np.arange(self._num_classes))
+        true -= np.concatenate(([0.0], true))[firsts][classes]
+        recall = true / np.maximum(objects[classes], 1.0)
+        precision = true / np.maximum(counted, 1e-9)
+        # The highest from here on, of each class for itself: classes lie two apart, the last lowest.
+        lift = 2.0 * (self._num_classes - classes)
+        highest = np.maximum.accumulate((precision + lift)[::-1])[::-1] - lift
+        reached = _recalls_reached(recall)
+        previous = np.concatenate(([0], reached[:-1]))
+        previous[firsts[firsts < len(hits)]] = 0
+        return _sums(classes, highest * (reached - previous), self._num_classes) / len(RECALLS)
+
+
+def _sums(classes: Ints, values: Floats, num_classes: int) -> Floats:
+    return np.bincount(classes, values, num_classes).astype(np.float64)
+
+
+def _recalls_reached(recall: Floats) -> Ints:
+    """How many of COCO's 101 recalls are not above each of these."""
+    nearest = np.rint(recall * (len(RECALLS) - 1)).astype(np.int64)
+    reached: Ints = nearest + (RECALLS[nearest] <= recall)
+    return reached

@@ -1,6 +1,6 @@
 """COCO matching: hotcoco where it is installed, pycocotools in its stead.
 
-With bootstrap.py the only importer of hotcoco in this room. Both follow the COCO evaluation (Lin et al., "Microsoft
+The only importer of hotcoco in this room besides `diagnosis`. Both follow the COCO evaluation (Lin et al., "Microsoft
 COCO", ECCV 2014, and its published evaluation code) and give the same arrays to the last digit, which the tests hold.
 """
 
@@ -67,6 +67,10 @@ class LoadedTruth:
         loaded.update_anns([{"id": a["id"], "segmentation": loaded.ann_to_rle(a)} for a in outlined])
         return loaded
 
+    def run_lengths(self, annotation_ids: Iterable[int]) -> list[dict[str, Any]]:
+        """The masks of some annotations."""
+        return [self.masks.ann_to_rle(annotation) for annotation in self.masks.load_anns(list(annotation_ids))]
+
     @cached_property
     def groups(self) -> Any:
         """With crowd regions as Open Images' groups, and without what hotcoco would take for a hierarchy."""
@@ -125,19 +129,12 @@ def accumulate_hotcoco(
     federated: bool = False,
     judged: bool = False,
 ) -> Accumulated:
-    evaluation = hotcoco_evaluation(truth, results, iou_type, federated=federated)
+    loaded = truth.masks if iou_type == "segm" else truth.plain
+    evaluation = hotcoco.COCOeval(loaded, load_results(loaded, results, iou_type), iou_type, lvis_style=federated)
     accumulated = _accumulated(evaluation, iou_type, sigmas)
     if federated:
         accumulated = replace(accumulated, limits=(300,))
     return replace(accumulated, judged=_judged_by_hotcoco(evaluation, truth, results)) if judged else accumulated
-
-
-def hotcoco_evaluation(truth: LoadedTruth, results: Results, iou_type: IouType, *, federated: bool = False) -> Any:
-    """hotcoco's own object, yet to be run. ValueError without hotcoco."""
-    if hotcoco is None:
-        raise ValueError("comparing the detections of two models needs hotcoco: pip install hotcoco")
-    loaded = truth.masks if iou_type == "segm" else truth.plain
-    return hotcoco.COCOeval(loaded, _loaded(loaded, results, iou_type), iou_type, lvis_style=federated)
 
 
 def judged_as_open_images(truth: LoadedTruth, results: Results) -> Judged:
@@ -153,7 +150,7 @@ def judged_as_open_images(truth: LoadedTruth, results: Results) -> Judged:
     if hotcoco is None:
         raise ValueError("engine.evaluation.protocol = open_images needs hotcoco: pip install hotcoco")
     results = _looked_for(truth.dataset, results)
-    evaluation = hotcoco.COCOeval(truth.groups, _loaded(truth.groups, results, "bbox"), "bbox", oid_style=True)
+    evaluation = hotcoco.COCOeval(truth.groups, load_results(truth.groups, results, "bbox"), "bbox", oid_style=True)
     evaluation.evaluate()
     return _judged_by_hotcoco(evaluation, truth, results)
 
@@ -187,7 +184,7 @@ def _judged_by_hotcoco(evaluation: Any, truth: LoadedTruth, results: Results) ->
     )
 
 
-def _loaded(truth: Any, results: Results, iou_type: IouType) -> Any:
+def load_results(truth: Any, results: Results, iou_type: IouType) -> Any:
     """Detections in hotcoco, as columns where it takes these: no dictionary of each."""
     if iou_type == "keypoints":
         return truth.load_res(_rows(results, iou_type))

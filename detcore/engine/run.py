@@ -1,6 +1,6 @@
 """The parts of one training, put together, and brought back to where an interrupted one stood."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,12 +88,21 @@ class Run:
         with self.training.averaged():
             return evaluate(
                 self.training.model,
-                self.val_batches,
+                self._watched(self.val_batches),
                 evaluator=evaluator_of(self.training.model, self.truth, settings, keep_maps_of=pictured),
                 precision=self.training.precision,
                 losses=self.config.engine.validation_loss,
                 interrupted=interrupted,
             )
+
+    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, each a sign of life."""
+        step = self.state.step
+        self.worker.beat(step, bounded=True)
+        for batch in batches:
+            yield batch
+            self.worker.beat(step, bounded=True)
+        self.worker.beat(step, bounded=False)
 
     def save(self) -> Path:
         """A checkpoint of this step. Every rank must call it.

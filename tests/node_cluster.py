@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
@@ -21,6 +21,9 @@ PREFIX = "detcore"
 NETWORK = "10.213.77"
 RAY_PORT = 6379
 _CLONE_NEWNET = 0x40000000
+_OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
+_OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
+"""Of what `within_head` has changed."""
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -75,19 +78,30 @@ class NodeCluster:
         _ip("link", "delete", f"{PREFIX}-br")
         shutil.rmtree(self._sessions, ignore_errors=True)
 
-    def start(self, *numbers: int, cpus: int = 1, within: Sequence[str] = ()) -> None:
-        """Starts nodes and waits until they are members.
+    def start(
+        self, *numbers: int, cpus: int = 1, resources: Mapping[str, float] | None = None, within: Sequence[str] = ()
+    ) -> None:
+        """Starts nodes; they become members some seconds later.
 
         Args:
+            cpus, resources: what each has.
             within: a command before Ray's own, which ends by running its arguments.
         """
         for number in numbers:
             self._network(number)
             head = number == 0
-            command = [*within, _RAY, "start", "--block", "--disable-usage-stats", f"--node-ip-address={_address(number)}"]
+            command = [
+                *within,
+                _RAY,
+                "start",
+                "--block",
+                "--disable-usage-stats",
+                f"--node-ip-address={_address(number)}",
+            ]
             command += ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"] if head else []
             command += [] if head else [f"--address={self.address}"]
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]
+            command += [f"--resources={json.dumps(dict(resources))}"] if resources else []
             command += [f"--temp-dir={self._sessions / 'ray'}"] if head else []
             # Ray would mix up the files of nodes that share a folder for them.
             own = self._sessions / ("ray" if head else f"node-{number}")
@@ -110,7 +124,11 @@ class NodeCluster:
 
     def inside(self, number: int, *command: str) -> list[str]:
         """A command, to be run on a node."""
-        return ["ip", "netns", "exec", _namespace(number), *command]
+        return [*_OUTSIDE, "ip", "netns", "exec", _namespace(number), *command]
+
+    def number_of(self, address: str) -> int:
+        """Of the node with an address."""
+        return int(address.rsplit(".", 1)[1]) - 1
 
     def processes(self, number: int) -> list[int]:
         """Of a node."""
@@ -123,6 +141,12 @@ class NodeCluster:
                 _signal(pid, signal.SIGKILL)
         if number in self._nodes:
             self._nodes.pop(number).wait()
+
+    def restart(self, number: int) -> None:
+        """A machine that was lost, or is not to be trusted, comes back as new."""
+        self.plug_in(number)
+        self.kill(number)
+        self.start(number)
 
     def unplug(self, number: int) -> None:
         """The node's network, without a word to anybody."""
@@ -151,12 +175,12 @@ class NodeCluster:
 def within_head() -> Iterator[None]:
     """Inside, this thread and those that it starts have the head's network."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/self/ns/net").open() as own, Path(f"/run/netns/{_namespace(0)}").open() as head:
+    with Path(f"/run/netns/{_namespace(0)}").open() as head:
         assert libc.setns(head.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        try:
-            yield
-        finally:
-            assert libc.setns(own.fileno(), _CLONE_NEWNET) == 0
+    try:
+        yield
+    finally:
+        assert libc.setns(_OWN_NETWORK, _CLONE_NEWNET) == 0
 
 
 def _namespace(number: int) -> str:
@@ -172,11 +196,9 @@ def _address(number: int) -> str:
 
 
 def _ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([*_OUTSIDE, "ip", *words], check=True, capture_output=True, text=True).stdout
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

@@ -1,16 +1,25 @@
 """Where a training runs, and what it survives there: the cluster section."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from detcore.config.section import Count, NonNegative, Positive, Section
+
+
+def _one_or_two(value: Any) -> str:
+    return "range" if isinstance(value, list | tuple) else "number"
+
+
+NumWorkers = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[tuple[Count, Count], Tag("range")], Discriminator(_one_or_two)
+]
 
 
 class ClusterConfig(Section):
     type: Literal["local", "ray"] = "ray"
     """'local' runs in this process, without Ray: for a debugger."""
-    num_workers: Count | tuple[Count, Count] = 1
+    num_workers: NumWorkers = 1
     """A number, or [least, most]: as many as there is room for, fewer when nodes are lost, more when they come."""
     cpus_per_worker: Positive = 1.0
     gpus_per_worker: NonNegative | None = None

@@ -46,9 +46,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         micro_batch, cluster = self.engine.batch_size // self.engine.accumulate, self.cluster
-        if micro_batch < cluster.most_workers or (micro_batch % cluster.most_workers and not cluster.elastic):
+        uneven = not cluster.elastic and micro_batch % cluster.most_workers
+        if uneven or micro_batch < cluster.most_workers:
+            wrong = "do not divide evenly over" if uneven else "are too few for"
             raise ValueError(
-                f"engine.batch_size / engine.accumulate = {micro_batch} images a pass do not divide evenly over "
+                f"engine.batch_size / engine.accumulate = {micro_batch} images a pass {wrong} "
                 f"cluster.num_workers = {cluster.most_workers}"
             )
         if (self.engine.monitor or "").startswith("mask") and self.model.type == "faster_rcnn":

@@ -18,9 +18,7 @@ STEPS = 10
 
 
 def configuration(folder: Path, run: str, **changes: object) -> Config:
-    return faster_rcnn_config(
-        folder / run, folder / "scenes", tracking__enabled=False, engine__steps=STEPS, **changes
-    )
+    return faster_rcnn_config(folder / run, folder / "scenes", tracking__enabled=False, engine__steps=STEPS, **changes)
 
 
 def losses(run_dir: Path) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ Needs root and iproute2. The nodes see one file system, as those of a real clust
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -50,6 +51,7 @@ class NodeCluster:
     def __init__(self, *, environment: dict[str, str] | None = None) -> None:
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         self._namespaces: list[int] = []
+        self._lock = os.open(Path(tempfile.gettempdir(), f"{PREFIX}-nodes.lock"), os.O_CREAT | os.O_WRONLY)
         self._sessions = Path(tempfile.mkdtemp(prefix="rn"))  # short: Ray's sockets lie below it
         self.environment = {
             **os.environ,
@@ -66,17 +68,26 @@ class NodeCluster:
     address = f"{NETWORK}.1:{RAY_PORT}"
 
     def __enter__(self) -> "NodeCluster":
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another's are not touched
+        self._namespaces = [number for number in range(10) if Path(f"/run/netns/{_namespace(number)}").exists()]
+        self._remove()  # what a run that was killed has left
         _ip("link", "add", f"{PREFIX}-br", "type", "bridge")
         _ip("link", "set", f"{PREFIX}-br", "up")
         self.start(0)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in sorted(self._namespaces, reverse=True):
+        self._remove()
+        shutil.rmtree(self._sessions, ignore_errors=True)
+        os.close(self._lock)
+
+    def _remove(self) -> None:
+        while self._namespaces:
+            number = self._namespaces.pop()
             self.kill(number)
             _ip("netns", "delete", _namespace(number))
-        _ip("link", "delete", f"{PREFIX}-br")
-        shutil.rmtree(self._sessions, ignore_errors=True)
+        with suppress(subprocess.CalledProcessError):
+            _ip("link", "delete", f"{PREFIX}-br")
 
     def start(
         self, *numbers: int, cpus: int = 1, resources: Mapping[str, float] | None = None, within: Sequence[str] = ()

@@ -83,8 +83,8 @@ def test_the_driver_is_asked_to_go_while_it_waits(trial: Trial, table: FaultTabl
     assert driver.stdout is not None
     said = ""
     while "waiting for room for the workers: 2 x 1 unobtainable of 0 in the cluster" not in said:
-        assert (line := driver.stdout.readline()), said
-        said += line
+        assert driver.poll() is None, said
+        said += driver.stdout.readline()
     asked = time.time()
     os.kill(driver.pid, signal.SIGTERM)
     said, _ = driver.communicate(timeout=100)

@@ -126,11 +126,10 @@ class NodeCluster:
                 self._wait_for_head()
 
     def _wait_for_head(self) -> None:
-        deadline = time.monotonic() + 120
-        probe = f"import socket; socket.create_connection(('{NETWORK}.1', {RAY_PORT}), timeout=2)"
-        while subprocess.run(self.inside(0, sys.executable, "-S", "-c", probe), capture_output=True).returncode:
-            assert self._nodes[0].poll() is None, (self._sessions / "node-0.log").read_text()
-            assert time.monotonic() < deadline, "the head does not answer"
+        deadline, log = time.monotonic() + 180, self._sessions / "node-0.log"
+        while "Ray runtime started" not in log.read_text():
+            assert self._nodes[0].poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "the head does not start"
             time.sleep(0.2)
 
     def inside(self, number: int, *command: str) -> list[str]:

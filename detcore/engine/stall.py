@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -48,7 +49,7 @@ class Sign:
         beats: how often it has said that it goes on.
         bounded: whether what it does now takes about as long as it did before.
         waits: whether it is in a collective operation.
-        busy: whether its process computes or writes.
+        busy: whether its process computes, writes or waits for a disk, or has just begun.
         where: the place in the code.
         process: a name for people.
         count: of these signs, so that two that are alike can be told apart.
@@ -142,15 +143,16 @@ class StallWatch:
 
     def _sign(self, count: int) -> Sign:
         step, beats, bounded, _ = self._beat
-        bounded = bounded and self._longest > 0.0  # the first step may build operators, or capture graphs
+        begun = self._longest > 0.0  # the first step waits for data and operators to be there, or captures graphs
         usage, before = _usage(), self._usage
         self._usage = usage
-        busy = usage[0] - before[0] > _BUSY_CPU_SHARE * _INTERVAL_SECONDS or usage[1] - before[1] > _BUSY_BYTES
+        cpu, written = usage[0] - before[0], usage[1] - before[1]
+        busy = not begun or cpu > _BUSY_CPU_SHARE * _INTERVAL_SECONDS or written > _BUSY_BYTES or _waits_for_disk()
         waits, where = _place(self._thread)
         return Sign(
             step=step,
             beats=beats,
-            bounded=bounded,
+            bounded=bounded and begun,
             waits=waits,
             busy=busy,
             where=where,
@@ -230,3 +232,12 @@ def _usage() -> tuple[float, int]:
     except (AttributeError, psutil.Error):  # of systems that do not tell
         written = 0
     return times.user + times.system, written
+
+
+def _waits_for_disk() -> bool:
+    """Whether a thread of this process is in an uninterruptible sleep, as in syncing a file."""
+    for stat in Path("/proc/self/task").glob("*/stat"):
+        with suppress(OSError):  # of a thread that has just ended
+            if stat.read_text().rpartition(") ")[2].startswith("D"):
+                return True
+    return False

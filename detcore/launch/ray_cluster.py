@@ -90,10 +90,10 @@ def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
     """
     present = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
     stated = config.gpus_per_worker
-    wanted = stated if stated is not None else float(device != "cpu" and present >= config.most_workers)
+    wanted = stated if stated is not None else float(device != "cpu" and present >= config.least_workers)
     if device == "cuda" and wanted == 0:
         raise ValueError(
-            f"engine.device = cuda, but the cluster has {present:g} GPUs for {config.most_workers} workers and "
+            f"engine.device = cuda, but the cluster has {present:g} GPUs for {config.least_workers} workers and "
             f"cluster.gpus_per_worker = {stated}"
         )
     if device == "cpu" and wanted > 0:

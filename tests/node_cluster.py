@@ -62,6 +62,7 @@ class NodeCluster:
             "RAY_ADDRESS": self.address,
             "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
             "RAY_enable_metrics_collection": "0",
+            "RAY_worker_niceness": "0",
             **(environment or {}),
         }
 

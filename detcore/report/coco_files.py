@@ -170,7 +170,8 @@ class _Columns:
     def keypoints(self, count: int) -> NDArray[np.float64]:
         """(n, count, 3)."""
         points = self.floats("keypoints", 3 * count).reshape(-1, count, 3)
-        return points + (_PIXEL_CENTRE, _PIXEL_CENTRE, 0.0)
+        points[..., :2] += _PIXEL_CENTRE
+        return points
 
     def masks(self, sizes: NDArray[np.int64]) -> list[bytes]:
         of_images = sizes.tolist()

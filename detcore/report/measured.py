@@ -46,7 +46,7 @@ class Measured:
     metrics: Mapping[str, float]
     per_class: Mapping[str, Mapping[str, float]]
     read_image: ReadImage
-    settings: EvaluationConfig = EvaluationConfig()
+    settings: EvaluationConfig = EvaluationConfig()  # noqa: RUF009 (it is frozen)
     confusion: NDArray[np.int64] | None = None
     pictures: Sequence[Path] = field(default=())
 

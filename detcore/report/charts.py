@@ -33,6 +33,11 @@ svg.chart .frame { fill: none; stroke: var(--line); }
 svg.chart .on { fill: #fff; }
 """
 
+_ALONE = """svg { --ink: #1c2128; --soft: #59636e; --line: #d1d9e0; --accent: #2563eb; --good: #1a7f37; --bad: #cf222e;
+  --warn: #bc6c00; background: #fff; }
+@media (prefers-color-scheme: dark) { svg { --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --accent: #6ea8fe;
+  --good: #3fb950; --bad: #f85149; --warn: #d29922; background: #0d1117; } }"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -62,6 +67,12 @@ def svg(body: Iterable[str], *, width: float = _WIDTH, height: float = _HEIGHT, 
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
         f"{''.join(body)}</svg>"
     )
+
+
+def alone(chart: str) -> str:
+    """A chart as a document of its own, with its own colours."""
+    head, body = chart.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{_ALONE}{STYLE}</style>{body}'
 
 
 def lines(drawn: Sequence[Line], *, x_label: str, y_label: str, x_range: tuple[float, float] = (0.0, 1.0),
@@ -138,8 +149,8 @@ def bars(rows: Sequence[Bar], *, label: str, zero: bool = False) -> str:
         top = 4 + 26.0 * place
         start, length = origin + min(row.value, 0.0) * scale, abs(row.value) * scale
         body.append(_text(names - 8, top + 15, row.name, anchor="end", strong=True))
-        body.append(f'<rect class="bar {row.look}" x="{start:.1f}" y="{top + 3}" width="{length:.1f}" height="16" rx="2">'
-                    f"<title>{escape(row.name)}: {escape(row.text)}</title></rect>")  # fmt: skip
+        body.append(f'<rect class="bar {row.look}" x="{start:.1f}" y="{top + 3}" width="{length:.1f}" height="16" '
+                    f'rx="2"><title>{escape(row.name)}: {escape(row.text)}</title></rect>')  # fmt: skip
         end = max(row.value, 0.0)
         if row.low is not None and row.high is not None:
             left, right = origin + row.low * scale, origin + row.high * scale

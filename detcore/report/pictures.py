@@ -127,7 +127,9 @@ class Pictures:
             polygons=[_rings(a) for a in rows] if masks else None,
             keypoints=_keypoints(rows, self._findings.measured.truth.num_keypoints),
             skeleton=self._skeleton,
-            boxes_xywha=np.array([upright_as_rotated(a) for a in rows], dtype=np.float64).reshape(-1, 5) if rotated else None,
+            boxes_xywha=np.array([upright_as_rotated(a) for a in rows], dtype=np.float64).reshape(-1, 5)
+            if rotated
+            else None,
             colours=np.array(colours, dtype=np.int64),
         )
 

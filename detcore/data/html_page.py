@@ -29,8 +29,8 @@ figure { margin: 0; flex: 1 1 24rem; max-width: 48rem; }
 figure:has(img.plot) { flex-basis: 32rem; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: .85rem; margin: .3rem 0 .8rem; }
-td.share { background: linear-gradient(90deg, var(--share-ink) var(--share), transparent 0) 0 100% / 100% 3px
-  no-repeat; }
+td.share { background: linear-gradient(90deg, var(--share-ink) var(--share), transparent 0) no-repeat;
+  background-size: calc(100% - 1.2rem) 3px; background-position: .6rem calc(100% - 1px); }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 .scroll { overflow-x: auto; }
 """

@@ -83,7 +83,8 @@ def lines(drawn: Sequence[Line], *, x_label: str, y_label: str, x_range: tuple[f
     def at_x(value: float) -> float:
         return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
-    body = _axes(at_x, np.linspace(low, high, 6), x_label=x_label, y_label=y_label)
+    ticks = [(at_x(value), f"{value:.2g}") for value in np.linspace(low, high, 6).tolist()]
+    body = _axes(ticks, x_label=x_label, y_label=y_label)
     for line in drawn:
         points = " ".join(f"{at_x(x):.1f},{_at_y(y):.1f}" for x, y in _thinned(line.x, line.y))
         body.append(f'<polyline class="{line.look}" points="{points}"><title>{escape(line.name)}</title></polyline>')
@@ -105,15 +106,18 @@ def lines(drawn: Sequence[Line], *, x_label: str, y_label: str, x_range: tuple[f
     return svg(body, label=f"{y_label} over {x_label}")
 
 
-def columns(bars: Sequence[Bar], *, x_label: str, y_label: str, diagonal: bool = False, wide: bool = False) -> str:
+def columns(
+    bars: Sequence[Bar], *, x_label: str, y_label: str, whole: float = 1.0, diagonal: bool = False, wide: bool = False
+) -> str:
     """Values from 0 to 1 side by side, their names below, what is written about each above it.
 
     Args:
+        whole: what 1 is called on the axis.
         diagonal: draw where value and place are equal.
         wide: columns touch each other, their names stand at their borders.
     """
     slot = (_WIDTH - _LEFT - _RIGHT) / max(len(bars), 1)
-    body = _axes(None, (), x_label=x_label, y_label=y_label)
+    body = _axes([], x_label=x_label, y_label=y_label, whole=whole)
     for place, bar in enumerate(bars):
         left, gap = _LEFT + slot * place, 0.5 if wide else 0.16 * slot
         if np.isfinite(bar.value):
@@ -198,16 +202,16 @@ def heat_map(names: Sequence[str], shares: NDArray[np.float64], texts: Callable[
     return svg(body, width=label + side + 6, height=label + side + 6, label="confusion matrix")
 
 
-def _axes(at_x: Callable[[float], float] | None, ticks: Iterable[float], *, x_label: str, y_label: str) -> list[str]:
+def _axes(ticks: Sequence[tuple[float, str]], *, x_label: str, y_label: str, whole: float = 1.0) -> list[str]:
     right, bottom = _WIDTH - _RIGHT, _at_y(0)
     body = []
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _at_y(value)
         body.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        body.append(_text(_LEFT - 8, y + 4, f"{value:g}", anchor="end"))
-    for value in ticks:
-        assert at_x is not None
-        body.append(_text(at_x(float(value)), bottom + 16, f"{value:.2g}", anchor="middle"))
+        body.append(
+            _text(_LEFT - 8, y + 4, f"{value * whole:,.3g}" if whole <= 100 else f"{value * whole:,.0f}", anchor="end")
+        )
+    body += [_text(x, bottom + 16, text, anchor="middle") for x, text in ticks]
     body.append(_text((_LEFT + right) / 2, _HEIGHT - 8, x_label, anchor="middle"))
     middle = (_TOP + bottom) / 2
     body.append(

@@ -9,7 +9,7 @@ from detcore.report import charts
 from detcore.report.charts import Bar, Line
 from detcore.report.findings import KindFindings
 from detcore.report.measured import PREFIXES
-from detcore.report.parts import Chart, Charts, Part, Points, Section, Table
+from detcore.report.parts import Chart, Charts, Heading, Part, Points, Section, Table
 
 TIDE_NAMES = {
     "Cls": "wrong class", "Loc": "badly placed", "Both": "wrong class and place", "Dupe": "found twice",
@@ -22,26 +22,28 @@ _STRIDE = 10
 
 
 def sections(found: KindFindings, *, several: bool) -> list[Section]:
-    """All about it; `several` where there are other kinds, too."""
+    """All about it; in one section where there are other kinds, too."""
     prefix = PREFIXES[found.kind]
-    of = f" of {found.kind}" if several else ""
     own = [
         Section(
-            title=f"Curves{of}", anchor=f"{prefix}-curves", parts=[Charts(charts=_curves(found))],
+            title="Curves", anchor="curves", parts=[Charts(charts=_curves(found))],
             note="At IoU 0.5. The score threshold decides how many detections are kept: what a use needs is read here.",
         ),
         Section(
-            title=f"Calibration{of}", anchor=f"{prefix}-calibration", parts=_calibration(found.calibration, prefix),
+            title="Calibration", anchor="calibration", parts=_calibration(found.calibration, prefix),
             note="Where a score is the chance to be right, the columns end at the dashed line.",
         ),
         Section(
-            title=f"Size and shape{of}", anchor=f"{prefix}-size", parts=_sizes(found, prefix),
+            title="Size and shape", anchor="size", parts=_sizes(found, prefix),
             note="AP of the objects in a range; detections out of it that found nothing do not count there.",
         ),
     ]  # fmt: skip
     if found.tide is not None:
-        own.insert(1, _errors(found.tide, title=f"Errors{of}", prefix=prefix))
-    return own
+        own.insert(1, _errors(found.tide, prefix))
+    if not several:
+        return own
+    parts = [part for one in own for part in (Heading(title=one.title, note=one.note), *one.parts)]
+    return [Section(title=found.kind.capitalize(), anchor=found.kind, parts=parts)]
 
 
 def _curves(found: KindFindings) -> list[Chart]:
@@ -79,7 +81,7 @@ def _curves(found: KindFindings) -> list[Chart]:
     ]
 
 
-def _errors(tide: dict[str, tuple[int, float]], *, title: str, prefix: str) -> Section:
+def _errors(tide: dict[str, tuple[int, float]], prefix: str) -> Section:
     order = sorted(tide, key=lambda name: -tide[name][1])
     drawing = charts.bars(
         [
@@ -100,8 +102,8 @@ def _errors(tide: dict[str, tuple[int, float]], *, title: str, prefix: str) -> S
     )
     caption = "How much higher AP50 would be if these errors were mended; in brackets, how many there are"
     return Section(
-        title=title,
-        anchor=f"{prefix}-errors",
+        title="Errors",
+        anchor="errors",
         parts=[Charts(charts=[Chart(name=f"{prefix}_errors", caption=caption, drawing=drawing)]), table],
         note="TIDE (Bolya et al., 2020) over all detections of any score. Each error counts once; gains do not add up.",
     )
@@ -118,7 +120,7 @@ def _calibration(found: Calibration, prefix: str) -> list[Part]:
     counts = charts.columns(
         [Bar(name=bar.name, value=float(share), text=f"{count:,} detections", look="soft")
          for bar, share, count in zip(bars, tenths, found.counts, strict=True)],
-        x_label="score", y_label="detections, of the fullest", wide=True,
+        x_label="score", y_label="detections", whole=float(max(found.counts)), wide=True,
     )  # fmt: skip
     worst = "too low" if _signed(found) > 0 else "too high"
     return [
@@ -159,7 +161,7 @@ def _sizes(found: KindFindings, prefix: str) -> list[Part]:
             Bar(name=in_range(one), value=float("nan") if one.ap is None else one.ap / 100, text=_percent(one.ap))
             for one in bins
         ]
-        drawing = charts.columns(bars, x_label=label, y_label="AP")
+        drawing = charts.columns(bars, x_label=label, y_label="AP", whole=100)
         drawn.append(Chart(name=f"{prefix}_{name}", caption=f"AP by {label}", drawing=drawing))
         rows = [(in_range(one), one.objects, *map(_percent, (one.ap, one.ap50, one.ar))) for one in bins]
         tables.append(
@@ -171,8 +173,12 @@ def _sizes(found: KindFindings, prefix: str) -> list[Part]:
 def in_range(one: Bin) -> str:
     """The range of a bin, short."""
     if np.isinf(one.high):
-        return f"> {one.low:.3g}"
-    return f"< {one.high:.2g}" if one.low == 0 else f"{one.low:.3g}–{one.high:.3g}"
+        return f"> {_short(one.low)}"
+    return f"< {_short(one.high)}" if one.low == 0 else f"{_short(one.low)}–{_short(one.high)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _percent(value: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from detcore.data.html_page import jpeg
 from detcore.report import charts
-from detcore.report.parts import Cards, Charts, Part, Pictures, Points, Section, Table
+from detcore.report.parts import Cards, Charts, Heading, Part, Pictures, Points, Section, Table
 
 FOLDER = "images"
 
@@ -36,6 +36,8 @@ def files(sections: Sequence[Section]) -> Iterator[tuple[str, bytes]]:
 
 def _part(part: Part) -> list[str]:
     match part:
+        case Heading(title=title, note=note):
+            return [f"### {_plain(title)}", "", _plain(note)]
         case Cards(cards=cards):
             return [f"- {_plain(card.label)}: **{_plain(card.value)}** {_plain(card.note)}".rstrip() for card in cards]
         case Points(lines=lines):

@@ -5,7 +5,7 @@ from html import escape
 
 from detcore.data.html_page import figure, heading, jpeg_address, page, table
 from detcore.report import charts
-from detcore.report.parts import Cards, Charts, Part, Pictures, Points, Section, Table
+from detcore.report.parts import Cards, Charts, Heading, Part, Pictures, Points, Section, Table
 
 _QUALITY = 82
 _STYLE = (
@@ -16,7 +16,8 @@ _STYLE = (
 html { scroll-behavior: smooth; scroll-padding-top: 3.4rem; }
 body { max-width: 76rem; }
 h2 { border: 0; margin-top: 2.8rem; font-size: 1.25rem; }
-h2 + p.soft { margin-top: -.3rem; max-width: 60rem; }
+h3 { font-size: 1.05rem; margin: 1.8rem 0 .3rem; }
+h2 + p.soft, h3 + p.soft { margin-top: -.3rem; max-width: 60rem; }
 nav { position: sticky; top: 0; z-index: 2; background: var(--ground); border-bottom: 1px solid var(--line);
   display: flex; gap: .2rem; overflow-x: auto; padding: .5rem 0; margin: 0 -.4rem; }
 nav a { color: var(--soft); text-decoration: none; white-space: nowrap; padding: .15rem .6rem; border-radius: 1rem; }
@@ -27,12 +28,16 @@ nav a:hover { background: var(--wash); color: var(--ink); }
 .card span { color: var(--soft); font-size: .85rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
 .charts figure { border: 1px solid var(--line); border-radius: .7rem; padding: .8rem; background: var(--card);
-  max-width: 52rem; min-width: 0; }
+  max-width: 44rem; min-width: 0; }
 .charts figcaption { margin: .5rem 0 0; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)); gap: 1rem; }
 .pictures.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); }
 .pictures figure { max-width: none; }
 .pictures img { border-radius: .5rem; }
+.scroll { max-height: 34rem; overflow: auto; } .scroll th { position: sticky; top: 0; z-index: 1; }
+.charts + .scroll, .charts + details { margin-top: 1rem; }
+img { cursor: zoom-in; } img.zoomed { position: fixed; inset: 0; z-index: 3; width: 100vw; height: 100vh; cursor: zoom-out;
+  object-fit: contain; background: #000c; border-radius: 0 !important; }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--soft); }
 ul.points { padding-left: 1.2rem; }
 th[role=button] { cursor: pointer; }
@@ -44,6 +49,10 @@ th[aria-sort]::after { content: " ↓"; } th[aria-sort=ascending]::after { conte
     + charts.STYLE
 )
 _SCRIPT = """
+for (const image of document.images) image.addEventListener("click", () => image.classList.toggle("zoomed"));
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") document.querySelector("img.zoomed")?.classList.remove("zoomed");
+});
 for (const table of document.querySelectorAll("table"))
 for (const [place, head] of [...table.tHead.rows[0].cells].entries()) {
   head.setAttribute("role", "button"); head.tabIndex = 0;
@@ -78,6 +87,8 @@ def html(title: str, about: str, sections: Sequence[Section]) -> str:
 
 def _part(part: Part) -> str:
     match part:
+        case Heading(title=title, note=note):
+            return f'<h3>{escape(title)}</h3><p class="soft">{escape(note)}</p>'
         case Cards(cards=cards):
             inner = "".join(
                 f'<div class="card"><span>{escape(card.label)}</span><b>{escape(card.value)}</b>'

@@ -77,7 +77,15 @@ class Pictures:
     small: bool = False
 
 
-Part = Cards | Points | Table | Charts | Pictures
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """Of a part of a section, and a sentence below it."""
+
+    title: str
+    note: str = ""
+
+
+Part = Heading | Cards | Points | Table | Charts | Pictures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,9 +201,10 @@ def _matrix(counts: np.ndarray, names: Sequence[str], *, name: str) -> tuple[Cha
         wrong = counts.astype(np.float64)
         np.fill_diagonal(wrong, 0)
         between = wrong[:-1, :-1].sum(axis=0) + wrong[:-1, :-1].sum(axis=1)
-        chosen = np.sort(np.argsort(-between, kind="stable")[: _MOST_CELLS - 1])
+        there = np.flatnonzero(counts[:-1].sum(axis=1))
+        chosen = np.sort(there[np.argsort(-between[there], kind="stable")[: _MOST_CELLS - 1]])
         chosen = np.append(chosen, len(names) - 1)
-        note = f" Of {len(names) - 1:,} classes the {len(chosen) - 1} that are confused most."
+        note = f" Of {len(names) - 1:,} classes the {len(chosen) - 1} with objects that are confused most."
     else:
         chosen = np.arange(len(names))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -279,6 +280,6 @@ def _labels(findings: Findings) -> Iterator[Section]:
     )
     yield Section(
         title="Labels worth a look", anchor="labels", parts=parts,
-        note="Detections that the truth contradicts, the surest first: the model is wrong there, or the label is. "
-        "All of them are in label_errors.csv and label_errors.json.",
+        note="Detections (red) that the labels (blue) contradict, the surest first: the model is wrong there, or the "
+        "label is. All of them are in label_errors.csv and label_errors.json.",
     )  # fmt: skip

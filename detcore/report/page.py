@@ -36,7 +36,8 @@ nav a:hover { background: var(--wash); color: var(--ink); }
 .pictures img { border-radius: .5rem; }
 .scroll { max-height: 34rem; overflow: auto; } .scroll th { position: sticky; top: 0; z-index: 1; }
 .charts + .scroll, .charts + details { margin-top: 1rem; }
-img { cursor: zoom-in; } img.zoomed { position: fixed; inset: 0; z-index: 3; width: 100vw; height: 100vh; cursor: zoom-out;
+img { cursor: zoom-in; }
+img.zoomed { position: fixed; inset: 0; z-index: 3; width: 100vw; height: 100vh; cursor: zoom-out;
   object-fit: contain; background: #000c; border-radius: 0 !important; }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--soft); }
 ul.points { padding-left: 1.2rem; }

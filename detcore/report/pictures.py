@@ -1,7 +1,7 @@
 """Images of a report: truth beside prediction with what is right and wrong in colour, and labels to be looked at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ _RIGHT, _WRONG, _MISSED, _TRUTH = 2, 0, 3, 1
 """Numbers of colours: green, red, amber, blue."""
 _MOST_OBJECTS = 100
 """Drawn on an image: of more nothing could be told."""
+_LABEL_SIDE = 440
+"""Longer side of the picture of a label, in pixels."""
 _AROUND, _LEAST = 2.5, 160.0
 """A label is shown with this many times its box around it, at least so many pixels."""
 FAULTS = {
@@ -66,7 +68,7 @@ class Pictures:
         rows, found = matches.rows[kept], set(matches.objects[kept].tolist())
         hits = dict(zip(rows.tolist(), matches.hits[kept].tolist(), strict=True))
         own = self._annotations.get(image.image_id, [])[:_MOST_OBJECTS]
-        truth = self._truth(own, [self._colour_of(place, found) for place in own], picture.size)
+        truth = self._truth(own, [self._colour_of(place, found) for place in own])
         rows = rows[np.argsort(-results.scores[rows], kind="stable")][:_MOST_OBJECTS]
         captions = []
         for row in rows.tolist():
@@ -89,11 +91,8 @@ class Pictures:
             for index in self._annotations.get(suspicion.image_id, [])
             if _touches(self._coco["annotations"][index]["bbox"], (left, top, right, bottom))
         ][:_MOST_OBJECTS]
-        labels = [f"label: {self._names[self._coco['annotations'][index]['category_id']]}" for index in near]
-        truth = replace(self._truth(near, [_TRUTH] * len(near), picture.size), captions=labels, polygons=None)
-        seen = self._prediction(
-            np.array([mistake.row]), [f"model: {suspicion.predicted} {suspicion.score:.2f}"], [_WRONG]
-        )
+        truth = self._truth(near, [_TRUTH] * len(near))
+        seen = self._prediction(np.array([mistake.row]), [f"{suspicion.predicted} {suspicion.score:.2f}"], [_WRONG])
         both = Drawing(
             boxes_xyxy=np.concatenate((seen.boxes_xyxy, truth.boxes_xyxy)) - shift,
             labels=np.concatenate((seen.labels, truth.labels)),
@@ -102,7 +101,7 @@ class Pictures:
             boxes_xywha=None if seen.boxes_xywha is None or truth.boxes_xywha is None else np.concatenate(
                 (seen.boxes_xywha, truth.boxes_xywha)) - np.array([left, top, 0, 0, 0]),
         )  # fmt: skip
-        drawn = draw(picture.crop((left, top, right, bottom)), both, max_side=720)
+        drawn = draw(picture.crop((left, top, right, bottom)), both, max_side=_LABEL_SIDE)
         about = IN_WORDS[suspicion.suspicion]
         caption = f"{suspicion.predicted} {suspicion.score:.2f}: {about}"
         if suspicion.labelled is not None:
@@ -114,7 +113,7 @@ class Pictures:
             return _TRUTH
         return _RIGHT if place in found else _MISSED
 
-    def _truth(self, places: Sequence[int], colours: Sequence[int], size: tuple[int, int]) -> Drawing:
+    def _truth(self, places: Sequence[int], colours: Sequence[int]) -> Drawing:
         rows = [self._coco["annotations"][place] for place in places]
         boxes = np.array([a["bbox"] for a in rows], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]

@@ -17,10 +17,11 @@ DATA = OPS | {"data"}
 EVALUATION = OPS | {"evaluation"}
 ENGINE = MODELS | DATA | EVALUATION | {"engine"}
 INFERENCE = MODELS | DATA | {"inference"}
+REPORT = INFERENCE | EVALUATION | {"report"}
 CONVERT = ENGINE | INFERENCE | {"convert"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
-LAUNCH = ENGINE | EXPORT | TRACKING | {"launch"}
+LAUNCH = ENGINE | EXPORT | TRACKING | REPORT | {"launch"}
 BENCH = ENGINE | INFERENCE | {"bench"}
 CLI = LAUNCH | CONVERT | BENCH | {"cli"}
 ALLOWED: dict[str, frozenset[str]] = {
@@ -36,6 +37,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "convert": CONVERT,
     "inference": INFERENCE,
     "export": EXPORT,
+    "report": REPORT,
     "tracking": TRACKING,
     "launch": LAUNCH,
     "bench": BENCH,

@@ -2,6 +2,6 @@
 
 from detcore.report.findings import Findings, find
 from detcore.report.measured import Measured, measure, measure_files
-from detcore.report.writing import to_dict, write_report
+from detcore.report.writing import to_dict, write_empty, write_report
 
-__all__ = ["Findings", "Measured", "find", "measure", "measure_files", "to_dict", "write_report"]
+__all__ = ["Findings", "Measured", "find", "measure", "measure_files", "to_dict", "write_empty", "write_report"]

@@ -31,6 +31,8 @@ svg.chart .whisker { stroke: var(--ink); stroke-width: 1.4; } svg.chart .dot { f
 svg.chart .cell { fill: var(--accent); } svg.chart .cell.wrong { fill: var(--bad); }
 svg.chart .frame { fill: none; stroke: var(--line); }
 svg.chart .on { fill: #fff; }
+svg.chart .strong { paint-order: stroke; stroke: var(--card, transparent); stroke-width: 3px; }
+svg.chart .strong.bare { stroke: none; }
 """
 
 _ALONE = """svg { --ink: #1c2128; --soft: #59636e; --line: #d1d9e0; --accent: #2563eb; --good: #1a7f37; --bad: #cf222e;
@@ -196,7 +198,7 @@ def heat_map(names: Sequence[str], shares: NDArray[np.float64], texts: Callable[
             f'fill-opacity="{0.06 + 0.94 * share:.2f}"><title>{escape(texts(int(row), int(column)))}</title></rect>'
         )
         if count <= _SHOWN_VALUES and share >= 0.005:
-            ink = "on" if share > 0.5 else "strong"
+            ink = "on" if share > 0.5 else "strong bare"
             body.append(f'<text class="{ink}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle" '
                         f'style="font-size:{0.3 * cell:.1f}px">{100 * share:.0f}</text>')  # fmt: skip
     return svg(body, width=label + side + 6, height=label + side + 6, label="confusion matrix")

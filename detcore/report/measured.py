@@ -1,7 +1,7 @@
 """What a report is made of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ class Measured:
         read_image: the pictures.
         settings: how was compared.
         confusion: (classes, classes) pixels by true and by predicted class of the semantic maps, or None.
-        pictures: of maps, true beside predicted, by caption.
+        pictures: of maps, true beside predicted.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Measured:
     read_image: ReadImage
     settings: EvaluationConfig = EvaluationConfig()  # noqa: RUF009 (it is frozen)
     confusion: NDArray[np.int64] | None = None
-    pictures: Sequence[Path] = field(default=())
+    pictures: Sequence[Image.Image] = ()
 
 
 def measure(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
 from detcore.evaluation.bootstrap import Interval
 from detcore.report import charts, kinds
@@ -225,10 +224,7 @@ def _pixels(findings: Findings) -> Iterator[Section]:
         chart, _ = _matrix(measured.confusion, measured.truth.semantic_classes, name="pixel_confusion")
         parts.append(Charts(charts=[chart]))
     if measured.pictures:
-        shown = []
-        for path in measured.pictures:
-            with Image.open(path) as image:
-                shown.append(Picture(image=image.convert("RGB"), caption="", file_name=path.name))
+        shown = [Picture(image=image, caption="", file_name="") for image in measured.pictures]
         parts.append(Pictures(name="maps", pictures=shown))
     note = "Pixels by true and by predicted class, rows in percent." if measured.confusion is not None else ""
     yield Section(title="Maps", anchor="maps", parts=parts, note=note)

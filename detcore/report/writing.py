@@ -3,10 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from detcore.report import markdown
 from detcore.report.findings import Findings, plain
@@ -14,7 +16,8 @@ from detcore.report.page import html
 from detcore.report.sections import sections
 from detcore.report.suspicions import as_csv, suspicions
 
-NAMES = ("report.html", "report.md", "report.json", "label_errors.csv", "label_errors.json")
+PLOTS = ("f1_curve.csv", "calibration.csv", "errors.csv", "confusion.csv")
+"""Tables that plots are drawn from, DVC's among them. One that does not apply has a heading alone."""
 
 
 def write_report(findings: Findings, folder: Path) -> Path:
@@ -40,12 +43,26 @@ def write_report(findings: Findings, folder: Path) -> Path:
         "report.json": json.dumps(to_dict(findings), indent=1) + "\n",
         "label_errors.csv": as_csv(labels),
         "label_errors.json": json.dumps([asdict(label) for label in labels], indent=1) + "\n",
-        **dict(plots(findings)),
+        **plots(findings),
         "report.html": html(measured.title, measured.about, shown),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder / "report.html"
+
+
+def write_empty(folder: Path, *, title: str, about: str) -> None:
+    """The files of a report on nothing: they say why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "report.html": html(title, about, []),
+        "report.md": markdown.markdown(title, about, []),
+        "report.json": json.dumps({"title": title, "about": about}, indent=1) + "\n",
+        **{name: "" for name in (*PLOTS, "label_errors.csv")},
+        "label_errors.json": "[]\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -88,46 +105,37 @@ def to_dict(findings: Findings) -> dict[str, Any]:
     return {name: plain(value) for name, value in found.items()}
 
 
-def plots(findings: Findings) -> Iterator[tuple[str, str]]:
-    """Tables that plots are drawn from, DVC's among them, by the names of their files."""
-    if not findings.kinds:
-        return
-    first = findings.kinds[0]
-    means = {name: getattr(first.scores, name).mean(axis=0) for name in ("precision", "recall", "f1")}
-    yield (
-        "f1_curve.csv",
-        _table(
-            {"score": score, **{name: values[place] for name, values in means.items()}}
-            for place, score in enumerate(first.scores.thresholds)
-            if place % 10 == 0
-        ),
-    )
-    bins = zip(first.calibration.scores, first.calibration.precision, first.calibration.counts, strict=True)
-    yield "calibration.csv", _table({"score": a, "precision": b, "count": n} for a, b, n in bins if n)
-    if first.tide is not None:
-        rows = ({"error": name, "ap50_gain": gain, "count": count} for name, (count, gain) in first.tide.items())
-        yield "errors.csv", _table(rows)
+def plots(findings: Findings) -> dict[str, str]:
+    """The contents of `PLOTS`."""
+    curve: list[dict[str, object]] = []
+    calibration: list[dict[str, object]] = []
+    errors: list[dict[str, object]] = []
+    confusion: list[dict[str, object]] = []
+    for first in findings.kinds[:1]:
+        scores, bins = first.scores, first.calibration
+        means = {name: getattr(scores, name).mean(axis=0)[::10] for name in ("precision", "recall", "f1")}
+        for place, score in enumerate(scores.thresholds[::10].tolist()):
+            curve.append({"score": score, **{name: float(values[place]) for name, values in means.items()}})
+        rows = zip(bins.scores, bins.precision, bins.counts, strict=True)
+        calibration += [{"score": score, "precision": right, "count": count} for score, right, count in rows if count]
+        for name, (count, gain) in (first.tide or {}).items():
+            errors.append({"error": name, "ap50_gain": gain, "count": count})
     if findings.confusion is not None:
         names = [*findings.measured.truth.names_by_id, "nothing"]
-        counts = findings.confusion.tolist()
-        pairs = ((true, predicted) for true in range(len(names)) for predicted in range(len(names)))
-        # DVC's template counts rows: one an object.
-        yield (
-            "confusion.csv",
-            _table(
-                {"actual": names[true], "predicted": names[predicted]}
-                for true, predicted in pairs
-                for _ in range(counts[true][predicted])
-            ),
-        )
+        for (true, predicted), count in np.ndenumerate(findings.confusion):
+            # DVC's template counts rows: one an object.
+            confusion += [{"actual": names[true], "predicted": names[predicted]}] * int(count)
+    columns = (
+        ("score", "precision", "recall", "f1"), ("score", "precision", "count"), ("error", "ap50_gain", "count"),
+        ("actual", "predicted"),
+    )  # fmt: skip
+    tables = zip(PLOTS, columns, (curve, calibration, errors, confusion), strict=True)
+    return {name: _table(heading, rows) for name, heading, rows in tables}
 
 
-def _table(rows: Iterator[Mapping[str, object]]) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO(newline="")
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(text, list(row))
-            writer.writeheader()
-        writer.writerow(row)
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()

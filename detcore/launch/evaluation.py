@@ -41,7 +41,8 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     """Measures `<run_dir>/model` on the test split, in this process.
 
     Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv` and `.json` (with the best F1 of each class and its
-    score threshold), `detections.parquet` with all that was detected, `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
+    score threshold), `detections.parquet` with all that was detected (what the report is made of),
+    `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
     `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and
     `example.jpg`, an image to try the model on. Logs the same to the run that trained the model. Where the data has no
     test split it says so, and the files are empty.

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,13 @@ from detcore.report.page import html
 from detcore.report.sections import sections
 from detcore.report.suspicions import as_csv, suspicions
 
-PLOTS = ("f1_curve.csv", "calibration.csv", "errors.csv", "confusion.csv")
-"""Tables that plots are drawn from, DVC's among them. One that does not apply has a heading alone."""
+PLOTS = {
+    "f1_curve.csv": ("score", "precision", "recall", "f1"),
+    "calibration.csv": ("score", "precision", "count"),
+    "errors.csv": ("error", "ap50_gain", "count"),
+    "confusion.csv": ("actual", "predicted"),
+}
+"""Tables that plots are drawn from, DVC's among them, and their columns. One that does not apply has no rows."""
 
 
 def write_report(findings: Findings, folder: Path) -> Path:
@@ -58,7 +63,8 @@ def write_empty(folder: Path, *, title: str, about: str) -> None:
         "report.html": html(title, about, []),
         "report.md": markdown.markdown(title, about, []),
         "report.json": json.dumps({"title": title, "about": about}, indent=1) + "\n",
-        **{name: "" for name in (*PLOTS, "label_errors.csv")},
+        "label_errors.csv": as_csv([]),
+        **{name: _table(columns, []) for name, columns in PLOTS.items()},
         "label_errors.json": "[]\n",
     }
     for name, text in texts.items():
@@ -117,20 +123,16 @@ def plots(findings: Findings) -> dict[str, str]:
         for place, score in enumerate(scores.thresholds[::10].tolist()):
             curve.append({"score": score, **{name: float(values[place]) for name, values in means.items()}})
         rows = zip(bins.scores, bins.precision, bins.counts, strict=True)
-        calibration += [{"score": score, "precision": right, "count": count} for score, right, count in rows if count]
+        calibration += [{"score": score, "precision": right, "count": n} for score, right, n in rows if n]
         for name, (count, gain) in (first.tide or {}).items():
             errors.append({"error": name, "ap50_gain": gain, "count": count})
     if findings.confusion is not None:
         names = [*findings.measured.truth.names_by_id, "nothing"]
         for (true, predicted), count in np.ndenumerate(findings.confusion):
             # DVC's template counts rows: one an object.
-            confusion += [{"actual": names[true], "predicted": names[predicted]}] * int(count)
-    columns = (
-        ("score", "precision", "recall", "f1"), ("score", "precision", "count"), ("error", "ap50_gain", "count"),
-        ("actual", "predicted"),
-    )  # fmt: skip
-    tables = zip(PLOTS, columns, (curve, calibration, errors, confusion), strict=True)
-    return {name: _table(heading, rows) for name, heading, rows in tables}
+            confusion.extend({"actual": names[true], "predicted": names[predicted]} for _ in range(count))
+    tables = zip(PLOTS.items(), (curve, calibration, errors, confusion), strict=True)
+    return {name: _table(columns, rows) for (name, columns), rows in tables}
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:

@@ -128,9 +128,9 @@ def plots(findings: Findings) -> dict[str, str]:
             errors.append({"error": name, "ap50_gain": gain, "count": count})
     if findings.confusion is not None:
         names = [*findings.measured.truth.names_by_id, "nothing"]
-        for (true, predicted), count in np.ndenumerate(findings.confusion):
+        for (true, predicted), times in np.ndenumerate(findings.confusion):
             # DVC's template counts rows: one an object.
-            confusion.extend({"actual": names[true], "predicted": names[predicted]} for _ in range(count))
+            confusion.extend({"actual": names[true], "predicted": names[predicted]} for _ in range(times))
     tables = zip(PLOTS.items(), (curve, calibration, errors, confusion), strict=True)
     return {name: _table(columns, rows) for (name, columns), rows in tables}
 

@@ -29,16 +29,17 @@ def read_annotations(path: Path) -> GroundTruth:
     seen: dict[str, set[int]] = {name: set() for name in lists}
     try:
         for name, entry in json_entries(path):
+            place = f"{name}[{len(lists[name])}]"
             try:
-                lists[name].append(checks[name](entry))
-                number = integer(entry, "id")
-                if number in seen[name]:
-                    raise ValueError(f"id {number} is there twice")
-                seen[name].add(number)
+                number, own = integer(entry, "id"), checks[name](entry)
             except KeyError as error:
-                raise ValueError(f"{name}[{len(lists[name])}] has no {error.args[0]}") from None
+                raise ValueError(f"{place} has no {error.args[0]}") from None
             except ValueError as error:
-                raise ValueError(f"{name}[{max(len(lists[name]) - 1, 0)}]: {error}") from None
+                raise ValueError(f"{place}: {error}") from None
+            if number in seen[name]:
+                raise ValueError(f"{place}: id {number} is there twice")
+            seen[name].add(number)
+            lists[name].append(own)
         for index, annotation in enumerate(lists["annotations"]):
             for key, of in (("image_id", "images"), ("category_id", "categories")):
                 if annotation[key] not in seen[of]:

@@ -17,11 +17,12 @@ DATA = OPS | {"data"}
 EVALUATION = OPS | {"evaluation"}
 ENGINE = MODELS | DATA | EVALUATION | {"engine"}
 INFERENCE = MODELS | DATA | {"inference"}
+REPORT = INFERENCE | EVALUATION | {"report"}
 CONVERT = ENGINE | INFERENCE | {"convert"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
 ZOO = EVALUATION | TRACKING | {"zoo"}
-LAUNCH = ENGINE | EXPORT | ZOO | {"launch"}
+LAUNCH = ENGINE | EXPORT | REPORT | ZOO | {"launch"}
 BENCH = ENGINE | INFERENCE | {"bench"}
 CLI = LAUNCH | CONVERT | BENCH | {"cli"}
 ALLOWED: dict[str, frozenset[str]] = {
@@ -37,6 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "convert": CONVERT,
     "inference": INFERENCE,
     "export": EXPORT,
+    "report": REPORT,
     "tracking": TRACKING,
     "zoo": ZOO,
     "launch": LAUNCH,

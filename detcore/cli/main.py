@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 
 import detcore
-from detcore.cli import bench, completion, data, export, machine, models, predicting, training, zoo
+from detcore.cli import bench, completion, data, export, machine, models, predicting, report, training, zoo
 from detcore.cli.commands import TERMINAL, USER_ERROR, Answer, Commands, Parser, check_writable, write_json
 
 _OUR_FAULT = 3
@@ -19,7 +19,7 @@ _BROKEN_PIPE = 141
 
 _CHAPTERS = (
     ("look at data", (data,)),
-    ("train and measure", (training,)),
+    ("train and measure", (training, report)),
     ("keep models", (models, zoo)),
     ("use a model", (predicting, export)),
     ("this machine", (bench, machine, completion)),
@@ -36,6 +36,7 @@ from photographs in COCO's, VOC's or YOLO's format to a deployed detector:
   detcore data check photos/
   detcore train photos/ data.name=parts model=faster_rcnn_lite0 engine=finetune
   detcore evaluate runs/parts-faster-rcnn-lite0
+  detcore report runs/parts-faster-rcnn-lite0
   detcore register runs/parts-faster-rcnn-lite0
   detcore predict parts-faster-rcnn-lite0@champion scene.jpg --out drawn
   detcore export parts-faster-rcnn-lite0@champion --images photos/ --out parts.onnx

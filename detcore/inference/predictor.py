@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -32,6 +33,10 @@ _OPTIONS = (
 )  # fmt: skip
 """What a predictor is made of, each kept under its name."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class MakePrediction(Protocol):
+    def __call__(self, *, masks: bool = True) -> Prediction: ...
 
 
 class Predictor:
@@ -223,26 +228,39 @@ class Predictor:
         return parts[0] if len(parts) == 1 else merged(parts, tiles, height=height, width=width)
 
     def _predict_some(self, read: Sequence[Read], thresholds: Tensor) -> list[Prediction]:
+        return [make() for make in self.look(read, [thresholds] * len(read))]
+
+    def look(self, read: Sequence[Read], thresholds: Sequence[Tensor]) -> list["MakePrediction"]:
+        """Looks at images together, for callers that bring the pixels themselves.
+
+        Args:
+            read: sources with their pixels (h, w, 3).
+            thresholds: of each image, as `class_thresholds` gives them.
+
+        Returns:
+            For each image a function that makes its prediction, once called: masks take memory only from then on.
+            `masks=False` leaves them away, and maps of classes and segments too.
+        """
         images = [image for _, image in read]
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             groups[self.preprocessing.padded_size(image)].append(index)
-        predictions: dict[int, Prediction] = {}
+        made: dict[int, MakePrediction] = {}
         for members in groups.values():
             batch, detections = self.detect([images[index] for index in members])
-            seen = Seen(batch, detections, thresholds)
+            seen = Seen(batch, detections, torch.stack([thresholds[index] for index in members]))
             for row, index in enumerate(members):
-                predictions[index] = self._prediction(seen, row, read[index])
-        return [predictions[index] for index in range(len(read))]
+                made[index] = partial(self._prediction, seen, row, read[index])
+        return [made[index] for index in range(len(read))]
 
-    def _prediction(self, seen: Seen, row: int, read: Read) -> Prediction:
+    def _prediction(self, seen: Seen, row: int, read: Read, *, masks: bool = True) -> Prediction:
         source, image = read
         height, width = image.shape[:2]
         detections, keep = seen.detections, seen.kept[row]
         boxes, labels = seen.boxes_xyxy[row][keep], detections.labels[row][keep].cpu().numpy()
         ids: NDArray[np.int32] | None = None
         segments: tuple[PanopticSegment, ...] = ()
-        if "panoptic" in getattr(self.model, "predicts", ()):
+        if masks and "panoptic" in getattr(self.model, "predicts", ()):
             map_of_ids, found = panoptic(detections, seen.batch, row, self.model.panoptic_limits)  # type: ignore[arg-type]
             ids, segments = map_of_ids.cpu().numpy(), tuple(found)
         return Prediction(
@@ -254,12 +272,12 @@ class Predictor:
             labels=labels,
             class_names=tuple(self.labels[label] for label in labels),
             categories=self.labels,
-            masks=seen.masks(row, (height, width)),
+            masks=seen.masks(row, (height, width)) if masks else None,
             keypoints=None if seen.keypoints is None else seen.keypoints[row][keep].cpu().numpy(),
             keypoint_names=self.keypoint_names,
             skeleton=self.skeleton,
             boxes_xywha=None if seen.boxes_xywha is None else seen.boxes_xywha[row][keep].cpu().numpy(),
-            semantic=seen.semantic(row, (height, width)),
+            semantic=seen.semantic(row, (height, width)) if masks else None,
             semantic_names=self.semantic_labels,
             panoptic=ids,
             segments=segments,

@@ -54,13 +54,13 @@ class Seen:
     Args:
         batch: what the model saw.
         detections: of it.
-        thresholds: as `class_thresholds` gives them.
+        thresholds: (B, C), as `class_thresholds` gives them for each image.
     """
 
     def __init__(self, batch: Batch, detections: Detections, thresholds: Tensor) -> None:
         self.batch, self.detections = batch, detections
         self.boxes_xyxy = boxes_to_original(detections.boxes_xyxy, batch)
-        enough = detections.scores >= thresholds.to(detections.scores)[detections.labels]
+        enough = detections.scores >= thresholds.to(detections.scores).gather(1, detections.labels)
         self.kept = detections.valid & enough & larger_than(self.boxes_xyxy, 0.0)
         rotated, points = detections.boxes_xywha, detections.keypoints
         self.boxes_xywha = None if rotated is None else rotated_to_original(rotated, batch)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import detcore
-from detcore.cli import bench, data, export, machine, models, predicting
+from detcore.cli import bench, data, export, machine, models, predicting, serving
 from detcore.cli.commands import USER_ERROR, Commands
 
 _INTERRUPTED = 130
@@ -16,11 +16,12 @@ Object detection from raw images to a registered model.
   look       detcore data check DIR
   train      python pipelines/train.py model=faster_rcnn_lite0 data=coco data.root=DIR
   predict    detcore predict digits-mask-rcnn@champion scene.jpg --out drawn
+  serve      detcore serve digits-mask-rcnn@champion
   port       detcore export digits-mask-rcnn@champion --images photos/ --out digits.onnx
   in Python  detcore.load("digits-mask-rcnn@champion").predict("scene.jpg")
 
-MODEL is a registered name (name@alias, name/3, or name for the latest version) or a published folder; to predict,
-also a file that `detcore export` wrote."""
+MODEL is a registered name (name@alias, name/3, or name for the latest version) or a published folder; to predict or
+serve, also a file that `detcore export` wrote."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"detcore {detcore.__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = Commands(parser)
-    for group in (predicting, models, export, data, bench, machine):
+    for group in (predicting, serving, models, export, data, bench, machine):
         group.declare(commands)
     return parser

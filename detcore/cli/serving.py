@@ -1,7 +1,6 @@
 """The command that answers over HTTP."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,10 @@ def declare(commands: Commands) -> None:
     serve.add_argument("--max-bytes", type=int, default=20_000_000, help="of an image file (default: 20000000)")
     serve.add_argument("--max-pixels", type=int, default=25_000_000, help="of an image (default: 25000000)")
     serve.add_argument(
-        "--timeout", type=float, default=30.0, help="seconds for a request to arrive, and for its answer (default: 30)"
+        "--timeout-seconds",
+        type=float,
+        default=30.0,
+        help="for a request to arrive, and again for its answer (default: 30)",
     )
     serve.add_argument(
         "--url-host", metavar="HOST", action="append", default=[], help="fetch images from there; once for each"
@@ -63,14 +65,12 @@ def _serve(options: argparse.Namespace) -> None:
 
         copies = "one replica" if options.replicas == 1 else f"{options.replicas} replicas"
         print(f"starting {copies} with Ray", flush=True)
-        serve_on_ray(
-            settings, replicas=options.replicas, host=options.host, port=options.port, on_listening=listening
-        )
+        serve_on_ray(settings, replicas=options.replicas, host=options.host, port=options.port, on_listening=listening)
     print("stopped", flush=True)
 
 
 def _settings(options: argparse.Namespace) -> "ServingSettings":
-    """What is asked for; the model is loaded once, so that a broken one is told before anything starts."""
+    """What is asked for."""
     from pydantic import ValidationError
 
     from detcore.serving import ServingSettings, sha256_of
@@ -78,14 +78,14 @@ def _settings(options: argparse.Namespace) -> "ServingSettings":
     try:
         settings = ServingSettings(
             model=options.model,
-            name=Path(options.model).name if os.sep in options.model and Path(options.model).exists() else options.model,
+            name=_name_of(options.model),
             device=options.device,
             max_batch=options.max_batch,
             max_wait_ms=options.max_wait_ms,
             max_queue=options.max_queue,
             max_bytes=options.max_bytes,
             max_pixels=options.max_pixels,
-            timeout_seconds=options.timeout,
+            timeout_seconds=options.timeout_seconds,
             url_hosts=tuple(host.lower() for host in options.url_host),
             token_sha256="" if options.token_file is None else sha256_of(options.token_file.read_text().strip()),
         )
@@ -93,3 +93,11 @@ def _settings(options: argparse.Namespace) -> "ServingSettings":
         fault = error.errors()[0]
         raise ValueError(f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}, got {fault['input']}") from None
     return settings
+
+
+def _name_of(model: str) -> str:
+    """What clients are told: of a path only what is no business of the machine's."""
+    path = Path(model)
+    if not path.exists():
+        return model
+    return path.absolute().parent.name if path.name == "model" else path.stem

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -12,7 +14,9 @@ from ray.serve.schema import LoggingConfig
 import detcore
 from detcore.config import ClusterConfig
 from detcore.config.section import Count, NonNegative, Positive
+from detcore.inference.exported import SUFFIXES
 from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster
+from detcore.loading import published_folder
 from detcore.serving import ServedDetector, ServingMetrics, ServingSettings, create_app
 from detcore.serving.running import address_of, listening_socket
 
@@ -51,7 +55,7 @@ class Replica:
 def application(settings: ReplicaSettings) -> serve.Application:
     """What `serve run detcore.launch.serving:application model=NAME` and `serve deploy` put on a cluster."""
     ongoing = settings.max_queue + _SPARE_REQUESTS
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         Replica,
         name=_APPLICATION,
         num_replicas=settings.replicas,
@@ -82,6 +86,10 @@ def serve_on_ray(
         ValueError: too few GPUs, or Serve runs in that cluster already.
         OSError: the port is taken.
     """
+    model = Path(settings.model)
+    if model.suffix not in SUFFIXES:
+        model = published_folder(settings.model)  # one version for all replicas, also when the champion changes
+    detcore.load(model, device="cpu")  # a broken model is told in one line, before a cluster starts
     with listening_socket(host, port) as listener:  # Ray would try for a minute
         port, address = listener.getsockname()[1], address_of(listener)
     cluster = ClusterConfig(num_workers=replicas, cpus_per_worker=max(1, len(os.sched_getaffinity(0)) // replicas))
@@ -91,7 +99,8 @@ def serve_on_ray(
         with ray_cluster(cluster):
             gpus = gpus_per_worker(cluster, device=settings.device)
             placed = ReplicaSettings(
-                **settings.model_dump(exclude={"device"}),
+                **settings.model_dump(exclude={"device", "model"}),
+                model=str(model.absolute()),
                 device="cuda" if gpus else "cpu",
                 replicas=replicas,
                 cpus_per_replica=cluster.cpus_per_worker,
@@ -112,7 +121,7 @@ def serve_on_ray(
                 on_listening(address)
                 stopped.wait()
             finally:
-                serve.shutdown()
+                serve.shutdown()  # type: ignore[no-untyped-call]
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

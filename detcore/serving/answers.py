@@ -4,8 +4,8 @@ import io
 import json
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
 from pycocotools import mask as coco_mask
+from pydantic import Field, model_validator
 
 from detcore.config.section import Fraction, Section
 from detcore.data.outlines import outline_without_holes
@@ -13,10 +13,9 @@ from detcore.inference import Prediction, draw
 from detcore.inference.sources import read_rgb
 
 
-
 class _Question(Section):
-    score: Fraction = Field(0.5, description="leave out detections below it")
-    classes: str | None = Field(None, description="only these, such as person,car")
+    score: Fraction = Field(default=0.5, description="leave out detections below it")
+    classes: str | None = Field(default=None, description="only these, such as person,car")
 
     def class_names(self) -> list[str] | None:
         """Those that are wanted, or None for all."""
@@ -27,12 +26,12 @@ class JsonQuestion(_Question):
     """The query of `POST /predict`."""
 
     masks: Literal["rle", "polygons", "none"] = Field(
-        "rle", description="as COCO's run lengths, as outlines, or not at all, which is quicker"
+        default="rle", description="as COCO's run lengths, as outlines, or not at all, which is quicker"
     )
     format: Literal["detcore", "coco"] = Field(
-        "detcore", description="as detcore predict --json writes it, or COCO's list of results"
+        default="detcore", description="as detcore predict --json writes it, or COCO's list of results"
     )
-    image_id: int | None = Field(None, description="the image's, in format=coco; 1 if not given")
+    image_id: int | None = Field(default=None, description="the image's, in format=coco; 1 if not given")
 
     @model_validator(mode="after")
     def _image_id_is_coco_s(self) -> Self:
@@ -63,8 +62,10 @@ class JsonQuestion(_Question):
 class PictureQuestion(_Question):
     """The query of `POST /draw`."""
 
-    masks: Literal["drawn", "none"] = Field("drawn", description="none draws boxes alone")
-    max_side: int = Field(1600, ge=64, le=8192, description="of the picture, in pixels; larger images are shrunk")
+    masks: Literal["drawn", "none"] = Field(default="drawn", description="none draws boxes alone")
+    max_side: int = Field(
+        default=1600, ge=64, le=8192, description="of the picture, in pixels; larger images are shrunk"
+    )
 
     def answer(self, prediction: Prediction) -> bytes:
         """PNG."""

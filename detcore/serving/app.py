@@ -49,6 +49,7 @@ _REASONS = {
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": reason, "content": _ERROR} for status, reason in _REASONS.items()
 }
+_PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": _FILE}}}
 
 
 def create_app(detector: ServedDetector, settings: ServingSettings, metrics: ServingMetrics) -> FastAPI:
@@ -72,7 +73,7 @@ def create_app(detector: ServedDetector, settings: ServingSettings, metrics: Ser
     async def predict(request: Request, question: Annotated[JsonQuestion, Query()]) -> Response:
         return Response(await desk.answer(request, question), media_type="application/json")
 
-    @app.post("/draw", openapi_extra=_BODY, responses={200: {"content": {"image/png": {}}}} | _REFUSALS,
+    @app.post("/draw", openapi_extra=_BODY, responses={**_PICTURE, **_REFUSALS},
               response_class=Response, summary="the image with what is in it drawn on")  # fmt: skip
     async def draw(request: Request, question: Annotated[PictureQuestion, Query()]) -> Response:
         return Response(await desk.answer(request, question), media_type="image/png")

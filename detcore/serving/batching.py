@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -52,10 +53,8 @@ class Batcher(Generic[T, R]):
     async def _run(self) -> None:
         """Works until nothing waits."""
         if len(self._waiting) < self._max_size and self._max_wait_seconds:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), self._max_wait_seconds)
-            except TimeoutError:
-                pass
         while batch := self._next():
             self._on_batch(len(batch))
             results: Sequence[R | Exception]
@@ -73,7 +72,7 @@ class Batcher(Generic[T, R]):
             await asyncio.sleep(0)  # who has an answer may ask again and be in the next batch
 
     def _next(self) -> list[tuple[T, asyncio.Future[R]]]:
-        batch = []
+        batch: list[tuple[T, asyncio.Future[R]]] = []
         while self._waiting and len(batch) < self._max_size:
             item, future = self._waiting.popleft()
             if not future.done():

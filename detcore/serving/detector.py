@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detcore.inference import Prediction, Predictor
+from detcore.inference import Predictor
 from detcore.inference.predictor import MakePrediction
 from detcore.inference.seen import class_thresholds
 from detcore.serving.answers import JsonQuestion, Question
@@ -69,7 +69,9 @@ class ServedDetector:
             Refused: no such class.
         """
         try:
-            return class_thresholds(self.predictor.labels, score_threshold=question.score, classes=question.class_names())
+            return class_thresholds(
+                self.predictor.labels, score_threshold=question.score, classes=question.class_names()
+            )
         except ValueError as error:
             raise Refused(422, str(error)) from None
 

@@ -15,24 +15,20 @@ class ServingMetrics:
     """
 
     def __init__(self, *, replica: str) -> None:
-        self._registry = CollectorRegistry()
-        requests = Counter("detcore_requests", "answered, by status", ["replica", "path", "status"], **self._own)
+        self._registry = own = CollectorRegistry()
+        requests = Counter("detcore_requests", "answered, by status", ["replica", "path", "status"], registry=own)
         seconds = Histogram(
-            "detcore_request_seconds", "from the first byte to the answer", ["replica"], buckets=_SECONDS, **self._own
+            "detcore_request_seconds", "from the first byte to the answer", ["replica"], buckets=_SECONDS, registry=own
         )
         batches = Histogram(
-            "detcore_batch_images", "images looked at together", ["replica"], buckets=_IMAGES, **self._own
+            "detcore_batch_images", "images looked at together", ["replica"], buckets=_IMAGES, registry=own
         )
-        waiting = Gauge("detcore_requests_now", "worked on or waiting", ["replica"], **self._own)
+        waiting = Gauge("detcore_requests_now", "worked on or waiting", ["replica"], registry=own)
         self._replica = replica
         self._requests = requests
         self._seconds = seconds.labels(replica)
         self._batches = batches.labels(replica)
         self._now = waiting.labels(replica)
-
-    @property
-    def _own(self) -> dict[str, CollectorRegistry]:
-        return {"registry": self._registry}
 
     def batch(self, size: int) -> None:
         """A batch of so many images begins."""

@@ -37,7 +37,7 @@ def page(settings: ServingSettings, labels: Sequence[str], *, address: str) -> s
     lines = [
         f"curl{token} -F image=@scene.jpg '{address}/predict?score=0.7'",
         f"curl{token} -H 'Content-Type: image/jpeg' --data-binary @scene.jpg '{address}/predict?masks=polygons'",
-        f"curl{token} --json '{{\"image\": \"BASE64\"}}' {address}/predict",
+        f'curl{token} --json \'{{"image": "BASE64"}}\' {address}/predict',
         f"curl{token} -F image=@scene.jpg {address}/draw --output drawn.png",
     ]
     return f"""<!doctype html>

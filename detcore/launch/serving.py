@@ -1,5 +1,6 @@
 """The server as replicas of a Ray Serve application, behind one address."""
 
+import logging
 import os
 import signal
 import threading
@@ -93,6 +94,7 @@ def serve_on_ray(
     with listening_socket(host, port) as listener:  # Ray would try for a minute
         port, address = listener.getsockname()[1], address_of(listener)
     cluster = ClusterConfig(num_workers=replicas, cpus_per_worker=max(1, len(os.sched_getaffinity(0)) // replicas))
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its lines are about ports and apps, not about the model
     stopped = threading.Event()
     handlers = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -121,7 +123,10 @@ def serve_on_ray(
                 on_listening(address)
                 stopped.wait()
             finally:
-                serve.shutdown()  # type: ignore[no-untyped-call]
+                if os.environ.get("RAY_ADDRESS"):
+                    serve.shutdown()  # type: ignore[no-untyped-call]
+                else:  # a cluster of our own ends with its Serve
+                    serve.delete(_APPLICATION)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -208,7 +208,8 @@ def _with_plain_errors(app: FastAPI) -> None:
         name = ".".join(str(part) for part in fault["loc"] if part != "query")
         unknown = fault["type"] == "extra_forbidden"
         reason = "there is no such parameter" if unknown else fault["msg"].removeprefix("Value error, ")
-        return _error(422, f"{name[:80]}: {reason}" if name else reason)
+        given = "" if unknown or not name else f", got {str(fault['input'])[:80]!r}"
+        return _error(422, f"{name[:80]}: {reason}{given}" if name else reason)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

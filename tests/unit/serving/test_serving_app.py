@@ -206,11 +206,18 @@ def test_a_late_answer_is_a_refusal() -> None:
 def test_a_token_is_asked_for_everywhere_but_for_health(caplog: pytest.LogCaptureFixture) -> None:
     token = "correct-horse"
     with client_of(token_sha256=sha256_of(token)) as client:
-        for headers in ({}, {"Authorization": token}, {"Authorization": f"Basic {token}"}, {"Authorization": "Bearer x"}):
+        for headers in (
+            {},
+            {"Authorization": token},
+            {"Authorization": f"Basic {token}"},
+            {"Authorization": "Bearer x"},
+        ):
             answer = client.post("/predict?score=7", files={"image": picture()}, headers=headers)
             assert "Authorization: Bearer TOKEN" in error_of(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
-        assert client.get("/model").status_code == client.get("/").status_code == client.get("/metrics").status_code == 401
+        assert (
+            client.get("/model").status_code == client.get("/").status_code == client.get("/metrics").status_code == 401
+        )
         assert client.get("/health").status_code == client.get("/ready").status_code == 200
         answer = client.post("/predict", files={"image": picture()}, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200
@@ -248,7 +255,13 @@ def test_counts_for_prometheus() -> None:
 def test_the_description_for_programs(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     asked = described["paths"]["/predict"]["post"]
-    assert {parameter["name"] for parameter in asked["parameters"]} == {"score", "classes", "masks", "format", "image_id"}
+    assert {parameter["name"] for parameter in asked["parameters"]} == {
+        "score",
+        "classes",
+        "masks",
+        "format",
+        "image_id",
+    }
     assert set(asked["requestBody"]["content"]) >= {"multipart/form-data", "application/json", "image/*"}
     assert "image/png" in described["paths"]["/draw"]["post"]["responses"]["200"]["content"]
 

@@ -82,9 +82,8 @@ def bare(predictor: Predictor, paths: list[Path]) -> float:
 def mean_batch(served: Served) -> tuple[float, float]:
     """Images and batches so far."""
     _, body = served.exchange(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    values = dict(
-        line.rsplit(" ", 1) for line in body.decode().splitlines() if line.startswith("detcore_batch_images_")
-    )
+    lines = (line.rsplit(" ", 1) for line in body.decode().splitlines() if line.startswith("detcore_batch_images_"))
+    values = {name: float(value) for name, value in lines}
     total = {name: sum(value for key, value in values.items() if f"_{name}{{" in key) for name in ("sum", "count")}
     return total["sum"], total["count"]
 

@@ -17,7 +17,7 @@ from detcore.data.images import read_image
 from detcore.inference import Prediction, load_folder
 from detcore.inference.sources import ImageSource
 
-_SERVED = "MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+_SERVED = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 """MLflow sets it to true in the processes that it serves a model from."""
 _LONGEST_PATH = 4096
 COLUMNS = ("image", "x_min", "y_min", "x_max", "y_max", "score", "label", "class_name", "mask")

@@ -92,7 +92,7 @@ def test_a_server_reads_no_files_for_its_clients(
 ) -> None:
     """And what is wrong is MLflow's own exception: with others its server sends a stack trace."""
     pyfunc, _ = loaded
-    monkeypatch.setenv("MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
     with pytest.raises(MlflowException, match="a server reads no files for its clients"):
         pyfunc.predict(pd.DataFrame({"path": [str(photograph)]}))
     with pytest.raises(MlflowException, match="is not base64") as raised:

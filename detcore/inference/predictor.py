@@ -27,6 +27,8 @@ from detcore.ops import PanopticSegment, panoptic
 from detcore.structures.batch import Batch, Detections
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Masks = Literal["pixels", "rle", "none"]
+"""As arrays of the whole image, as run lengths alone (a thousandth of the memory), or not at all."""
 _OPTIONS = (
     "model", "labels", "preprocessing", "device", "semantic_labels", "keypoint_names", "skeleton", "precision",
     "cuda_graphs",
@@ -36,7 +38,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class MakePrediction(Protocol):
-    def __call__(self, *, masks: bool = True) -> Prediction: ...
+    def __call__(self, *, masks: Masks = "pixels") -> Prediction: ...
 
 
 class Predictor:
@@ -239,7 +241,7 @@ class Predictor:
 
         Returns:
             For each image a function that makes its prediction, once called: masks take memory only from then on.
-            `masks=False` leaves them away, and maps of classes and segments too.
+            With masks="none" it has no maps of classes and segments either.
         """
         images = [image for _, image in read]
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -253,14 +255,15 @@ class Predictor:
                 made[index] = partial(self._prediction, seen, row, read[index])
         return [made[index] for index in range(len(read))]
 
-    def _prediction(self, seen: Seen, row: int, read: Read, *, masks: bool = True) -> Prediction:
+    def _prediction(self, seen: Seen, row: int, read: Read, *, masks: Masks = "pixels") -> Prediction:
         source, image = read
         height, width = image.shape[:2]
         detections, keep = seen.detections, seen.kept[row]
         boxes, labels = seen.boxes_xyxy[row][keep], detections.labels[row][keep].cpu().numpy()
         ids: NDArray[np.int32] | None = None
         segments: tuple[PanopticSegment, ...] = ()
-        if masks and "panoptic" in getattr(self.model, "predicts", ()):
+        maps = masks != "none"
+        if maps and "panoptic" in getattr(self.model, "predicts", ()):
             map_of_ids, found = panoptic(detections, seen.batch, row, self.model.panoptic_limits)  # type: ignore[arg-type]
             ids, segments = map_of_ids.cpu().numpy(), tuple(found)
         return Prediction(
@@ -272,12 +275,13 @@ class Predictor:
             labels=labels,
             class_names=tuple(self.labels[label] for label in labels),
             categories=self.labels,
-            masks=seen.masks(row, (height, width)) if masks else None,
+            masks=seen.masks(row, (height, width)) if masks == "pixels" else None,
+            mask_rles=seen.mask_rles(row, (height, width)) if masks == "rle" else None,
             keypoints=None if seen.keypoints is None else seen.keypoints[row][keep].cpu().numpy(),
             keypoint_names=self.keypoint_names,
             skeleton=self.skeleton,
             boxes_xywha=None if seen.boxes_xywha is None else seen.boxes_xywha[row][keep].cpu().numpy(),
-            semantic=seen.semantic(row, (height, width)) if masks else None,
+            semantic=seen.semantic(row, (height, width)) if maps else None,
             semantic_names=self.semantic_labels,
             panoptic=ids,
             segments=segments,

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from detcore.config.section import Fraction, Section
 from detcore.data.outlines import outline_without_holes
 from detcore.inference import Prediction, draw
+from detcore.inference.predictor import Masks
 from detcore.inference.sources import read_rgb
 
 
@@ -32,6 +33,11 @@ class JsonQuestion(_Question):
         default="detcore", description="as detcore predict --json writes it, or COCO's list of results"
     )
     image_id: int | None = Field(default=None, description="the image's, in format=coco; 1 if not given")
+
+    @property
+    def made_of(self) -> Masks:
+        """What the prediction must have."""
+        return "none" if self.masks == "none" else "rle"
 
     @model_validator(mode="after")
     def _image_id_is_coco_s(self) -> Self:
@@ -66,6 +72,11 @@ class PictureQuestion(_Question):
     max_side: int = Field(
         default=1600, ge=64, le=8192, description="of the picture, in pixels; larger images are shrunk"
     )
+
+    @property
+    def made_of(self) -> Masks:
+        """What the prediction must have."""
+        return "none" if self.masks == "none" else "pixels"
 
     def answer(self, prediction: Prediction) -> bytes:
         """PNG."""

@@ -22,7 +22,7 @@ from detcore.serving.settings import ServingSettings
 T = TypeVar("T")
 _READERS = 4
 _ANSWERERS = 2
-"""Masks of an image, some GB of a large one, exist in so many threads at once."""
+"""To draw on a large image takes some GB, in so many threads at once."""
 _STUCK_AFTER_TIMEOUTS = 4.0
 
 
@@ -85,7 +85,7 @@ class ServedDetector:
         async with self._room:
             pixels = await self._in(self._readers, lambda: read_pixels(data, max_pixels=self._settings.max_pixels))
             make = await self._batcher((pixels, thresholds))
-            return await self._in(self._answerers, lambda: question.answer(make(masks=question.masks != "none")))
+            return await self._in(self._answerers, lambda: question.answer(make(masks=question.made_of)))
 
     def close(self) -> None:
         """Ends its threads; what is being worked on is finished."""

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from starlette.testclient import TestClient
 
 from detcore.serving import create_app, sha256_of
+from detcore.serving.answers import JsonQuestion
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -284,3 +285,14 @@ def test_a_token_that_no_header_can_hold() -> None:
     for token in ("", " a", "a\nb", "é"):
         with pytest.raises(ValueError, match="printable ASCII"):
             sha256_of(token)
+
+
+def test_run_lengths_are_those_of_the_masks() -> None:
+    """Made without masks of the whole image, they are pycocotools' of `prediction.masks`, bit for bit."""
+    detector, _, _ = served(FixedDetector())
+    pixels = np.random.default_rng(5).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    threshold = detector.thresholds(JsonQuestion(score=0.0))
+    plain, short = detector.predictor.look([(pixels, pixels)] * 2, [threshold] * 2)
+    assert short(masks="rle").masks is None
+    assert short(masks="rle").to_dict() == plain().to_dict()
+    assert "mask" not in short(masks="none").to_dict()["detections"][0]

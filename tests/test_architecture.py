@@ -22,7 +22,8 @@ CONVERT = ENGINE | INFERENCE | {"convert"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
 ZOO = EVALUATION | TRACKING | {"zoo"}
-LAUNCH = ENGINE | EXPORT | REPORT | ZOO | {"launch"}
+SERVING = TRACKING | {"serving"}
+LAUNCH = ENGINE | EXPORT | REPORT | SERVING | ZOO | {"launch"}
 BENCH = ENGINE | INFERENCE | {"bench"}
 CLI = LAUNCH | CONVERT | BENCH | {"cli"}
 ALLOWED: dict[str, frozenset[str]] = {
@@ -41,6 +42,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "report": REPORT,
     "tracking": TRACKING,
     "zoo": ZOO,
+    "serving": SERVING,
     "launch": LAUNCH,
     "bench": BENCH,
     "cli": CLI,

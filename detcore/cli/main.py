@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 
 import detcore
-from detcore.cli import bench, completion, data, export, machine, models, predicting, report, training, zoo
+from detcore.cli import bench, completion, data, export, machine, models, predicting, report, serving, training, zoo
 from detcore.cli.commands import TERMINAL, USER_ERROR, Answer, Commands, Parser, check_writable, write_json
 
 _OUR_FAULT = 3
@@ -21,7 +21,7 @@ _CHAPTERS = (
     ("look at data", (data,)),
     ("train and measure", (training, report)),
     ("keep models", (models, zoo)),
-    ("use a model", (predicting, export)),
+    ("use a model", (predicting, serving, export)),
     ("this machine", (bench, machine, completion)),
 )
 """The commands as `detcore --help` tells them: the modules that declare those of each chapter."""
@@ -39,11 +39,12 @@ from photographs in COCO's, VOC's or YOLO's format to a deployed detector:
   detcore report runs/parts-faster-rcnn-lite0
   detcore register runs/parts-faster-rcnn-lite0
   detcore predict parts-faster-rcnn-lite0@champion scene.jpg --out drawn
+  detcore serve parts-faster-rcnn-lite0@champion
   detcore export parts-faster-rcnn-lite0@champion --images photos/ --out parts.onnx
 in Python: detcore.load("parts-faster-rcnn-lite0@champion").predict("scene.jpg")
 
-MODEL    a registered name (name@alias, name/3; name is its latest version), a published folder, or to predict with,
-         a file that detcore export wrote
+MODEL    a registered name (name@alias, name/3; name is its latest version), a published folder, or to predict with or
+         serve, a file that detcore export wrote
 options  --help, --version, --traceback (show where an error comes from)
 exit     0 done; 1 done, but the data has errors or images were skipped; 2 something you can mend, told in one line;
          3 a fault of detcore's own, with a traceback; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 a closed pipe

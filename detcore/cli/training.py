@@ -76,7 +76,7 @@ def _train(options: argparse.Namespace) -> Answer:
 def _evaluate(options: argparse.Namespace) -> Answer:
     from detcore.launch import evaluate_published, stages
 
-    config = stages.settings(*options.overrides, params=options.params)
+    config = stages.trained(*options.overrides, params=options.params)
     metrics = evaluate_published(config)
     figures = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()) or "no test split"
     text = f"test: {figures}\nnow: detcore register {config.run_dir}"

@@ -213,6 +213,7 @@ def test_completion_script(shell: str, capsys: Output) -> None:
         ("detcore predict ", {"runs/parts/model", "parts@champion", "parts/1"}),
         ("detcore train model=retinanet_r5", {"retinanet_r50_fpn "}),
         ("detcore train optim.l", {"optim.lr="}),
+        ("detcore evaluate ru", {"runs/"}),
         ("detcore models panoptic_r5", {"panoptic_r50_fpn "}),
         ("detcore train --params ", {"settings.yaml "}),
     ],

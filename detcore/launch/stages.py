@@ -43,9 +43,7 @@ def trained(*words: str | Path, params: str | Path | None = None) -> Config:
     if not Path(config.run_dir, "model", DESCRIPTION).is_file():
         kept = Path(config.run_dir, CONFIG).is_file()
         how = (
-            f"detcore train {config.run_dir} goes on with it"
-            if kept
-            else "detcore train, with the same words, makes one"
+            f"detcore train {config.run_dir} goes on with it" if kept else "detcore train with the same words makes one"
         )
         raise ValueError(f"{config.run_dir}: no trained model there (yet); {how}")
     return config

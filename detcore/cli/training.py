@@ -2,7 +2,9 @@
 
 import argparse
 
+from detcore.cli import evaluating
 from detcore.cli.commands import Answer, Commands
+from detcore.cli.configuration import config_of, configured
 
 _PREPARE = """\
   detcore prepare photos/ data.name=parts
@@ -15,9 +17,6 @@ _TRAIN = """\
   detcore train photos/ cluster.num_workers=2 cluster.cpus_per_worker=1
   detcore train runs/parts-faster-rcnn-lite0          (goes on, with the settings kept there)
   detcore train                                       (the embedded digits)"""
-_EVALUATE = """\
-  detcore evaluate runs/parts-faster-rcnn-lite0
-  detcore evaluate --params params.yaml --json"""
 _REGISTER = """\
   detcore register runs/parts-faster-rcnn-lite0
   detcore register --params params.yaml --json"""
@@ -27,23 +26,11 @@ _REGISTER_SUMMARY = "make the evaluated model a version in the registry, and the
 def declare(commands: Commands) -> None:
     """Adds the commands."""
     summary = "check raw images, split them and write them as shards; train does it where it was not done"
-    _configured(commands.add("prepare", summary, _prepare, examples=_PREPARE, answers=True))
+    configured(commands.add("prepare", summary, _prepare, examples=_PREPARE, answers=True))
     summary = "train a detector, or go on with a training that was stopped"
-    _configured(commands.add("train", summary, _train, examples=_TRAIN, answers=True))
-    summary = "measure a trained model on the test split"
-    _configured(commands.add("evaluate", summary, _evaluate, examples=_EVALUATE, answers=True))
-    _configured(commands.add("register", _REGISTER_SUMMARY, _register, examples=_REGISTER, answers=True))
-
-
-def _configured(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides",
-        metavar="DIR | KEY=VALUE",
-        nargs="*",
-        help="a folder: raw, of shards, or of a run, which keeps its settings; and settings of conf/, such as "
-        "model=mask_rcnn_r50_fpn optim.lr=0.01",
-    )
-    parser.add_argument("--params", metavar="FILE", help="a composed configuration, such as params.yaml, instead")
+    configured(commands.add("train", summary, _train, examples=_TRAIN, answers=True))
+    evaluating.declare(commands)
+    configured(commands.add("register", _REGISTER_SUMMARY, _register, examples=_REGISTER, answers=True))
 
 
 def _prepare(options: argparse.Namespace) -> Answer:
@@ -54,9 +41,9 @@ def _prepare(options: argparse.Namespace) -> Answer:
 
 
 def _train(options: argparse.Namespace) -> Answer:
-    from detcore.launch import stages, train
+    from detcore.launch import train
 
-    config = stages.settings(*options.overrides, params=options.params)
+    config = config_of(options)
     result = train(config)
     facts = {
         "run": config.run_dir,
@@ -73,20 +60,10 @@ def _train(options: argparse.Namespace) -> Answer:
     return Answer(facts=facts, text=text, code=result.exit_code)
 
 
-def _evaluate(options: argparse.Namespace) -> Answer:
-    from detcore.launch import evaluate_published, stages
-
-    config = stages.trained(*options.overrides, params=options.params)
-    metrics = evaluate_published(config)
-    figures = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()) or "no test split"
-    text = f"test: {figures}\nnow: detcore register {config.run_dir}"
-    return Answer(facts={"run": config.run_dir, "test": metrics}, text=text)
-
-
 def _register(options: argparse.Namespace) -> Answer:
-    from detcore.launch import stages
+    from detcore.launch import register_published, stages
 
-    outcome = stages.register(*options.overrides, params=options.params)
+    outcome = register_published(stages.trained(config_of(options)))
     name, version = outcome["name"], outcome["version"]
     called = f"{name}@{outcome['alias']}" if outcome["alias_moved"] else f"{name}/{version}"
     text = f"registered: {name}, version {version} ({outcome['alias']}: {outcome['reason']})"

@@ -37,14 +37,11 @@ def settings(*words: str | Path, params: str | Path | None = None) -> Config:
     return load(file=kept[0])
 
 
-def trained(*words: str | Path, params: str | Path | None = None) -> Config:
-    """As `settings`, of a training that has published its model; ValueError says how to come to one."""
-    config = settings(*words, params=params)
+def trained(config: Config) -> Config:
+    """The same configuration, of a training that has published its model; ValueError says how to come to one."""
     if not Path(config.run_dir, "model", DESCRIPTION).is_file():
         kept = Path(config.run_dir, CONFIG).is_file()
-        how = (
-            f"detcore train {config.run_dir} goes on with it" if kept else "detcore train with the same words makes one"
-        )
+        how = f"detcore train {config.run_dir} goes on" if kept else "detcore train with the same words makes one"
         raise ValueError(f"{config.run_dir}: no trained model there (yet); {how}")
     return config
 
@@ -95,7 +92,7 @@ def evaluate(*words: str | Path, params: str | Path | None = None) -> dict[str, 
     Raises:
         ValueError: if there is no such model, or it was trained on other data.
     """
-    return evaluate_published(trained(*words, params=params))
+    return evaluate_published(trained(settings(*words, params=params)))
 
 
 def register(*words: str | Path, params: str | Path | None = None) -> dict[str, Any]:
@@ -111,4 +108,4 @@ def register(*words: str | Path, params: str | Path | None = None) -> dict[str, 
         ValueError: if these weights were not evaluated, or MLflow refuses.
         ConnectionError: if MLflow is out of reach.
     """
-    return register_published(trained(*words, params=params))
+    return register_published(trained(settings(*words, params=params)))

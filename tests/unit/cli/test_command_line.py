@@ -153,6 +153,10 @@ class TestExit:
         shown = capsys.readouterr()
         assert json.loads(shown.out) == {"a": [1]} and shown.err == "on the way\n"
 
+    def test_no_number_is_null(self, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+        assert self.run(monkeypatch, Answer(facts={"ap": [float("nan"), 1.5]}, text="")) == 0
+        assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"ap": [None, 1.5]}
+
     @pytest.mark.parametrize(
         ("error", "code", "said"),
         [

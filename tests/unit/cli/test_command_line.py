@@ -161,7 +161,7 @@ class TestExit:
         ("error", "code", "said"),
         [
             (ValueError("a: wrong\nb: wrong\n too"), 2, "detcore do: a: wrong; b: wrong; too\n"),
-            (FileNotFoundError(2, "No such file or directory", "x"), 2, "No such file or directory: 'x'\n"),
+            (FileNotFoundError(2, "No such file or directory", "x"), 2, "detcore do: x: No such file or directory\n"),
             (MemoryError(), 2, "detcore do: out of memory: take fewer or smaller images at a time"),
             (ModuleNotFoundError("No module named 'cv2'", name="cv2"), 2, "it comes with: pip install 'detcore["),
             (RuntimeError("broken"), 3, "detcore do: a fault of detcore's own: please report the lines above\n"),

@@ -115,6 +115,8 @@ def _shown(answer: Answer, json_file: str | None) -> int:
 def _remedy(error: Exception) -> str | None:
     """One line for what the user can mend, None for other errors."""
     said = "; ".join(" ".join(line.split()) for line in str(error).splitlines())
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError | OSError):
         return said
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("detcore"):

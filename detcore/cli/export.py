@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from detcore.cli.commands import Commands
+from detcore.cli.commands import Answer, Commands
 
 _EXPORT = """\
   detcore export digits-mask-rcnn@champion --images photos/ --out digits.onnx
@@ -15,7 +15,7 @@ _FORMATS = ("onnx", "torch", "openvino")
 def declare(commands: Commands) -> None:
     """Adds the command."""
     summary = "write a model, NMS and all, as a file that other programs run"
-    command = commands.add("export", summary, _export, examples=_EXPORT)
+    command = commands.add("export", summary, _export, examples=_EXPORT, answers=True)
     command.add_argument("model", metavar="MODEL", help="a registered name, or a published folder")
     command.add_argument("--format", choices=_FORMATS, default="onnx", help="what runs it (default: onnx)")
     command.add_argument(
@@ -28,9 +28,12 @@ def declare(commands: Commands) -> None:
     command.add_argument("--out", metavar="FILE", type=Path, required=True, help=".onnx, .pt2 (torch) or .xml")
 
 
-def _export(options: argparse.Namespace) -> None:
+def _export(options: argparse.Namespace) -> Answer:
+    from dataclasses import asdict
+
     from detcore.export import export
     from detcore.loading import published_folder
 
     difference = export(published_folder(options.model), options.out, format=options.format, images=options.images)
-    print(f"{options.out}: {difference}")
+    facts = {"file": str(options.out), "format": options.format, "difference": asdict(difference)}
+    return Answer(facts=facts, text=f"{options.out}: {difference}")

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+from detcore.config.stores import checked_place, without_secrets
 
 
 class MultiStep(Section):
@@ -63,6 +64,11 @@ class EvaluationConfig(Section):
     """How far apart annotators put each keypoint, as a share of the object's size; None is for COCO's 17."""
     boundary_iou: bool = False
     """Of semantic maps, also the IoU of the regions' boundaries."""
+    in_background: bool = False
+    """In training, go on while what an evaluation found is compared with the truth: its figures come some steps later.
+    Each evaluation is a checkpoint then, and early stopping looks where the next evaluation is due."""
+    raw_weights: bool = False
+    """In training, where an average of the weights is kept, evaluate the weights themselves, too: metrics `raw_...`."""
 
 
 Monitor = Literal[
@@ -114,12 +120,27 @@ class EngineConfig(Section):
     """Stop after so many evaluations in a row without a better one."""
     checkpoint_every: Count = 200
     keep_checkpoints: Count = 2
+    """So many of the newest stay, and the best that each of them knows of."""
+    keep_every: Count | None = None
+    """Checkpoints at multiples of so many steps stay for good."""
+    async_checkpoints: bool = True
+    """Written while training goes on, from a copy of its state in the host's memory."""
+    checkpoint_store: str | None = None
+    """s3:// or gs://: checkpoints are copied to a folder of the run's name there, and a machine that has none goes on
+    from them. How long the store is waited for is data.store's."""
     log_every: Count = 20
     deterministic: bool = False
 
     def monitored(self, metrics: Mapping[str, float]) -> str:
         """The name of the metric that decides what is best, of those that an evaluation has given."""
         return self.monitor or next((name for name in _HEADLINES if name in metrics), _HEADLINES[2])
+
+    @field_validator("checkpoint_store")
+    @classmethod
+    def _writable_store(cls, place: str | None) -> str | None:
+        if place is not None and not place.startswith(("s3://", "gs://")):
+            raise ValueError(f"{without_secrets(place)} is neither s3:// nor gs://; a folder is run_dir's business")
+        return place if place is None else checked_place(place)
 
     @model_validator(mode="after")
     def _boundary_is_evaluated(self) -> Self:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from detcore.engine.callbacks import Callback, Start
 from detcore.engine.progress import ProgressLine
 from detcore.engine.rng import deterministic_algorithms
 from detcore.engine.signals import StopReason, StopRequest
+from detcore.engine.state import TrainingState
 from detcore.engine.step import train_step
 from detcore.engine.worker import Worker
 
@@ -36,6 +38,17 @@ class FitResult:
     best_metrics: dict[str, float]
     model_dir: Path | None
     stopped: StopReason | None
+
+    @classmethod
+    def of(cls, state: TrainingState, *, model_dir: Path | None, stopped: StopReason | None) -> Self:
+        return cls(
+            step=state.step,
+            metrics=state.metrics,
+            best_step=state.best_step,
+            best_metrics=state.best_metrics,
+            model_dir=model_dir,
+            stopped=stopped,
+        )
 
     @property
     def exit_code(self) -> int:
@@ -78,27 +91,25 @@ def fit(
         stack.enter_context(deterministic_algorithms(engine.deterministic))
         run = open_run(model, config=config, shards=shards, worker=worker, transform=transform)
         stack.callback(run.close)
+        stop.watch(run.writer.failed)  # then the save below says why
         state = run.state
         progress = stack.enter_context(ProgressLine(engine, step=state.step, shown=worker.rank == 0))
         for callback in callbacks:
             callback.on_start(Start(config=config, step=state.step, model=model, val_split=run.val_split))
 
         while not state.finished:
-            scores, checkpoint, better = None, None, False
-            stopped = stop.agreed(state.step)
-            if stopped is None and state.evaluation_due(engine):
-                scores = run.evaluate(interrupted=lambda: stop.agreed() is not None)
-                stopped = stop.agreed()  # an evaluation cut short is made up for on resuming
-            if scores is not None:
-                better = state.take_evaluation(scores.metrics, engine=engine)
-                run.evaluations.add(state.step, scores.metrics)
-                progress.evaluation(state.step, scores.metrics)
+            stop.agreed(state.step)
+            checkpoint, found = None, run.evaluate(stop)
+            stopped = stop.reason  # an evaluation cut short is made up for on resuming
+            for step, scores in found:
+                progress.evaluation(step, scores.metrics)
                 for callback in callbacks:
-                    callback.on_evaluate(state.step, scores.metrics, scores.evaluation)
-            if better or state.finished or stopped or run.checkpoint_due():
-                checkpoint = run.save()
-            if scores is not None:
-                worker.report(scores.metrics, checkpoint)
+                    assert scores.evaluation is not None, "of rank 0"
+                    callback.on_evaluate(step, scores.metrics, scores.evaluation)
+            if stopped or run.checkpoint_due():
+                checkpoint = run.save(wait=state.finished or stopped is not None)
+            for step, scores in found:
+                worker.report({"step": step, **scores.metrics}, checkpoint)
             if state.finished or stopped:
                 break
 
@@ -112,14 +123,7 @@ def fit(
                     callback.on_log(state.step, metrics)
             progress.step(state.step, metrics=metrics)
 
-        result = FitResult(
-            step=state.step,
-            metrics=state.metrics,
-            best_step=state.best_step,
-            best_metrics=state.best_metrics,
-            model_dir=None if stopped else run.publish(),
-            stopped=stopped,
-        )
+        result = FitResult.of(state, model_dir=None if stopped else run.publish(), stopped=stopped)
         for callback in callbacks:
             callback.on_end(result)
     return result

@@ -23,7 +23,10 @@ class Worker(Protocol):
     def device(self) -> torch.device: ...
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        """Takes the outcome of an evaluation, with the checkpoint of that step if there is one; on every rank."""
+        """Takes the outcome of an evaluation; on every rank.
+
+        With the folder of that step's checkpoint, if there is one: it may still be being written.
+        """
 
     def stop_requested(self) -> bool:
         """Whether this rank should checkpoint and leave, because its machine is about to go. Asked once a step."""

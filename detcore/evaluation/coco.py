@@ -60,14 +60,6 @@ class LoadedTruth:
         return hotcoco.COCO(self.dataset)
 
     @cached_property
-    def masks(self) -> Any:
-        """With polygons as run lengths, which every evaluation would have to draw again."""
-        loaded = hotcoco.COCO(self.dataset)
-        outlined = [a for a in self.dataset["annotations"] if isinstance(a.get("segmentation"), list)]
-        loaded.update_anns([{"id": a["id"], "segmentation": loaded.ann_to_rle(a)} for a in outlined])
-        return loaded
-
-    @cached_property
     def groups(self) -> Any:
         """With crowd regions as Open Images' groups, and without what hotcoco would take for a hierarchy."""
         categories = [{"id": c["id"], "name": c["name"]} for c in self.dataset["categories"]]
@@ -125,7 +117,8 @@ def accumulate_hotcoco(
     federated: bool = False,
     judged: bool = False,
 ) -> Accumulated:
-    loaded = truth.masks if iou_type == "segm" else truth.plain
+    # Polygons stay what they are: all cores draw them in each evaluation sooner than Python hands them over once.
+    loaded = truth.plain
     evaluation = hotcoco.COCOeval(loaded, _loaded(loaded, results, iou_type), iou_type, lvis_style=federated)
     accumulated = _accumulated(evaluation, iou_type, sigmas)
     if federated:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from detcore.config import EvaluationConfig
 from detcore.evaluation.images import BatchInImages
@@ -48,6 +48,21 @@ class Evaluation:
     curves: dict[str, PRCurve]
     results: Results | None
     maps: Mapping[int, MapPair]
+
+    @classmethod
+    def of(cls, outcomes: Mapping[str, Outcome], *, results: Results | None, maps: Mapping[int, MapPair]) -> Self:
+        """The outcomes of all kinds, by prefix, as one."""
+        per_class: dict[str, dict[str, float]] = {}
+        for outcome in outcomes.values():
+            for name, table in outcome.per_class.items():
+                per_class.setdefault(name, {}).update(table)
+        return cls(
+            metrics={name: value for outcome in outcomes.values() for name, value in outcome.metrics.items()},
+            per_class=per_class,
+            curves={prefix: outcome.curve for prefix, outcome in outcomes.items() if outcome.curve is not None},
+            results=results,
+            maps=maps,
+        )
 
     @cached_property
     def detections(self) -> list[dict[str, Any]]:
@@ -180,15 +195,8 @@ class Evaluator:
             raise ValueError(
                 f"{len(missing)} of {len(self._images)} images were not evaluated, the first {missing[:5]}"
             )
-        outcomes = {prefix: outcome for part in self._parts for prefix, outcome in part.compute().items()}
-        per_class: dict[str, dict[str, float]] = {}
-        for outcome in outcomes.values():
-            for name, table in outcome.per_class.items():
-                per_class.setdefault(name, {}).update(table)
-        return Evaluation(
-            metrics={name: value for outcome in outcomes.values() for name, value in outcome.metrics.items()},
-            per_class=per_class,
-            curves={prefix: outcome.curve for prefix, outcome in outcomes.items() if outcome.curve is not None},
+        return Evaluation.of(
+            {prefix: outcome for part in self._parts for prefix, outcome in part.compute().items()},
             results=None if self._instances is None else self._instances.results(),
             maps={} if self._maps is None else self._maps.by_image,
         )
@@ -198,6 +206,32 @@ class Evaluator:
             if image_id in self._seen:
                 raise ValueError(f"image {image_id} was evaluated twice")
             self._seen.add(image_id)
+
+
+def evaluate_results(
+    truth: GroundTruth,
+    results: Results,
+    *,
+    kinds: Sequence[str],
+    settings: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
+    operating_points: bool = False,
+) -> Evaluation:
+    """Detected objects of all images at once. Of equal scores in an image the first row is the first.
+
+    Args:
+        results: rows by image id.
+        kinds: what of them is compared: boxes, masks, keypoints, rotated, proposals. Other arguments as of `Evaluator`.
+
+    Raises:
+        ValueError: if the truth has not all of the kinds, or the settings do not fit it.
+    """
+    if settings.protocol == "lvis":
+        truth.expect_federated()
+    for kind in kinds:
+        if (reason := truth.lacks(kind)) is not None:
+            raise ValueError(f"the ground truth has nothing to compare {kind} with: {reason}")
+    compared = [_instance_kind(kind, truth, settings, operating_points) for kind in kinds]
+    return Evaluation.of({kind.prefix: kind.compute(truth, results) for kind in compared}, results=results, maps={})
 
 
 _INSTANCE_KINDS = ("boxes", "masks", "keypoints", "rotated", "proposals")

@@ -1,4 +1,4 @@
-"""The test figures of a published model, once, after all decisions are made."""
+"""The figures of a published model: on test, once, after all decisions are made; or on any data."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from detcore.data.shards import find_description as find_dataset
 from detcore.data.shards import read_description as read_dataset
 from detcore.engine import Precision, evaluate, evaluator_of, ground_truth, predictions
 from detcore.engine.atomic import write_file
+from detcore.engine.publish import class_names
 from detcore.evaluation import Evaluation, Evaluator, PRCurve, save_pr_curve
 from detcore.inference import Predictor, PublishedModel, load_folder, read_description
 from detcore.inference.views import AugmentedPreprocessing, augmented_batches
@@ -57,8 +58,53 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
         print(f"{data.name} has no test split: there are no test figures", flush=True)
         _write_none(folder, published)
         return {}
-    predictor = load_folder(model_dir, device=config.engine.device, model=model)
-    split = ShardedSplit.open(data.shards, "test", store=data.store)
+    with closing(ShardedSplit.open(data.shards, "test", store=data.store)) as split:
+        evaluation = _evaluation(config, split, load_folder(model_dir, device=config.engine.device, model=model))
+        _write(evaluation, folder, published)
+        _draw(evaluation, split, folder, count=config.tracking.num_pictures)
+    if config.tracking.enabled:
+        _track(config, folder, evaluation.metrics)
+    return evaluation.metrics
+
+
+def evaluate_model(model_dir: Path, config: Config, *, split: str | None = None) -> tuple[str, Evaluation]:
+    """Measures a published model on a split of any data that has its classes, in this process.
+
+    Args:
+        model_dir: the published folder.
+        config: says which data, and how to measure; the data is prepared where it was not. Nothing is written besides.
+        split: 'train', 'val' or 'test'; None takes test, or val where there is no test.
+
+    Returns:
+        The split, and what was found.
+
+    Raises:
+        ValueError: if the data has no such split, or other classes than the model.
+    """
+    published, data = read_description(model_dir), config.data
+    ensure_shards(config)
+    there = read_dataset(data.shards, store=data.store)["splits"]
+    split = split or ("test" if "test" in there else "val")
+    if split not in there:
+        raise ValueError(f"{data.name} has no split {split}; it has {', '.join(there)}")
+    with closing(ShardedSplit.open(data.shards, split, store=data.store)) as opened:
+        predictor = load_folder(model_dir, device=config.engine.device)
+        expected = list(class_names(predictor.model, opened))
+        if list(published.labels) != expected:
+            raise ValueError(
+                f"{model_dir} knows the classes {_some(published.labels)}, the data {data.name} has {_some(expected)}: "
+                "they must be the same, in the same order"
+            )
+        return split, _evaluation(config, opened, predictor)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" … ({len(names)} of them)" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
+
+
+def _evaluation(config: Config, split: ShardedSplit, predictor: Predictor) -> Evaluation:
+    """Of all images of the split, as the predictor sees them."""
     precision = Precision(name=config.engine.precision, device=predictor.device)
     if config.engine.tta is not None:
         predictor = predictor.augmented(config.engine.tta)
@@ -69,12 +115,8 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
             evaluator=_evaluator(config, split, predictor.model),
             precision=precision,
         )
-    assert scores is not None and scores.evaluation is not None
-    _write(scores.evaluation, folder, published)
-    _draw(scores.evaluation, split, folder, count=config.tracking.num_pictures)
-    if config.tracking.enabled:
-        _track(config, folder, scores.metrics)
-    return scores.metrics
+    assert scores is not None and scores.evaluation is not None, "not interrupted, and of this process"
+    return scores.evaluation
 
 
 def _evaluator(config: Config, split: ShardedSplit, model: nn.Module) -> Evaluator:
@@ -143,6 +185,11 @@ def _write_none(folder: Path, published: PublishedModel) -> None:
 
 def _write(evaluation: Evaluation, folder: Path, published: PublishedModel) -> None:
     _begin(folder, published, evaluation.metrics)
+    write_tables(evaluation, folder)
+
+
+def write_tables(evaluation: Evaluation, folder: Path) -> None:
+    """`per_class.csv` and `.json`, and a `pr_curve.csv` with its picture of each kind, in a folder that is there."""
     rows = [{"class": name, **values} for name, values in evaluation.per_class.items()]
     _write_csv(folder / "per_class.csv", rows)
     write_file(folder / "per_class.json", (json.dumps(evaluation.per_class, indent=2) + "\n").encode())

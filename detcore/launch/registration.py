@@ -35,7 +35,7 @@ def register_published(config: Config) -> dict[str, Any]:
     if not measured.is_file() or measured.read_text().strip() != published.weights_sha256:
         raise ValueError(
             f"{evaluation} has no figures of the weights in {model_dir}; evaluate this model first: "
-            "python pipelines/evaluate.py"
+            f"detcore evaluate {config.run_dir}"
         )
     metrics = json.loads((evaluation / "metrics.json").read_text())
     registered = register(model_dir, config=config, metrics_test=metrics)
@@ -76,8 +76,7 @@ def report(config: Config) -> str:
             f"next{_activation()}",
             f"  runs and models in a browser   {browser}",
             f"  predict on an image            detcore predict {champion} {example}",
-            "  train on your own folder       python pipelines/train.py data=coco data.root=FOLDER data.name=NAME "
-            "model=faster_rcnn_lite0 engine=finetune",
+            "  train on your own folder       detcore train FOLDER data.name=NAME engine=finetune",
         ]
     )
 

@@ -181,6 +181,16 @@ class ClusterConfig(Section):
         return self
 
 
+class CardConfig(Section):
+    """What only people know of a model; the model card says where it was not stated."""
+
+    intended_use: str | None = None
+    limits: str | None = None
+    """Besides those that the figures show, which the card finds itself."""
+    weights_licence: str | None = None
+    data_licence: str | None = None
+
+
 class TrackingConfig(Section):
     enabled: bool = True
     uri: str | None = None
@@ -191,3 +201,4 @@ class TrackingConfig(Section):
     num_pictures: CountOrZero = 8
     """Validation images logged with predictions beside truth."""
     system_metrics: bool = True
+    card: CardConfig = CardConfig()

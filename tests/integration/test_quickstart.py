@@ -1,4 +1,4 @@
-"""examples/quickstart.ipynb, executed with few steps on few scenes, in a folder of its own (half a minute on a quiet machine)."""
+"""examples/quickstart.ipynb, executed with few steps on few scenes, in a folder of its own; half a minute."""
 
 import os
 from pathlib import Path

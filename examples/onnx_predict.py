@@ -1,4 +1,4 @@
-"""An exported model without detcore or PyTorch: `python onnx_predict.py model.onnx scene.jpg` prints what it sees as JSON.
+"""An exported model without detcore or PyTorch: `python onnx_predict.py model.onnx scene.jpg` prints JSON.
 
 All that is needed: pip install onnxruntime numpy pillow. How images are to be made ready, and what the classes are
 called, stands in the file itself.

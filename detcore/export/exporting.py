@@ -154,9 +154,7 @@ def _quantized(predictor: Predictor, written: Path, settings: Int8, *, file: Pat
     quantize_onnx(written.with_suffix(".onnx"), onnx, _inputs(predictor, settings.pictures))
     if target != onnx:
         convert_onnx(onnx, target)
-    cost = cost_of(
-        settings, float32=load_exported(written, device="cpu"), int8=load_exported(target, device="cpu")
-    )
+    cost = cost_of(settings, float32=load_exported(written, device="cpu"), int8=load_exported(target, device="cpu"))
     if cost.loss > settings.max_loss:
         raise ValueError(
             f"{file} is not written: {cost}: a loss of {cost.loss:.2f} points, more than {settings.max_loss:g}; "

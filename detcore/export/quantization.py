@@ -25,7 +25,7 @@ class Int8:
     """How a model is quantised, and how much that may cost.
 
     Attributes:
-        pictures: (h, w, 3) uint8, like those that the model will see: the ranges of its activations are taken from them.
+        pictures: (h, w, 3) uint8, like those that the model will see: the ranges of activations are taken from them.
         measure: gives a predictor's figures, in percent, on images with ground truth.
         max_loss: what any of the HEADLINE figures may fall by, in points.
     """

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 import detcore
 from detcore.cli import main
-from detcore.export import export, exporting
+from detcore.config.transforms import ResizeFixed
+from detcore.export import compare, export, exporting
 
 pytest.importorskip("onnxruntime", reason="detcore's extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="detcore's extra `export` is not installed")
@@ -19,14 +21,8 @@ Published = Callable[[str], Path]
 
 
 @pytest.mark.slow
-def test_an_onnx_file_predicts_as_the_model(
-    published: Published, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, file = published("mask_rcnn"), tmp_path / "model.onnx"
-    assert main(["export", str(folder), "--images", str(pictures), "--out", str(file)]) == 0
-    assert f"{file}: 3 images" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-
+def test_an_onnx_file_predicts_as_the_model(mask_rcnn_onnx: tuple[Path, Path], pictures: Path, tmp_path: Path) -> None:
+    folder, file = mask_rcnn_onnx
     rows = tmp_path / "found.json"
     assert main(["predict", str(file), str(pictures), "--score", "0.1", "--json", str(rows)]) == 0
     found = json.loads(rows.read_text())
@@ -37,6 +33,27 @@ def test_an_onnx_file_predicts_as_the_model(
         boxes = np.array([one["box_xyxy"] for one in row["detections"]]).reshape(-1, 4)
         np.testing.assert_allclose(boxes, prediction.boxes_xyxy, atol=0.5)
         assert all("mask" in one for one in row["detections"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 64, 64), (5, 160, 96), (2, 320, 608)])
+def test_one_file_takes_any_number_and_size(
+    mask_rcnn_onnx: tuple[Path, Path], count: int, height: int, width: int
+) -> None:
+    """Traced was a batch of two images of another size."""
+    folder, file = mask_rcnn_onnx
+    rng = np.random.default_rng(count)
+    coarse = rng.integers(0, 255, (count, height // 16, width // 16, 3), dtype=np.uint8)
+    images = list(coarse.repeat(16, axis=1).repeat(16, axis=2))
+    seen = []
+    for predictor in (detcore.load(folder, device="cpu"), detcore.load(file, device="cpu")):
+        predictor.preprocessing = replace(predictor.preprocessing, transform=ResizeFixed(height=height, width=width))
+        batch, detections = predictor.detect(images)
+        assert batch.images.shape == (count, 3, height, width)
+        seen.append(detections)
+    assert seen[0].valid.any(dim=1).all()
+    difference = compare(*seen)
+    assert difference.small and difference.images == count, difference
 
 
 @pytest.mark.slow

@@ -41,10 +41,18 @@ def run_without(absent: set[str], code: str, *arguments: str | Path, folder: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["mask_rcnn", "semantic_fpn"])
 def test_onnx_runtime_numpy_and_pillow_are_enough(
-    published: Callable[[str], Path], pictures: Path, tmp_path: Path, repository: Path, family: str
+    published: Callable[[str], Path],
+    pictures: Path,
+    tmp_path: Path,
+    repository: Path,
+    request: pytest.FixtureRequest,
+    family: str,
 ) -> None:
-    folder, file = published(family), tmp_path / "model.onnx"
-    export(folder, file, format="onnx", images=pictures)
+    if family == "mask_rcnn":
+        folder, file = request.getfixturevalue("mask_rcnn_onnx")
+    else:
+        folder, file = published(family), tmp_path / "model.onnx"
+        export(folder, file, format="onnx", images=pictures)
     image = pictures / "1.png"
     script = (repository / "examples" / "onnx_predict.py").read_text()
     seen = json.loads(run_without({"detcore", "torch"}, script, file, image, folder=tmp_path))

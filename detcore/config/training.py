@@ -1,4 +1,4 @@
-"""What drives training and what surrounds it: optim, engine, cluster and tracking sections."""
+"""What drives training and records it: the optim, engine and tracking sections."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -158,26 +158,6 @@ class EngineConfig(Section):
     def _divisible(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
-        return self
-
-
-class ClusterConfig(Section):
-    type: Literal["local", "ray"] = "ray"
-    """'local' runs in this process, without Ray: for a debugger."""
-    num_workers: Count = 1
-    cpus_per_worker: Positive = 1.0
-    gpus_per_worker: NonNegative | None = None
-    """None takes one where the cluster has enough for all workers and engine.device allows it."""
-    address: str | None = None
-    """A Ray cluster to join; None takes RAY_ADDRESS, else starts one on this machine."""
-    storage_path: str | None = None
-    """Where Ray keeps a run's state; several nodes need a shared path."""
-    max_failures: Annotated[int, Field(ge=-1)] = 0
-
-    @model_validator(mode="after")
-    def _local_is_one(self) -> Self:
-        if self.type == "local" and self.num_workers != 1:
-            raise ValueError(f"cluster=local runs one worker, got num_workers {self.num_workers}; use cluster=ray")
         return self
 
 

@@ -113,8 +113,10 @@ def fit(
             if state.finished or stopped:
                 break
 
+            worker.beat(state.step, bounded=True)
             run.meter.add(train_step(run.training, run.batches, state.step))
             state.step += 1
+            worker.beat(state.step, bounded=False)
             metrics = None
             if state.step % engine.log_every == 0 or state.step == engine.steps:
                 metrics = run.meter.flush()

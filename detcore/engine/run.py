@@ -1,6 +1,6 @@
 """The parts of one training, put together, and brought back to where an interrupted one stood."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +146,7 @@ class Run:
             with of_model:
                 means = detect(
                     self.training.model,
-                    self.val_batches,
+                    self._watched(self.val_batches),
                     evaluator=evaluators[prefix],
                     precision=self.training.precision,
                     losses=self.config.engine.validation_loss,
@@ -157,6 +157,15 @@ class Run:
             losses |= {f"{prefix}{name}": value for name, value in means.items()}
         self.comparison.begin(self.state.step, evaluators, losses)
         return True
+
+    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, each a sign of life."""
+        step = self.state.step
+        self.worker.beat(step, bounded=True)
+        for batch in batches:
+            yield batch
+            self.worker.beat(step, bounded=True)
+        self.worker.beat(step, bounded=False)
 
     def save(self, *, wait: bool) -> Path:
         """A checkpoint of this step. Every rank must call it.

@@ -1,5 +1,7 @@
 """A published model to a file for other programs: measured in int8 on data, kept in the registry."""
 
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
@@ -9,13 +11,17 @@ from typing import Any
 from detcore.config import Config
 from detcore.data import ShardedSplit
 from detcore.data.decoding import decode
-from detcore.export import Exported, Format, Int8, export
+from detcore.engine.atomic import write_file
+from detcore.export import SUFFIX, Exported, Format, Int8, export
 from detcore.inference import Predictor
 from detcore.inference.sources import Source
 from detcore.launch.evaluation import evaluate_predictor
+from detcore.launch.registration import FILE_NAME as REGISTERED
 from detcore.launch.training import ensure_shards
 from detcore.tracking import keep_export
+from detcore.tracking.client import tracking_uri
 
+FOLDER = "exported"
 CALIBRATION_IMAGES = 100
 COMPARED_IMAGES = 8
 
@@ -62,14 +68,55 @@ def export_model(
     return export(folder, file, format=format, images=images, int8=settings)
 
 
-def register_export(name: str, file: Path, *, format: Format, exported: Exported) -> str:
+def register_export(name: str, file: Path, *, format: Format, exported: Exported, uri: str | None = None) -> str:
     """Keeps a file that `export_model` wrote with the registered version it was made of; gives that as `name/version`.
+
+    Args:
+        uri: of the registry; None takes MLFLOW_TRACKING_URI, else the database in the working folder.
 
     Raises:
         ValueError, ConnectionError: as `keep_export`.
     """
     files = [file, *([file.with_suffix(".bin")] if format == "openvino" else [])]
-    return keep_export(name, files, format=format, facts=asdict(exported))
+    return keep_export(name, files, format=format, facts=asdict(exported), uri=uri)
+
+
+def export_published(config: Config) -> list[str]:
+    """Writes `<run_dir>/exported/model.*` in each of `export.formats`, and `export.json`, what was measured of them.
+
+    Where `<run_dir>/registered.json` says which version the model is, that keeps them.
+
+    Returns:
+        A line for each format.
+
+    Raises:
+        ValueError: as `export_model`, or nothing is registered under that name any more.
+        ConnectionError: MLflow is out of reach.
+    """
+    run_dir, settings = Path(config.run_dir), config.export
+    folder, registered = run_dir / FOLDER, run_dir / REGISTERED
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    measured, lines = {}, []
+    for format in settings.formats:
+        file = folder / f"model{SUFFIX[format]}"
+        exported = export_model(
+            run_dir / "model",
+            file,
+            format=format,
+            data=config,
+            int8=settings.int8 and format != "torch",
+            max_ap_loss=settings.max_ap_loss,
+        )
+        measured[format] = asdict(exported)
+        lines.append(f"{file}: {exported}")
+        if registered.is_file():
+            version = json.loads(registered.read_text())
+            title = f"{version['name']}/{version['version']}"
+            uri = tracking_uri(config.tracking)
+            lines.append(f"kept with {register_export(title, file, format=format, exported=exported, uri=uri)}")
+    write_file(folder / "export.json", (json.dumps(measured, indent=2) + "\n").encode())
+    return lines
 
 
 def _on_val(data: Config) -> Callable[[Predictor], dict[str, float]]:

@@ -4,8 +4,8 @@
         [--clock wall|processor]
 
 MODEL is a published model, each FILE one that `detcore export` made of it: .onnx, .xml or .pt2. All detect in the same
-batches, ready in memory: nothing is read, decoded or resized meanwhile. They take turns, batch by batch, and the medians
-of the rounds are compared. Beside the time stands the file's size.
+batches, ready in memory: nothing is read, decoded or resized meanwhile. They take turns, batch by batch, and medians of
+the rounds are compared. Beside the time stands the file's size.
 
 --clock processor counts processor seconds of all threads instead, for a machine that others use; then give all of them
 one core (taskset -c 0), as threads that wait for others count too.

@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from detcore.config.cluster import ClusterConfig
 from detcore.config.data import DataConfig
+from detcore.config.export import ExportConfig
 from detcore.config.model import ModelConfig
 from detcore.config.section import Section
 from detcore.config.stores import is_url
@@ -28,6 +29,7 @@ class Config(Section):
     engine: EngineConfig
     cluster: ClusterConfig
     tracking: TrackingConfig
+    export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
     def _named(self) -> Self:

@@ -95,21 +95,29 @@ def evaluate_model(model_dir: Path, config: Config, *, split: str | None = None)
     Raises:
         ValueError: if the data has no such split, or other classes than the model.
     """
-    published, data = read_description(model_dir), config.data
+    read_description(model_dir)  # before any data is prepared
+    data = config.data
     ensure_shards(config)
     there = read_dataset(data.shards, store=data.store)["splits"]
     split = split or ("test" if "test" in there else "val")
+    predictor = load_folder(model_dir, device=config.engine.device)
+    return split, evaluate_predictor(predictor, config, split=split)
+
+
+def evaluate_predictor(predictor: Predictor, config: Config, *, split: str) -> Evaluation:
+    """Measures anything that predicts on a split of prepared data; the rest as `evaluate_model`."""
+    data = config.data
+    there = read_dataset(data.shards, store=data.store)["splits"]
     if split not in there:
         raise ValueError(f"{data.name} has no split {split}; it has {', '.join(there)}")
     with closing(ShardedSplit.open(data.shards, split, store=data.store)) as opened:
-        predictor = load_folder(model_dir, device=config.engine.device)
         expected = list(class_names(predictor.model, opened))
-        if list(published.labels) != expected:
+        if list(predictor.labels) != expected:
             raise ValueError(
-                f"{model_dir} knows the classes {_some(published.labels)}, the data {data.name} has {_some(expected)}: "
+                f"the model knows the classes {_some(predictor.labels)}, the data {data.name} has {_some(expected)}: "
                 "they must be the same, in the same order"
             )
-        return split, evaluate_on(config, opened, predictor)
+        return evaluate_on(config, opened, predictor)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import detcore
-from detcore.cli import bench, data, export, machine, models, predicting
+from detcore.cli import bench, checkpoints, data, export, machine, models, predicting
 from detcore.cli.commands import USER_ERROR, Commands
 
 _INTERRUPTED = 130
@@ -62,6 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"detcore {detcore.__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = Commands(parser)
-    for group in (predicting, models, export, data, bench, machine):
+    for group in (predicting, models, checkpoints, export, data, bench, machine):
         group.declare(commands)
     return parser

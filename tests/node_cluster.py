@@ -86,6 +86,8 @@ class NodeCluster:
         while self._namespaces:
             number = self._namespaces.pop()
             self.kill(number)
+            with suppress(subprocess.CalledProcessError):  # it would go with the namespace, but later
+                _ip("link", "delete", _plug(number))
             _ip("netns", "delete", _namespace(number))
         with suppress(subprocess.CalledProcessError):
             _ip("link", "delete", f"{PREFIX}-br")

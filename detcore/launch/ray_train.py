@@ -36,7 +36,7 @@ from detcore.launch.stopping import StopFile
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0
-_AFTERMATH = (RuntimeError, ConnectionAbortedError)
+_AFTERMATH = (ConnectionAbortedError, RuntimeError)
 
 
 def fit_on_ray(job: Job) -> FitResult:
@@ -173,7 +173,13 @@ def first_cause(error: BaseException) -> BaseException:
     match error:
         case WorkerGroupError() if error.worker_failures:
             causes = [first_cause(failure) for _, failure in sorted(error.worker_failures.items())]
-            return min(causes, key=lambda cause: (not isinstance(cause, ValueError), isinstance(cause, _AFTERMATH)))
+            return min(
+                causes,
+                key=lambda cause: [
+                    not isinstance(cause, ValueError),
+                    *(isinstance(cause, kind) for kind in _AFTERMATH),
+                ],
+            )
         case RuntimeError() if "gloo" in str(error):
             return ConnectionAbortedError(
                 f"a worker lost the connection to another: {' '.join(str(error).split())[:300]}"

@@ -62,7 +62,7 @@ def train_rank(job: Job, terminal: console.Terminal, mark: str) -> FitResult:
     """
     context, run_dir = ray.train.get_context(), Path(job.config.run_dir)
     node = host_name(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-    _check_shared(job, mark, node=node)
+    check_shared(job, mark, node=node)
     worker = RayWorker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
@@ -125,7 +125,7 @@ def _preemption() -> PreemptionInfo | None:
     return get_train_context().preemption_context.preemption_info
 
 
-def _check_shared(job: Job, mark: str, *, node: str) -> None:
+def check_shared(job: Job, mark: str, *, node: str) -> None:
     """Raises where this node sees another folder than the driver by the same name, and says what to do."""
     config = job.config
     try:

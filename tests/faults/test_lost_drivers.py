@@ -82,7 +82,7 @@ def test_the_driver_is_asked_to_go_while_it_waits(trial: Trial, table: FaultTabl
     driver = drive(nodes, trial, num_workers=2, resources_per_worker={"unobtainable": 1})
     assert driver.stdout is not None
     said = ""
-    while "waiting for room for the workers: 2 x 1 unobtainable of 0 in the cluster" not in said:
+    while "they ask for 2 x (1 CPU, 1 unobtainable), free in the cluster are" not in said:
         assert driver.poll() is None, said
         said += driver.stdout.readline()
     asked = time.time()

@@ -14,7 +14,7 @@ from detcore.config import ClusterConfig
 from detcore.engine.stall import StalledError
 from detcore.launch import ray_train
 from detcore.launch.job import Job
-from detcore.launch.ray_cluster import gpus_per_worker, lack, ray_cluster, set_timeouts
+from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster, resources, set_timeouts
 from detcore.launch.ray_worker import MARK_NAME, check_shared
 
 
@@ -116,11 +116,11 @@ def test_only_what_is_of_the_world_is_tried_again(tmp_path: Path, error: Excepti
 
 def test_what_is_missing_in_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
-    assert lack(ClusterConfig(num_workers=4)) == ""
-    assert lack(ClusterConfig(num_workers=(4, 8))) == ""
-    assert lack(ClusterConfig(num_workers=5)) == "5 x 1 CPU of 4 in the cluster"
-    several = ClusterConfig(num_workers=2, gpus_per_worker=1, resources_per_worker={"big": 0.5})
-    assert lack(several) == "2 x 1 GPU of 0 in the cluster, 2 x 0.5 big of 0 in the cluster"
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 3.0})
+    config = ClusterConfig(num_workers=(2, 3), cpus_per_worker=2, resources_per_worker={"big": 0.5})
+    assert resources(config) == (
+        "they ask for 2 x (2 CPU, 0.5 big), free in the cluster are 3 of 4 CPU, 0 of 0 GPU, 0 of 0 big"
+    )
 
 
 def test_elastic_workers_get_gpus_where_the_fewest_have(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ class NodeCluster:
             "RAY_enable_metrics_collection": "0",
             "RAY_worker_niceness": "0",
             "RAY_agent_register_timeout_ms": "180000",
+            "RAY_raylet_start_wait_time_s": "180",
             **(environment or {}),
         }
 

@@ -151,6 +151,9 @@ class NodeCluster:
         """Of the node with an address."""
         return int(address.rsplit(".", 1)[1]) - 1
 
+    def address_of(self, number: int) -> str:
+        return _address(number)
+
     def processes(self, number: int) -> list[int]:
         """Of a node."""
         return [int(pid) for pid in _ip("netns", "pids", _namespace(number)).split()]

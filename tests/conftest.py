@@ -58,7 +58,6 @@ def nodes() -> Iterator[NodeCluster]:
     patch = pytest.MonkeyPatch()
     with NodeCluster() as cluster:
         cluster.start(1, 2, 3, 4)
-        cluster.wait(1, 2, 3, 4)
         for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
             patch.setenv(name, cluster.environment[name])
         yield cluster

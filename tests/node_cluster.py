@@ -65,8 +65,8 @@ class NodeCluster:
             "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
             "RAY_enable_metrics_collection": "0",
             "RAY_worker_niceness": "0",
-            "RAY_agent_register_timeout_ms": "180000",
-            "RAY_raylet_start_wait_time_s": "180",
+            "RAY_agent_register_timeout_ms": "600000",
+            "RAY_raylet_start_wait_time_s": "600",
             **(environment or {}),
         }
 
@@ -135,7 +135,7 @@ class NodeCluster:
 
     def wait(self, *numbers: int) -> None:
         """Until nodes have started."""
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         for number in numbers:
             log = self._sessions / f"node-{number}.log"
             while "Ray runtime started" not in log.read_text():

@@ -14,9 +14,9 @@ from fault_trial import STEPS, Trial
 from faulty_training import Blow, passes, when_asked
 from node_cluster import NodeCluster
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1800)]
 
-STALL = 20.0
+STALL = 30.0
 
 
 def drain(nodes: NodeCluster, address: str) -> None:

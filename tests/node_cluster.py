@@ -25,7 +25,12 @@ _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 _OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
 """Of what `within_head` has changed."""
-_AGENT_PORTS = {"dashboard-agent-grpc-port": 6381, "dashboard-agent-listen-port": 6382, "runtime-env-agent-port": 6383}
+_AGENT_PORTS = {
+    "dashboard-agent-grpc-port": 6381,
+    "dashboard-agent-listen-port": 6382,
+    "runtime-env-agent-port": 6383,
+    "metrics-export-port": 6384,
+}
 """Given, a busy machine's raylet does not end because its agents were slow to choose theirs."""
 _RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -66,7 +71,7 @@ class NodeCluster:
             "RAY_enable_metrics_collection": "0",
             "RAY_worker_niceness": "0",
             "RAY_agent_register_timeout_ms": "600000",
-            "RAY_raylet_start_wait_time_s": "600",
+            "RAY_raylet_start_wait_time_s": "180",
             **(environment or {}),
         }
 
@@ -135,7 +140,7 @@ class NodeCluster:
 
     def wait(self, *numbers: int) -> None:
         """Until nodes have started."""
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 300
         for number in numbers:
             log = self._sessions / f"node-{number}.log"
             while "Ray runtime started" not in log.read_text():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 
 import detcore
-from detcore.cli import bench, completion, data, export, machine, models, predicting, training, zoo
+from detcore.cli import bench, comparing, completion, data, export, machine, models, predicting, training, zoo
 from detcore.cli.commands import TERMINAL, USER_ERROR, Answer, Commands, Parser, check_writable, write_json
 
 _OUR_FAULT = 3
@@ -20,7 +20,7 @@ _BROKEN_PIPE = 141
 _CHAPTERS = (
     ("look at data", (data,)),
     ("train and measure", (training,)),
-    ("keep models", (models, zoo)),
+    ("keep models", (models, zoo, comparing)),
     ("use a model", (predicting, export)),
     ("this machine", (bench, machine, completion)),
 )

@@ -78,7 +78,10 @@ def collect(config: Config, folder: Path) -> None:
     published = read_description(Path(config.run_dir, "model"))
     # Other data may lie there by now, or none: then nothing is said rather than something wrong.
     if dataset is not None and dataset["content_hash"] == published.data.content_hash:
-        (folder / DATA).write_text(json.dumps(describe(config)[0].to_dict()))
+        # A root that is nowhere: the shards are taken as they are, by whatever settings they were made.
+        data = config.data.model_copy(update={"root": f"{config.data.shards}/raw"})
+        statistics, _ = describe(config.model_copy(update={"data": data}))
+        (folder / DATA).write_text(json.dumps(statistics.to_dict()))
     evaluation = Path(config.run_dir, EVALUATION)
     if evaluation.is_dir():
         shutil.copytree(evaluation, folder / EVALUATION)

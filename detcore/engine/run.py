@@ -217,7 +217,7 @@ class Run:
                 "history": self.history.state(),
                 "evaluations": self.evaluations.state(),
                 "fingerprint": self.fingerprint,
-                "config": self.config.model_dump(mode="json"),
+                "config": self.config.shareable(),
             },
         )
 

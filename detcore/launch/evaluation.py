@@ -27,6 +27,7 @@ from detcore.inference.views import AugmentedPreprocessing, augmented_batches
 from detcore.launch.training import ensure_shards
 from detcore.structures.batch import Batch
 from detcore.tracking import RunHandle, buffer
+from detcore.tracking.client import tracking_uri
 from detcore.tracking.pictures import Pictures
 
 FOLDER = "evaluation"
@@ -230,7 +231,7 @@ def _draw(evaluation: Evaluation, split: ShardedSplit, folder: Path, *, count: i
 
 def _track(config: Config, folder: Path, metrics: Mapping[str, float]) -> None:
     """Sends the figures and files to the run of the training; MLflow out of reach is a warning, and nothing is lost."""
-    handle = RunHandle.load(config.run_dir)
+    handle = RunHandle.load(config.run_dir, uri=tracking_uri(config.tracking))
     if handle is None:  # trained untracked
         return
     copies = Path(config.run_dir, "tracking", "test")  # what is sent from there is removed
@@ -243,7 +244,7 @@ def _track(config: Config, folder: Path, metrics: Mapping[str, float]) -> None:
         records.append({"kind": "file", "path": str(path.absolute()), "folder": below.as_posix()})
     try:
         buffer.append(handle, records)
-        buffer.flush_buffer(handle.run_dir)
+        buffer.flush_buffer(handle.run_dir, uri=handle.uri)
     except Exception:  # MLflow, SQLAlchemy, the artifact store and the network each raise their own
         buffer.warn_undelivered(handle)
     _remove_empty(Path(config.run_dir, "tracking"))

@@ -19,7 +19,6 @@ from detcore.launch.job import Job, run_rank
 from detcore.launch.lock import only_training
 from detcore.launch.starting import with_architecture
 from detcore.tracking import close_run, open_run
-from detcore.tracking.client import without_password
 
 CONFIG = "config.yaml"
 """The file in a run's folder that keeps the settings it was trained with."""
@@ -41,10 +40,7 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
         OSError: if something cannot be written.
     """
     with only_training(Path(config.run_dir)):
-        settings = config.model_dump(mode="json")
-        if config.tracking.uri is not None and config.tracking.uri != without_password(config.tracking.uri):
-            settings["tracking"]["uri"] = None  # the folder may be shared: MLFLOW_TRACKING_URI says it
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
         write_file(Path(config.run_dir, CONFIG), text.encode())
         return _train(config, model=model, transform=transform)
 

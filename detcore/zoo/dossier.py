@@ -19,7 +19,6 @@ from detcore.data.shards import find_description
 from detcore.data.statistics import describe
 from detcore.inference import PublishedModel, read_description
 from detcore.inference.folder import WEIGHTS
-from detcore.tracking.client import without_password
 
 CONFIG, DATA, EVALUATION = "config.yaml", "data.json", "evaluation"
 _TABLES = ("metrics.json", "per_class.json", "detections.parquet", "truth.json.gz")
@@ -71,9 +70,7 @@ def collect(config: Config, folder: Path) -> None:
         config: what the run was trained with.
         folder: an empty one.
     """
-    settings = config.model_dump(mode="json")
-    settings["tracking"]["uri"] = without_password(config.tracking.uri) if config.tracking.uri else None
-    (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    (folder / CONFIG).write_text(yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True))
     dataset = find_description(config.data.shards, store=config.data.store)
     published = read_description(Path(config.run_dir, "model"))
     # Other data may lie there by now, or none: then nothing is said rather than something wrong.

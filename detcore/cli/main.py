@@ -13,6 +13,7 @@ import detcore
 from detcore.cli import (
     bench,
     checkpoints,
+    comparing,
     completion,
     data,
     export,
@@ -33,7 +34,7 @@ _BROKEN_PIPE = 141
 _CHAPTERS = (
     ("look at data", (data,)),
     ("train and measure", (training, report)),
-    ("keep models", (checkpoints, models, zoo)),
+    ("keep models", (checkpoints, models, zoo, comparing)),
     ("use a model", (predicting, serving, export)),
     ("this machine", (bench, machine, completion)),
 )

@@ -1,6 +1,7 @@
 """The whole configuration."""
 
-from typing import Self
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
@@ -30,6 +31,13 @@ class Config(Section):
     cluster: ClusterConfig
     tracking: TrackingConfig
     export: ExportConfig = ExportConfig()
+
+    def shareable(self) -> dict[str, Any]:
+        """Plain values for files that others may read: a tracking address with a password is left out."""
+        values = self.model_dump(mode="json")
+        if "@" in urlsplit(self.tracking.uri or "").netloc:
+            values["tracking"]["uri"] = None  # MLFLOW_TRACKING_URI says it
+        return values
 
     @model_validator(mode="after")
     def _named(self) -> Self:

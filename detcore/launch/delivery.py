@@ -7,24 +7,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from detcore.config import Config
 from detcore.tracking import RunHandle, buffer
+from detcore.tracking.client import tracking_uri
 
 
 def send(
-    run_dir: str | Path, folder: Path, *, artifact: str, metrics: Mapping[str, float] | None = None, step: int = 0
+    config: Config, folder: Path, *, artifact: str, metrics: Mapping[str, float] | None = None, step: int = 0
 ) -> None:
     """Sends a folder to the run of the training; MLflow out of reach is a warning, and nothing is lost.
 
     Args:
-        run_dir: the training's folder; where it was not tracked nothing is sent.
+        config: of the training; where it was not tracked nothing is sent.
         folder: its files are sent as they are now.
         artifact: the folder of the run that they become.
         metrics: to be logged at `step`.
     """
-    handle = RunHandle.load(run_dir)
+    handle = RunHandle.load(config.run_dir, uri=tracking_uri(config.tracking))
     if handle is None:
         return
-    copies = Path(run_dir, "tracking", artifact)  # what is sent from there is removed
+    copies = Path(config.run_dir, "tracking", artifact)  # what is sent from there is removed
     shutil.copytree(folder, copies, dirs_exist_ok=True)
     records: list[dict[str, Any]] = []
     if metrics:
@@ -35,10 +37,10 @@ def send(
         records.append({"kind": "file", "path": str(path.absolute()), "folder": below.as_posix()})
     try:
         buffer.append(handle, records)
-        buffer.flush_buffer(handle.run_dir)
+        buffer.flush_buffer(handle.run_dir, uri=handle.uri)
     except Exception:  # MLflow, SQLAlchemy, the artifact store and the network each raise their own
         buffer.warn_undelivered(handle)
-    _remove_empty(Path(run_dir, "tracking"))
+    _remove_empty(Path(config.run_dir, "tracking"))
 
 
 def _remove_empty(folder: Path) -> None:

@@ -77,7 +77,7 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     if config.tracking.enabled:
         step = json.loads(Path(config.run_dir, "train.json").read_text())["best_step"]
         values = {f"test/{name}": value for name, value in evaluation.metrics.items()}
-        send(config.run_dir, folder, artifact="test", metrics=values, step=step)
+        send(config, folder, artifact="test", metrics=values, step=step)
     return evaluation.metrics
 
 

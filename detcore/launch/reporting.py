@@ -62,7 +62,7 @@ def report_published(config: Config) -> Findings | None:
     findings = find(measured, against=against, notes=notes)
     write_report(findings, folder)
     if config.tracking.enabled:
-        send(config.run_dir, folder, artifact=REPORT)
+        send(config, folder, artifact=REPORT)
     return findings
 
 

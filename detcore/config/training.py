@@ -62,18 +62,24 @@ class EvaluationConfig(Section):
     oks_sigmas: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """How far apart annotators put each keypoint, as a share of the object's size; None is for COCO's 17."""
     boundary_iou: bool = False
-    """Of semantic maps, also the IoU of the regions' boundaries."""
+    """Of semantic maps, also the IoU of the regions' boundaries; of masks, also COCO's AP by their boundaries."""
     in_background: bool = False
     """In training, go on while what an evaluation found is compared with the truth: its figures come some steps later.
     Each evaluation is a checkpoint then, and early stopping looks where the next evaluation is due."""
     raw_weights: bool = False
     """In training, where an average of the weights is kept, evaluate the weights themselves, too: metrics `raw_...`."""
 
+    @model_validator(mode="after")
+    def _boundaries_are_cocos(self) -> Self:
+        if self.boundary_iou and self.protocol == "lvis":
+            raise ValueError("boundary_iou is measured by COCO's rules: with protocol = lvis there is none")
+        return self
+
 
 Monitor = Literal[
-    "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "keypoint_ap", "keypoint_ap50",
-    "keypoint_ap75", "rotated_ap", "rotated_ap50", "rotated_ap75", "miou", "fwiou", "macc", "pacc", "boundary_iou",
-    "pq", "sq", "rq", "pq_things", "pq_stuff", "proposal_ar100", "proposal_ar1000",
+    "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "mask_boundary_ap", "keypoint_ap",
+    "keypoint_ap50", "keypoint_ap75", "rotated_ap", "rotated_ap50", "rotated_ap75", "miou", "fwiou", "macc", "pacc",
+    "boundary_iou", "pq", "sq", "rq", "pq_things", "pq_stuff", "proposal_ar100", "proposal_ar1000",
 ]  # fmt: skip
 _HEADLINES: tuple[Monitor, ...] = (
     "pq", "keypoint_ap", "box_ap", "box_ap50", "rotated_ap", "miou", "proposal_ar1000",
@@ -128,8 +134,8 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _boundary_is_evaluated(self) -> Self:
-        if self.monitor == "boundary_iou" and not self.evaluation.boundary_iou:
-            raise ValueError("monitor = boundary_iou needs evaluation.boundary_iou = true")
+        if self.monitor in ("boundary_iou", "mask_boundary_ap") and not self.evaluation.boundary_iou:
+            raise ValueError(f"monitor = {self.monitor} needs evaluation.boundary_iou = true")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from detcore.config import EvaluationProtocol
+from detcore.evaluation.boundary import accumulate_boundaries
 from detcore.evaluation.coco import IouType, accumulate, judged_as_open_images
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.metrics import Outcome, average_precision, judged_precision
@@ -102,6 +103,26 @@ class Masks:
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
         return _precision_of_regions(self, truth, results, "segm", self._protocol, self._operating_points)
+
+
+class MaskBoundaries:
+    """COCO's average precision of masks by their boundaries; the masks are those of `Masks`.
+
+    Args:
+        operating_points: also the best F1 of each class.
+    """
+
+    name, prefix = "masks", "mask_boundary"
+
+    def __init__(self, *, operating_points: bool = False) -> None:
+        self._operating_points = operating_points
+
+    def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
+        return {}
+
+    def compute(self, truth: GroundTruth, results: Results) -> Outcome:
+        arrays = accumulate_boundaries(truth.coco, results, judged=self._operating_points)
+        return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar100")
 
 
 def _precision_of_regions(

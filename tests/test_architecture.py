@@ -20,7 +20,8 @@ INFERENCE = MODELS | DATA | {"inference"}
 CONVERT = ENGINE | INFERENCE | {"convert"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
-LAUNCH = ENGINE | EXPORT | TRACKING | {"launch"}
+ZOO = EVALUATION | TRACKING | {"zoo"}
+LAUNCH = ENGINE | EXPORT | ZOO | {"launch"}
 BENCH = ENGINE | INFERENCE | {"bench"}
 CLI = LAUNCH | CONVERT | BENCH | {"cli"}
 ALLOWED: dict[str, frozenset[str]] = {
@@ -37,6 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "inference": INFERENCE,
     "export": EXPORT,
     "tracking": TRACKING,
+    "zoo": ZOO,
     "launch": LAUNCH,
     "bench": BENCH,
     "cli": CLI,

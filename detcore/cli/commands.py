@@ -126,13 +126,15 @@ def write_json(facts: Any, name: str) -> None:
         Path(name).write_text(text + "\n", encoding="utf-8")
 
 
-def _json_file(name: str) -> str:
-    """Told before hours of work, not after."""
-    if name == TERMINAL:
-        return name
+def check_writable(name: str) -> None:
+    """Raises ValueError before hours of work, not after."""
     file = Path(name)
-    if file.suffix != ".json":  # `--json photo.jpg`, where the photograph was meant to be looked at
+    if name != TERMINAL and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        raise ValueError(f"--json {name}: no file can be written there")
+
+
+def _json_file(name: str) -> str:
+    if name != TERMINAL and Path(name).suffix != ".json" and not Path(name).is_dir():
+        # `--json photo.jpg`, where the photograph was meant to be looked at
         raise argparse.ArgumentTypeError(f"{name}: name a file *.json, or give --json last, without a name")
-    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{name}: no file can be written there")
     return name

@@ -1,7 +1,6 @@
 """The settings of a command that works as conf/ says: a run, data or overrides by their words."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,18 +28,8 @@ def config_of(options: argparse.Namespace) -> "Config":
     """The settings that the words, or --params, tell.
 
     Raises:
-        ValueError: as `config.load` and `locate` do; a run's folder beside other words.
+        ValueError: as `detcore.launch.stages.settings` does.
     """
-    from detcore.config import load
-    from detcore.data.locate import locate
-    from detcore.launch.training import CONFIG
+    from detcore.launch import stages
 
-    words = options.overrides
-    if options.params is not None or all("=" in word for word in words):
-        return load(words, file=options.params)
-    kept = [Path(word, CONFIG) for word in words if Path(word, CONFIG).is_file()]
-    if not kept:
-        return locate(words)
-    if len(words) > 1:
-        raise ValueError(f"{kept[0]} has the settings of the run; for other settings, name the data instead of the run")
-    return load(file=kept[0])
+    return stages.settings(*options.overrides, params=options.params)

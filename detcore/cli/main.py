@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 
 import detcore
-from detcore.cli import bench, completion, data, export, machine, models, predicting, training
-from detcore.cli.commands import TERMINAL, USER_ERROR, Answer, Commands, Parser, write_json
+from detcore.cli import bench, completion, data, export, machine, models, predicting, training, zoo
+from detcore.cli.commands import TERMINAL, USER_ERROR, Answer, Commands, Parser, check_writable, write_json
 
 _OUR_FAULT = 3
 _INTERRUPTED = 130  # 128 + the number of the signal, as shells have it
@@ -20,7 +20,7 @@ _BROKEN_PIPE = 141
 _CHAPTERS = (
     ("look at data", (data,)),
     ("train and measure", (training,)),
-    ("keep models", (models,)),
+    ("keep models", (models, zoo)),
     ("use a model", (predicting, export)),
     ("this machine", (bench, machine, completion)),
 )
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # × and … where the locale has none
     try:
-        options = _parsed(arguments)
-        code = _run(options)
-        sys.stdout.flush()
-        return code
+        try:
+            return _run(_parsed(arguments))
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads on, as with `| head`; Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,9 +77,11 @@ def _run(options: argparse.Namespace) -> int:
         options.parser.print_help(sys.stderr)
         return USER_ERROR
     called = options.parser.prog
-    json_file = options.json if options.answers else None
+    json_file = getattr(options, "json", None)
     try:
-        with redirect_stdout(sys.stderr) if json_file == TERMINAL else nullcontext():
+        if isinstance(json_file, str):
+            check_writable(json_file)
+        with redirect_stdout(sys.stderr) if options.answers and json_file == TERMINAL else nullcontext():
             outcome = options.run(options)
         return _shown(outcome, json_file) if isinstance(outcome, Answer) else outcome or 0
     except BrokenPipeError:

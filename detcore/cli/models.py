@@ -1,12 +1,11 @@
 """Commands about models: the recipes, published folders, checkpoints of others."""
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from detcore.cli.commands import Answer, Commands
+from detcore.cli.zoo import list_registry
 
 _PULL = """\
   detcore pull digits-mask-rcnn@champion ./digits
@@ -15,6 +14,8 @@ _MODELS = """\
   detcore models
   detcore models mask_rcnn_r50_fpn --size 640x640
   detcore models --json > recipes.json
+  detcore models --registry
+  detcore models --registry 'digits-*' --alias champion
   detcore train DIR model=mask_rcnn_r50_fpn"""
 _CONVERT = """\
   detcore convert detectron2 model_final_f10217.pkl --out mask-rcnn
@@ -30,10 +31,15 @@ def declare(commands: Commands) -> None:
     pull.add_argument("model", metavar="NAME", help="a registered name, or a published folder")
     pull.add_argument("folder", metavar="DIR", type=Path, help="a new or empty folder")
 
-    summary = "list the recipes of conf/model: their size, their arithmetic, what they reached"
+    summary = "list the recipes of conf/model (size, arithmetic, what they reached), or the registry's models"
     models = commands.add("models", summary, _models, examples=_MODELS, answers=True)
     models.add_argument("names", metavar="NAME", nargs="*", help="only these")
     models.add_argument("--size", default="800x1216", help="height and width that arithmetic is counted at")
+    models.add_argument("--registry", action="store_true", help="list registered models; with NAME, its versions")
+    models.add_argument("--versions", action="store_true", help="with --registry: all versions of all models")
+    models.add_argument("--alias", help="with --registry: only what has this alias")
+    models.add_argument("--data", metavar="NAME", help="with --registry: only versions trained on this data set")
+    models.add_argument("--archived", action="store_true", help="with --registry: also archived versions")
 
     summary = "turn a checkpoint of Detectron2 or torchvision into a published model, or one back"
     convert = commands.add("convert", summary, _convert, examples=_CONVERT, answers=True)
@@ -47,29 +53,18 @@ def declare(commands: Commands) -> None:
 
 
 def _pull(options: argparse.Namespace) -> Answer:
-    from detcore.inference.folder import DESCRIPTION, WEIGHTS, read_description, read_weights
-    from detcore.loading import published_folder
+    import detcore
 
-    target: Path = options.folder
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not an empty folder")
-    source = published_folder(options.model)
-    description = read_description(source)
-    read_weights(source, description)
-    # Whole or not at all: a copy that is cut off must not look like a model.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        for name in (DESCRIPTION, WEIGHTS):
-            shutil.copyfile(source / name, temporary / name)
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    facts = {"folder": str(target), "model": description.model.name, "labels": description.labels}
-    return Answer(facts=facts, text=f"{target}: {description.model.name}, {len(description.labels)} classes")
+    pulled = detcore.pull(options.model, options.folder)
+    facts = {"folder": str(options.folder), "model": pulled.model.name, "labels": pulled.labels}
+    return Answer(facts=facts, text=f"{options.folder}: {pulled.model.name}, {len(pulled.labels)} classes")
 
 
 def _models(options: argparse.Namespace) -> Answer:
+    if options.registry:
+        return list_registry(options)
+    if options.versions or options.archived or options.alias is not None or options.data is not None:
+        raise ValueError("--versions, --alias, --data and --archived are of the registry: add --registry")
     from dataclasses import asdict
 
     from rich.console import Console

@@ -4,7 +4,7 @@ import argparse
 
 from detcore.cli import evaluating
 from detcore.cli.commands import Answer, Commands
-from detcore.cli.configuration import config_of, configured
+from detcore.cli.configuration import configured
 
 _PREPARE = """\
   detcore prepare photos/ data.name=parts
@@ -34,19 +34,16 @@ def declare(commands: Commands) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> Answer:
-    from detcore.data import prepare
-    from detcore.data.shards import read_description
+    from detcore.launch import stages
 
-    config = config_of(options)
-    prepare(config.data, seed=config.seed)
-    facts = {"shards": config.data.shards, **read_description(config.data.shards, store=config.data.store)}
-    return Answer(facts=facts, text=f"prepared: {config.data.shards}")
+    facts = stages.prepare(*options.overrides, params=options.params)
+    return Answer(facts=facts, text=f"prepared: {facts['shards']}")
 
 
 def _train(options: argparse.Namespace) -> Answer:
-    from detcore.launch import train
+    from detcore.launch import stages, train
 
-    config = config_of(options)
+    config = stages.settings(*options.overrides, params=options.params)
     result = train(config)
     facts = {
         "run": config.run_dir,
@@ -59,13 +56,15 @@ def _train(options: argparse.Namespace) -> Answer:
     if result.model_dir is None:
         text = f"stopped at step {result.step} by {result.stopped}; the same command goes on from there"
     else:
-        text = f"published: {config.run_dir}/model"
+        text = f"published: {config.run_dir}/model; now: detcore evaluate {config.run_dir}"
     return Answer(facts=facts, text=text, code=result.exit_code)
 
 
 def _register(options: argparse.Namespace) -> Answer:
-    from detcore.launch import register_published
+    from detcore.launch import stages
 
-    outcome = register_published(config_of(options))
-    alias = f", now @{outcome['alias']}" if outcome["alias_moved"] else ""
-    return Answer(facts=outcome, text=f"registered: {outcome['name']}, version {outcome['version']}{alias}")
+    outcome = stages.register(*options.overrides, params=options.params)
+    name, version = outcome["name"], outcome["version"]
+    called = f"{name}@{outcome['alias']}" if outcome["alias_moved"] else f"{name}/{version}"
+    text = f"registered: {name}, version {version} ({outcome['alias']}: {outcome['reason']})"
+    return Answer(facts=outcome, text=f"{text}\nnow: detcore predict {called} IMAGE.jpg --out drawn")

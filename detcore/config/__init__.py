@@ -1,11 +1,11 @@
 """What can be set: frozen typed sections and one door, `load`. Imports no torch."""
 
+from detcore.config.cluster import ClusterConfig
 from detcore.config.data import DataConfig
 from detcore.config.loading import compose_params, config_directory, load
 from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, OwnModel, ResNetBackbone, TimmBackbone
 from detcore.config.root import Config
 from detcore.config.training import (
-    ClusterConfig,
     EngineConfig,
     EvaluationConfig,
     EvaluationProtocol,

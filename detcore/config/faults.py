@@ -35,6 +35,8 @@ def _key_path(location: Sequence[str | int], values: Any) -> str:
     for part in location:
         if isinstance(values, Mapping) and part not in values and part == values.get("type"):
             continue
+        if isinstance(part, str) and not isinstance(values, Mapping | None):  # such as number or range, by the value
+            continue
         keys.append(str(part))
         try:
             values = values[part]

@@ -1,4 +1,4 @@
-"""Where prepared data lies: a folder, or a URL of an object store or a web server."""
+"""Where prepared data and checkpoints lie: a folder, or a URL of an object store or a web server."""
 
 import re
 from urllib.parse import urlsplit
@@ -25,12 +25,12 @@ class Store(Section):
 
 
 def is_url(place: object) -> bool:
-    """Whether shards lie in a store, not in a folder."""
+    """Whether something lies in a store, not in a folder."""
     return "://" in str(place)
 
 
 def checked_place(place: str) -> str:
-    """A place of shards, without a slash at its end.
+    """A place of shards or checkpoints, without a slash at its end.
 
     Raises:
         ValueError: a URL of another scheme, without a bucket or host, or with credentials, a query or a fragment.
@@ -42,8 +42,8 @@ def checked_place(place: str) -> str:
         raise ValueError(f"{without_secrets(place)} is none of {', '.join(f'{s}://' for s in SCHEMES)} nor a folder")
     if "@" in url.netloc or url.query or url.fragment:
         raise ValueError(
-            f"{without_secrets(place)}: the place of shards is logged, so credentials, queries and fragments do not"
-            " belong there; set them in the environment or the store's own files (docs/data_stores.md)"
+            f"{without_secrets(place)}: the address is logged, so credentials, queries and fragments do not belong"
+            " there; set them in the environment or the store's own files (docs/data_stores.md)"
         )
     if not url.netloc:
         raise ValueError(f"{place} names no {'host' if url.scheme.startswith('http') else 'bucket'}")

@@ -1,11 +1,12 @@
-"""What drives training and what surrounds it: optim, engine, cluster and tracking sections."""
+"""What drives training and records it: the optim, engine and tracking sections."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+from detcore.config.stores import checked_place, without_secrets
 
 
 class MultiStep(Section):
@@ -125,12 +126,27 @@ class EngineConfig(Section):
     """Stop after so many evaluations in a row without a better one."""
     checkpoint_every: Count = 200
     keep_checkpoints: Count = 2
+    """So many of the newest stay, and the best that each of them knows of."""
+    keep_every: Count | None = None
+    """Checkpoints at multiples of so many steps stay for good."""
+    async_checkpoints: bool = True
+    """Written while training goes on, from a copy of its state in the host's memory."""
+    checkpoint_store: str | None = None
+    """s3:// or gs://: checkpoints are copied to a folder of the run's name there, and a machine that has none goes on
+    from them. How long the store is waited for is data.store's."""
     log_every: Count = 20
     deterministic: bool = False
 
     def monitored(self, metrics: Mapping[str, float]) -> str:
         """The name of the metric that decides what is best, of those that an evaluation has given."""
         return self.monitor or next((name for name in _HEADLINES if name in metrics), _HEADLINES[2])
+
+    @field_validator("checkpoint_store")
+    @classmethod
+    def _writable_store(cls, place: str | None) -> str | None:
+        if place is not None and not place.startswith(("s3://", "gs://")):
+            raise ValueError(f"{without_secrets(place)} is neither s3:// nor gs://; a folder is run_dir's business")
+        return place if place is None else checked_place(place)
 
     @model_validator(mode="after")
     def _boundary_is_evaluated(self) -> Self:
@@ -151,24 +167,14 @@ class EngineConfig(Section):
         return self
 
 
-class ClusterConfig(Section):
-    type: Literal["local", "ray"] = "ray"
-    """'local' runs in this process, without Ray: for a debugger."""
-    num_workers: Count = 1
-    cpus_per_worker: Positive = 1.0
-    gpus_per_worker: NonNegative | None = None
-    """None takes one where the cluster has enough for all workers and engine.device allows it."""
-    address: str | None = None
-    """A Ray cluster to join; None takes RAY_ADDRESS, else starts one on this machine."""
-    storage_path: str | None = None
-    """Where Ray keeps a run's state; several nodes need a shared path."""
-    max_failures: Annotated[int, Field(ge=-1)] = 0
+class CardConfig(Section):
+    """What only people know of a model; the model card says where it was not stated."""
 
-    @model_validator(mode="after")
-    def _local_is_one(self) -> Self:
-        if self.type == "local" and self.num_workers != 1:
-            raise ValueError(f"cluster=local runs one worker, got num_workers {self.num_workers}; use cluster=ray")
-        return self
+    intended_use: str | None = None
+    limits: str | None = None
+    """Besides those that the figures show, which the card finds itself."""
+    weights_licence: str | None = None
+    data_licence: str | None = None
 
 
 class TrackingConfig(Section):
@@ -181,3 +187,4 @@ class TrackingConfig(Section):
     num_pictures: CountOrZero = 8
     """Validation images logged with predictions beside truth."""
     system_metrics: bool = True
+    card: CardConfig = CardConfig()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,12 +23,14 @@ from detcore.engine.evaluate import evaluator_of, ground_truth, predictions
 from detcore.engine.fingerprint import fingerprint
 from detcore.engine.history import History
 from detcore.engine.meter import Meter
+from detcore.engine.mirror import Mirror
 from detcore.engine.optim import build_optimizer
 from detcore.engine.passes import Losses, Passes, PlainPasses
 from detcore.engine.precision import Precision
-from detcore.engine.publish import class_names, image_statistics
+from detcore.engine.publish import class_names, describe, image_statistics
 from detcore.engine.rng import seed_all
 from detcore.engine.run import Run, say
+from detcore.engine.saving import CheckpointWriter
 from detcore.engine.schedule import lr_factor
 from detcore.engine.step import Training
 from detcore.engine.worker import Worker
@@ -75,6 +78,10 @@ def open_run(
         mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
     )
     folder = Path(config.run_dir) if worker.rank == 0 else None
+    checkpoints = CheckpointFolder(
+        Path(config.run_dir) / "checkpoints", keep=engine.keep_checkpoints, keep_every=engine.keep_every, say=say
+    )
+    mirror = _mirror(checkpoints, config=config, fingerprint=made_of) if worker.rank == 0 else None
     run = Run(
         config=config,
         worker=worker,
@@ -91,7 +98,10 @@ def open_run(
         ),
         history=History(folder and folder / "history.csv"),
         evaluations=History(folder and folder / "evaluations.csv"),
-        checkpoints=CheckpointFolder(Path(config.run_dir) / "checkpoints", keep=engine.keep_checkpoints, say=say),
+        checkpoints=checkpoints,
+        mirror=mirror,
+        writer=CheckpointWriter((mirror or checkpoints).save, background=engine.async_checkpoints),
+        description=describe(model, config=config, split=val_split),
         fingerprint=made_of,
     )
     run.resume()
@@ -141,6 +151,13 @@ def build_passes(model: nn.Module, *, engine: EngineConfig, precision: Precision
     return plain(losses)
 
 
+def _mirror(folder: CheckpointFolder, *, config: Config, fingerprint: dict[str, Any]) -> Mirror | None:
+    place = config.engine.checkpoint_store
+    if place is None:
+        return None
+    return Mirror(f"{place}/{config.name}", config.data.store, fingerprint=fingerprint, folder=folder, say=say)
+
+
 def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Worker) -> None:
     name, classes = type(model).__name__, len(class_names(model, split))
     for method in ("losses", "detect"):
@@ -153,9 +170,9 @@ def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Wor
     if worker.world_size > 1 and not dist.is_initialized():
         raise ValueError(f"{worker.world_size} workers, but torch.distributed has not been initialised")
     passes = config.engine.batch_size // config.engine.accumulate
-    if passes % worker.world_size:
+    if passes < worker.world_size:
         raise ValueError(
-            f"{passes} images a pass (engine.batch_size / accumulate) do not divide over {worker.world_size} workers"
+            f"{passes} images a pass (engine.batch_size / accumulate) are too few for {worker.world_size} workers"
         )
 
 

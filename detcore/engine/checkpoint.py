@@ -9,14 +9,16 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from detcore.engine.atomic import write_folder
+from detcore.engine.atomic import Contents, HashingFile, write_folder
+from detcore.engine.weights_file import write_weights
 
 WEIGHTS, AVERAGE, TENSORS, RECORD, MANIFEST = (
     "weights.safetensors",
@@ -25,6 +27,7 @@ WEIGHTS, AVERAGE, TENSORS, RECORD, MANIFEST = (
     "record.json",
     "manifest.json",
 )
+FILES = (WEIGHTS, AVERAGE, TENSORS, RECORD)
 MOST_SET_ASIDE = 3
 """Checkpoints of so many earlier trainings stay."""
 
@@ -58,12 +61,13 @@ class CheckpointFolder:
     Args:
         path: the folder; made when the first checkpoint is saved.
         keep: so many of the newest stay, and for each of them the best it knows of.
+        keep_every: those at multiples of so many steps stay, too.
         say: takes a line about a checkpoint that is broken.
     """
 
-    def __init__(self, path: Path, *, keep: int, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, *, keep: int, say: Callable[[str], None], keep_every: int | None = None) -> None:
         self.path = path
-        self._keep = keep
+        self._keep, self._keep_every = keep, keep_every
         self._say = say
 
     def folder(self, step: int) -> Path:
@@ -95,10 +99,26 @@ class CheckpointFolder:
         """The newest whole checkpoint, or None. A broken one is named and passed over."""
         for step in reversed(self.steps()):
             try:
-                return self._read(step)
+                return self.read(step)
             except (OSError, ValueError) as error:
                 self._say(f"{error}; using the checkpoint before it, if there is one")
         return None
+
+    def read(self, step: int) -> Checkpoint:
+        """The checkpoint of a step.
+
+        Raises:
+            ValueError: if it is broken.
+            OSError: if it cannot be read.
+        """
+        files = self._checked(step)
+        return Checkpoint(
+            step=step,
+            weights=safetensors.torch.load(files[WEIGHTS]),
+            average=safetensors.torch.load(files[AVERAGE]) if AVERAGE in files else None,
+            tensors=torch.load(io.BytesIO(files[TENSORS]), map_location="cpu", weights_only=True),
+            record=json.loads(files[RECORD]),
+        )
 
     def read_weights(self, step: int) -> dict[str, Tensor]:
         """The averaged weights of a checkpoint where there are any, else the plain ones.
@@ -109,6 +129,10 @@ class CheckpointFolder:
         """
         files = self._checked(step)
         return safetensors.torch.load(files.get(AVERAGE) or files[WEIGHTS])
+
+    def keeps(self, step: int) -> bool:
+        """Whether a checkpoint is one to keep, be it here or only at another place."""
+        return self._stays(step) or self.folder(step).is_dir()
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of steps that a training resumed at `step` will take anew: all these are broken."""
@@ -133,22 +157,12 @@ class CheckpointFolder:
         found = ((pattern.fullmatch(path.name), path) for path in self.path.parent.iterdir())
         return {int(match[1] or 1): path for match, path in found if match}
 
-    def _read(self, step: int) -> Checkpoint:
-        files = self._checked(step)
-        return Checkpoint(
-            step=step,
-            weights=safetensors.torch.load(files[WEIGHTS]),
-            average=safetensors.torch.load(files[AVERAGE]) if AVERAGE in files else None,
-            tensors=torch.load(io.BytesIO(files[TENSORS]), map_location="cpu", weights_only=True),
-            record=json.loads(files[RECORD]),
-        )
-
     def _checked(self, step: int) -> dict[str, bytes]:
         """The bytes of all files of a checkpoint, equal to its manifest."""
         folder = self.folder(step)
         try:
             sums: dict[str, str] = json.loads((folder / MANIFEST).read_bytes())
-            if not {WEIGHTS, TENSORS, RECORD} <= sums.keys() <= {WEIGHTS, AVERAGE, TENSORS, RECORD}:
+            if not {WEIGHTS, TENSORS, RECORD} <= sums.keys() <= set(FILES):
                 raise ValueError(f"lists {', '.join(sums)}")
         except (OSError, ValueError, AttributeError) as error:
             raise ValueError(f"{folder}: broken checkpoint, {MANIFEST} cannot be read ({error})") from error
@@ -166,10 +180,13 @@ class CheckpointFolder:
         newest = self.steps()[-self._keep :]
         kept = {*newest, *map(self._best_known_to, newest)}
         for step in self.steps():
-            if step not in kept:
+            if step not in kept and not self._stays(step):
                 shutil.rmtree(self.folder(step))
         for leftover in self.path.glob(".step-*"):  # of a process that was killed while saving
             shutil.rmtree(leftover)
+
+    def _stays(self, step: int) -> bool:
+        return self._keep_every is not None and step % self._keep_every == 0
 
     def _best_known_to(self, step: int) -> int | None:
         """The best step as of a checkpoint: needed to publish, should the training be resumed from there."""
@@ -180,27 +197,23 @@ class CheckpointFolder:
         return best
 
 
-def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every file, made one at a time to hold one in memory; the manifest comes last."""
+def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Contents]]:
+    """Name and contents of every file; the manifest, of what has been written before it, comes last."""
+    sums: dict[str, str] = {}
 
-    def contents() -> Iterator[tuple[str, bytes]]:
-        yield WEIGHTS, to_safetensors(checkpoint.weights)
-        if checkpoint.average is not None:
-            yield AVERAGE, to_safetensors(checkpoint.average)
-        buffer = io.BytesIO()
-        torch.save(dict(checkpoint.tensors), buffer)
-        yield TENSORS, buffer.getvalue()
-        yield RECORD, json.dumps(dict(checkpoint.record), indent=2).encode()
+    def hashed(name: str, write: Callable[[HashingFile], object]) -> tuple[str, Contents]:
+        def contents(file: BinaryIO) -> None:
+            with HashingFile(file) as hashing:
+                write(hashing)
+            sums[name] = hashing.hexdigest()
 
-    sums = {}
-    for name, data in contents():
-        sums[name] = hashlib.sha256(data).hexdigest()
-        yield name, data
+        return name, contents
+
+    yield hashed(WEIGHTS, partial(write_weights, checkpoint.weights))
+    if checkpoint.average is not None:
+        yield hashed(AVERAGE, partial(write_weights, checkpoint.average))
+    yield hashed(TENSORS, partial(torch.save, dict(checkpoint.tensors)))
+    # Without indentation, which Python's encoder in C cannot do: the curves of a long training are thousands of rows.
+    record = json.dumps(dict(checkpoint.record)).encode()
+    yield hashed(RECORD, lambda file: file.write(record))
     yield MANIFEST, json.dumps(sums, indent=2).encode()
-
-
-def to_safetensors(state: Mapping[str, Tensor]) -> bytes:
-    # Copied: safetensors refuses tensors that share memory (tied weights) or are not contiguous (channels_last).
-    return safetensors.torch.save(
-        {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-    )

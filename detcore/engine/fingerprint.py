@@ -18,7 +18,14 @@ _DATA = {
 }
 """Of the data section, what the content hash of the prepared data does not cover."""
 _NATIVE_SOURCES = {".cpp", ".cu", ".h", ".cuh", ".txt"}
-_NOT_TRAINING = {"log_every", "checkpoint_every", "keep_checkpoints"}
+_NOT_TRAINING = {
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_every",
+    "async_checkpoints",
+    "checkpoint_store",
+}
 
 
 def training_config(config: Config) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from detcore.engine.callbacks import Callback, Start
 from detcore.engine.progress import ProgressLine
 from detcore.engine.rng import deterministic_algorithms
 from detcore.engine.signals import StopReason, StopRequest
+from detcore.engine.state import TrainingState
 from detcore.engine.step import train_step
 from detcore.engine.worker import Worker
 
@@ -36,6 +38,17 @@ class FitResult:
     best_metrics: dict[str, float]
     model_dir: Path | None
     stopped: StopReason | None
+
+    @classmethod
+    def of(cls, state: TrainingState, *, model_dir: Path | None, stopped: StopReason | None) -> Self:
+        return cls(
+            step=state.step,
+            metrics=state.metrics,
+            best_step=state.best_step,
+            best_metrics=state.best_metrics,
+            model_dir=model_dir,
+            stopped=stopped,
+        )
 
     @property
     def exit_code(self) -> int:
@@ -78,6 +91,7 @@ def fit(
         stack.enter_context(deterministic_algorithms(engine.deterministic))
         run = open_run(model, config=config, shards=shards, worker=worker, transform=transform)
         stack.callback(run.close)
+        stop.watch(run.writer.failed)  # then the save below says why
         state = run.state
         progress = stack.enter_context(ProgressLine(engine, step=state.step, shown=worker.rank == 0))
         for callback in callbacks:
@@ -93,14 +107,16 @@ def fit(
                     assert scores.evaluation is not None, "of rank 0"
                     callback.on_evaluate(step, scores.metrics, scores.evaluation)
             if stopped or run.checkpoint_due():
-                checkpoint = run.save()
+                checkpoint = run.save(wait=state.finished or stopped is not None)
             for step, scores in found:
                 worker.report({"step": step, **scores.metrics}, checkpoint)
             if state.finished or stopped:
                 break
 
+            worker.beat(state.step, bounded=True)
             run.meter.add(train_step(run.training, run.batches, state.step))
             state.step += 1
+            worker.beat(state.step, bounded=False)
             metrics = None
             if state.step % engine.log_every == 0 or state.step == engine.steps:
                 metrics = run.meter.flush()
@@ -109,14 +125,7 @@ def fit(
                     callback.on_log(state.step, metrics)
             progress.step(state.step, metrics=metrics)
 
-        result = FitResult(
-            step=state.step,
-            metrics=state.metrics,
-            best_step=state.best_step,
-            best_metrics=state.best_metrics,
-            model_dir=None if stopped else run.publish(),
-            stopped=stopped,
-        )
+        result = FitResult.of(state, model_dir=None if stopped else run.publish(), stopped=stopped)
         for callback in callbacks:
             callback.on_end(result)
     return result

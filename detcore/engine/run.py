@@ -1,6 +1,6 @@
 """The parts of one training, put together, and brought back to where an interrupted one stood."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,10 @@ from detcore.engine.evaluate import Scores, detect, evaluator_of
 from detcore.engine.fingerprint import differences
 from detcore.engine.history import History, write_summary
 from detcore.engine.meter import Meter
+from detcore.engine.mirror import Mirror
 from detcore.engine.publish import publish
 from detcore.engine.rng import rng_state, set_rng_state
+from detcore.engine.saving import CheckpointWriter
 from detcore.engine.signals import StopRequest
 from detcore.engine.state import TrainingState
 from detcore.engine.step import Batches, Training
@@ -56,6 +58,9 @@ class Run:
         training: what a step needs.
         batches, val_batches: this rank's shares of train, without end, and of val, one pass at a time.
         history, evaluations: the curves; a row a log and a row an evaluation.
+        mirror: their copies at a store, where there is one.
+        writer: puts checkpoints into the folder and the mirror; on rank 0.
+        description: what will be published beside the weights.
         saved_step: of the last checkpoint, or None.
         unsaved: an evaluation made this step one to be kept.
     """
@@ -72,6 +77,9 @@ class Run:
     history: History
     evaluations: History
     checkpoints: CheckpointFolder
+    mirror: Mirror | None
+    writer: CheckpointWriter
+    description: dict[str, Any]
     fingerprint: dict[str, Any]
     comparison: Comparison = field(default_factory=Comparison)
     state: TrainingState = field(default_factory=TrainingState)
@@ -138,7 +146,7 @@ class Run:
             with of_model:
                 means = detect(
                     self.training.model,
-                    self.val_batches,
+                    self._watched(self.val_batches),
                     evaluator=evaluators[prefix],
                     precision=self.training.precision,
                     losses=self.config.engine.validation_loss,
@@ -150,18 +158,33 @@ class Run:
         self.comparison.begin(self.state.step, evaluators, losses)
         return True
 
-    def save(self) -> Path:
+    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, each a sign of life."""
+        step = self.state.step
+        self.worker.beat(step, bounded=True)
+        for batch in batches:
+            yield batch
+            self.worker.beat(step, bounded=True)
+        self.worker.beat(step, bounded=False)
+
+    def save(self, *, wait: bool) -> Path:
         """A checkpoint of this step. Every rank must call it.
+
+        Args:
+            wait: until it is on disk; else it may be written while the training goes on.
+
+        Returns:
+            Its folder.
 
         Raises:
             NonFiniteLossError: if a step since the last check was not finite: its weights are not to be kept.
-            CheckpointError: if it cannot be written.
+            CheckpointError: if it, or the one before, cannot be written.
         """
         self.meter.check()
         generators = gather(rng_state())
-        folder = from_rank_zero(lambda: self.checkpoints.save(self._snapshot(generators)))
+        from_rank_zero(lambda: self.writer.save(self._snapshot(generators), wait=wait))
         self.saved_step, self.unsaved = self.state.step, False
-        return folder
+        return self.checkpoints.folder(self.state.step)
 
     def resume(self) -> None:
         """Takes up the newest valid checkpoint, if it is of the same training; rank 0 reads it for all ranks."""
@@ -191,16 +214,18 @@ class Run:
         return from_rank_zero(self._publish)
 
     def close(self) -> None:
-        """Ends the threads and closes the shards."""
+        """Waits for the checkpoint that is being written, ends the threads and closes the shards."""
         for opened in (self.batches, self.val_batches, self.train_split, self.val_split, self.comparison):
             opened.close()
+        if (error := self.writer.close()) is not None:
+            say(str(error))
 
     def _snapshot(self, generators: list[dict[str, Any]]) -> Checkpoint:
         training, average = self.training, None
         weights = training.model.state_dict()
         if training.average is not None:
             with training.averaged():
-                average = {name: value.clone() for name, value in training.model.state_dict().items()}
+                average = training.model.state_dict()  # goes on pointing to the averages
         return Checkpoint(
             step=self.state.step,
             weights=weights,
@@ -217,6 +242,7 @@ class Run:
                 "history": self.history.state(),
                 "evaluations": self.evaluations.state(),
                 "fingerprint": self.fingerprint,
+                "description": self.description,
                 "config": self.config.model_dump(mode="json"),
             },
         )
@@ -224,20 +250,26 @@ class Run:
     def _resumable(self) -> Checkpoint | None:
         """The checkpoint to go on from; says what was found, and moves what is of no use out of the way."""
         folder = self.checkpoints
-        if not folder.steps():
-            return None
-        checkpoint = folder.newest()
-        different = differences(checkpoint.record["fingerprint"], self.fingerprint) if checkpoint else "none is whole"
-        if checkpoint is None or different:
-            where = folder.set_aside()
-            say(
-                f"starting anew: {folder.path} is of another training ({different}); its checkpoints are now in {where}"
-            )
+        checkpoint = self._same_training() if folder.steps() else None
+        if self.mirror is not None:
+            checkpoint = self.mirror.fetch(after=checkpoint.step if checkpoint else 0) or checkpoint
+        if checkpoint is None:
             return None
         folder.drop_after(checkpoint.step)
         done = "finished" if checkpoint.record["state"]["finished"] else "resuming"
         say(f"{done} at step {checkpoint.step} of {self.config.engine.steps}: {folder.folder(checkpoint.step)}")
         return checkpoint
+
+    def _same_training(self) -> Checkpoint | None:
+        """The folder's newest whole checkpoint; of another training, all are set aside."""
+        folder = self.checkpoints
+        checkpoint = folder.newest()
+        different = differences(checkpoint.record["fingerprint"], self.fingerprint) if checkpoint else "none is whole"
+        if not different:
+            return checkpoint
+        where = folder.set_aside()
+        say(f"starting anew: {folder.path} is of another training ({different}); its checkpoints are now in {where}")
+        return None
 
     def _publish(self) -> Path:
         best, metrics = self.state.best_step, self.state.best_metrics
@@ -252,11 +284,4 @@ class Run:
         folder = Path(self.config.run_dir)
         left_out = {"skipped_samples": self.meter.skipped} if self.meter.skipped else {}
         write_summary(folder / "train.json", {"step": self.state.step, "best_step": best, **left_out, **metrics})
-        return publish(
-            folder / "model",
-            weights,
-            model=self.training.model,
-            config=self.config,
-            split=self.val_split,
-            metrics=metrics,
-        )
+        return publish(folder / "model", weights, description=self.description, metrics=metrics)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self, cast
 
@@ -27,10 +28,14 @@ class StopRequest:
     """
 
     def __init__(self, worker: Worker) -> None:
-        self._worker = worker
         self._signal = 0
         self._agreed: StopReason | None = None
         self._handlers: dict[int, Any] = {}
+        self._reasons: list[Callable[[], bool]] = [worker.stop_requested]
+
+    def watch(self, reason: Callable[[], bool]) -> None:
+        """From now on this rank stops, and with it all, where `reason` holds, too."""
+        self._reasons.append(reason)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -54,7 +59,7 @@ class StopRequest:
         """
         if self._agreed is None:
             skipped = step is not None and step % _NCCL_STEPS and world_size() > 1 and dist.get_backend() == "nccl"
-            mine = self._signal or (_REQUESTED if self._worker.stop_requested() else 0)
+            mine = self._signal or (_REQUESTED if any(reason() for reason in self._reasons) else 0)
             code = 0 if skipped else largest_over_ranks(mine)
             self._agreed = _NAMES.get(code)
         return self._agreed

@@ -23,10 +23,20 @@ class Worker(Protocol):
     def device(self) -> torch.device: ...
 
     def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        """Takes the outcome of an evaluation, with the checkpoint of that step if there is one; on every rank."""
+        """Takes the outcome of an evaluation; on every rank.
+
+        With the folder of that step's checkpoint, if there is one: it may still be being written.
+        """
 
     def stop_requested(self) -> bool:
         """Whether this rank should checkpoint and leave, because its machine is about to go. Asked once a step."""
+
+    def beat(self, step: int, *, bounded: bool) -> None:
+        """This rank goes on, after `step` steps.
+
+        Called before each step and each batch of an evaluation with `bounded`: what comes now takes about as long as it
+        did before; and after them without: evaluating, saving and publishing take as long as they take.
+        """
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"], *, local_rank: int = 0) -> torch.device:
@@ -56,3 +66,6 @@ class LocalWorker:
 
     def stop_requested(self) -> bool:
         return False
+
+    def beat(self, step: int, *, bounded: bool) -> None:
+        """Nobody watches."""

@@ -1,7 +1,7 @@
 """COCO matching: hotcoco where it is installed, pycocotools in its stead.
 
-The only importer of hotcoco in this room. Both follow the COCO evaluation (Lin et al., "Microsoft COCO", ECCV 2014, and
-its published evaluation code) and give the same arrays to the last digit, which the tests hold.
+The only importer of hotcoco in this room besides `diagnosis`. Both follow the COCO evaluation (Lin et al., "Microsoft
+COCO", ECCV 2014, and its published evaluation code) and give the same arrays to the last digit, which the tests hold.
 """
 
 import contextlib
@@ -58,6 +58,10 @@ class LoadedTruth:
     @cached_property
     def plain(self) -> Any:
         return hotcoco.COCO(self.dataset)
+
+    def run_lengths(self, annotation_ids: Iterable[int]) -> list[dict[str, Any]]:
+        """The masks of some annotations."""
+        return [self.plain.ann_to_rle(annotation) for annotation in self.plain.load_anns(list(annotation_ids))]
 
     @cached_property
     def groups(self) -> Any:
@@ -119,7 +123,7 @@ def accumulate_hotcoco(
 ) -> Accumulated:
     # Polygons stay what they are: all cores draw them in each evaluation sooner than Python hands them over once.
     loaded = truth.plain
-    evaluation = hotcoco.COCOeval(loaded, _loaded(loaded, results, iou_type), iou_type, lvis_style=federated)
+    evaluation = hotcoco.COCOeval(loaded, load_results(loaded, results, iou_type), iou_type, lvis_style=federated)
     accumulated = _accumulated(evaluation, iou_type, sigmas)
     if federated:
         accumulated = replace(accumulated, limits=(300,))
@@ -139,7 +143,7 @@ def judged_as_open_images(truth: LoadedTruth, results: Results) -> Judged:
     if hotcoco is None:
         raise ValueError("engine.evaluation.protocol = open_images needs hotcoco: pip install hotcoco")
     results = _looked_for(truth.dataset, results)
-    evaluation = hotcoco.COCOeval(truth.groups, _loaded(truth.groups, results, "bbox"), "bbox", oid_style=True)
+    evaluation = hotcoco.COCOeval(truth.groups, load_results(truth.groups, results, "bbox"), "bbox", oid_style=True)
     evaluation.evaluate()
     return _judged_by_hotcoco(evaluation, truth, results)
 
@@ -173,7 +177,7 @@ def _judged_by_hotcoco(evaluation: Any, truth: LoadedTruth, results: Results) ->
     )
 
 
-def _loaded(truth: Any, results: Results, iou_type: IouType) -> Any:
+def load_results(truth: Any, results: Results, iou_type: IouType) -> Any:
     """Detections in hotcoco, as columns where it takes these: no dictionary of each."""
     if iou_type == "keypoints":
         return truth.load_res(_rows(results, iou_type))

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detcore.config import EvaluationConfig
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.instances import (
@@ -48,6 +51,7 @@ class Evaluation:
             for it, from 0 to 1; for masks, keypoints and rotated boxes likewise.
         curves: precision over recall at IoU 0.5 by prefix: box, mask, keypoint, rotated.
         results: all detections as columns, by image id, then falling score; None where the model detects no objects.
+        confusion: pixels by true and by predicted class of the semantic maps, (classes, classes), or None.
         maps: by image id the true and the predicted panoptic map, or the semantic ones where there are none; of the
             images alone that the evaluator was told to keep them of.
     """
@@ -57,6 +61,7 @@ class Evaluation:
     curves: dict[str, PRCurve]
     results: Results | None
     maps: Mapping[int, MapPair]
+    confusion: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, outcomes: Mapping[str, Outcome], *, results: Results | None, maps: Mapping[int, MapPair]) -> Self:
@@ -71,6 +76,7 @@ class Evaluation:
             curves={prefix: outcome.curve for prefix, outcome in outcomes.items() if outcome.curve is not None},
             results=results,
             maps=maps,
+            confusion=next((o.confusion for o in outcomes.values() if o.confusion is not None), None),
         )
 
     @cached_property

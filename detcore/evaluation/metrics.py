@@ -47,11 +47,13 @@ class Outcome:
         metrics: by name.
         per_class: class name -> metrics; without the classes that have no object.
         curve: precision over recall, or None.
+        confusion: (classes, classes) pixels by true and by predicted class, or None.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     curve: PRCurve | None = None
+    confusion: NDArray[np.int64] | None = None
 
 
 def average_precision(

@@ -122,7 +122,10 @@ class SemanticMaps:
             for index, name in enumerate(self._classes)
             if there[index]
         }
-        return {self.prefix: Outcome({name: 100.0 * float(value) for name, value in metrics.items()}, per_class)}
+        outcome = Outcome(
+            {name: 100.0 * float(value) for name, value in metrics.items()}, per_class, confusion=counts[:-1]
+        )
+        return {self.prefix: outcome}
 
 
 def near_edge(classes: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from detcore.engine import Precision, evaluate, evaluator_of, ground_truth, pred
 from detcore.engine.atomic import write_file
 from detcore.engine.publish import class_names
 from detcore.evaluation import Evaluation, Evaluator, PRCurve, save_pr_curve
+from detcore.evaluation.detections_file import save_detections
+from detcore.evaluation.truth_file import save_truth
 from detcore.inference import Predictor, PublishedModel, load_folder, read_description
 from detcore.inference.views import AugmentedPreprocessing, augmented_batches
 from detcore.launch.training import ensure_shards
@@ -30,6 +32,7 @@ from detcore.tracking.pictures import Pictures
 FOLDER = "evaluation"
 MODEL_SHA256 = "model.sha256"
 """The file in it that says which weights were measured."""
+DETECTIONS, TRUTH = "detections.parquet", "truth.json.gz"
 PNG_SIGNATURE = b"\x89PNG"
 
 
@@ -39,8 +42,9 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv` and `.json` (with the best F1 of each class and its
     score threshold), `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
     `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and
-    `example.jpg`, an image to try the model on. Logs the same to the run that trained the model. Where the data has no
-    test split it says so, and the files are empty.
+    `example.jpg`, an image to try the model on; where objects are detected also `detections.parquet` and their
+    `truth.json.gz`, by which the model can be compared with others. Logs the same to the run that trained the model.
+    Where the data has no test split it says so, and the files are empty.
 
     Args:
         model: your own module, where the published model is one; its weights are loaded into it.
@@ -61,6 +65,9 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     with closing(ShardedSplit.open(data.shards, "test", store=data.store)) as split:
         evaluation = _evaluation(config, split, load_folder(model_dir, device=config.engine.device, model=model))
         _write(evaluation, folder, published)
+        if evaluation.results is not None:
+            save_detections(evaluation.results, folder / DETECTIONS)
+            save_truth(ground_truth(split), folder / TRUTH)
         _draw(evaluation, split, folder, count=config.tracking.num_pictures)
     if config.tracking.enabled:
         _track(config, folder, evaluation.metrics)

@@ -12,6 +12,7 @@ from PIL import Image
 import detcore
 from detcore.inference import read_description
 from detcore.tracking.client import patient
+from detcore.tracking.version import WEIGHTS_SHA256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 ARTIFACT = "model"
 """Under this name the published folder lies in `artifacts/` of the logged model."""
-WEIGHTS_SHA256 = "weights_sha256"
 
 _PREDICTS_WITH = ("torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "mlflow")
 _EXAMPLE_PIXELS = 512

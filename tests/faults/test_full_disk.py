@@ -5,6 +5,7 @@ The kernel refuses the write: a limit on the size of files stands in for a full 
 
 import os
 import resource
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +28,18 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 class FillTheDisk:
-    """A callback after whose first log nothing larger than the model's weights can be written."""
+    """A callback after whose first log, and the checkpoint before it, nothing larger than a few kB can be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Path) -> None:
+        self.before = before
         self.limit = files_of_at_most(6000)
 
     def on_start(self, start: object) -> None: ...
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
         if step == 4:
+            while not self.before.exists():  # it is written in the background
+                time.sleep(0.01)
             self.limit.__enter__()
 
     def on_evaluate(self, *_: object) -> None: ...
@@ -45,13 +49,13 @@ class FillTheDisk:
 
 def test_the_checkpoint_before_stays_valid(configure) -> None:
     config = configure(engine__eval_every=None)  # checkpoints at 3 and 6
-    full = FillTheDisk()
+    folder = Path(config.run_dir) / "checkpoints"
+    full = FillTheDisk(folder / "step-00000003")
     try:
         with pytest.raises(CheckpointError) as caught:
             train(TinyDetector(), config, callbacks=[full])
     finally:
         full.limit.__exit__(None, None, None)
-    folder = Path(config.run_dir) / "checkpoints"
     assert str(caught.value) == (
         f"{folder / 'step-00000006'}: cannot save this checkpoint ({os.strerror(27)}); the one of step 3 still stands"
     )

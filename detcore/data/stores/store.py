@@ -80,6 +80,20 @@ class FileStore:
             )
         return data
 
+    def names(self) -> list[str]:
+        """All files below the URL, by name and sorted; none where there is no such folder.
+
+        Raises:
+            StoreError: the store refuses or stays out of reach.
+        """
+        folder = self.url.partition("://")[2]
+
+        def request() -> list[str]:
+            found: list[str] = sync(self._files.loop, self._files._find, self.url)
+            return sorted(path.partition(f"{folder}/")[2] for path in found)
+
+        return self._ask(request, "")
+
     def write(self, path: Path, name: str) -> None:
         """Puts a local file there, in place of what was.
 

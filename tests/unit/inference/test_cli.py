@@ -29,17 +29,6 @@ def test_help_tells_the_story_at_once() -> None:
     assert time.perf_counter() - started < 20  # only a hang fails: the import list above is the real test
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["predict", "pull", "models", "convert", "export", "data", "data check", "data show", "data stats", "doctor"],
-)
-def test_every_command_has_examples(command: str, capsys: Output) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([*command.split(), "--help"])
-    assert stop.value.code == 0
-    assert f"examples:\n  detcore {command}" in capsys.readouterr().out
-
-
 def test_predict_writes_pictures_and_json(published: Path, scenes: Path, tmp_path: Path, capsys: Output) -> None:
     out, file = tmp_path / "drawn", tmp_path / "found.json"
     (scenes / "other").mkdir()
@@ -167,11 +156,6 @@ def test_a_path_that_is_no_model_is_told_as_a_path(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
     assert main([argument.replace("SCENES", str(scenes)) for argument in command]) == 2
     assert "; nor is there a file runs/none/model.json" in capsys.readouterr().err
-
-
-def test_traceback_on_request(published: Path) -> None:
-    with pytest.raises(ValueError, match="no such file"):
-        main(["--traceback", "predict", str(published), "nowhere.jpg"])
 
 
 def test_pull_copies_a_model_that_predicts(published: Path, scenes: Path, tmp_path: Path, capsys: Output) -> None:

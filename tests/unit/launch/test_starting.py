@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import save
 from small_detectors import SMALL
 from tiny_training import tiny_config
 
 from detcore.config import Config, compose_params, load
 from detcore.config.model import FasterRCNN, ModelConfig, Published
 from detcore.config.model.detector import published_name
-from detcore.engine.checkpoint import to_safetensors
 from detcore.inference import load_folder
 from detcore.launch.starting import with_architecture
 from detcore.launch.training import with_absolute_paths
@@ -23,7 +23,8 @@ DATASET = {"categories": ["a", "b"]}
 
 
 def publish(folder: Path, section: ModelConfig, *, num_classes: int = 3, **changes: Any) -> Path:
-    data = to_safetensors(build_model(section, num_classes=num_classes, load_weights=False).state_dict())
+    model = build_model(section, num_classes=num_classes, load_weights=False)
+    data = save({name: value.contiguous() for name, value in model.state_dict().items()})
     description = {
         "format_version": 1,
         "model": {**section.model_dump(mode="json"), "num_classes": num_classes},
@@ -60,7 +61,9 @@ def test_the_source_s_architecture_takes_the_place(source: Path, tmp_path: Path)
     config = naming(source, tmp_path / "run")
     found = with_architecture(config, dataset=DATASET)
     weights = str(source / "weights.safetensors")
-    assert found.model == SMALL["faster_rcnn"].model_copy(update={"name": "mine", "weights": weights})
+    digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
+    stated = {"name": "mine", "weights": weights, "weights_sha256": digest}
+    assert found.model == SMALL["faster_rcnn"].model_copy(update=stated)
     assert found.model.num_classes is None
     assert found.model_copy(update={"model": config.model}) == config
     assert with_architecture(found, dataset=DATASET) is found

@@ -11,7 +11,7 @@ from tracking_samples import CATEGORIES, MODEL, MakeConfig, MakeModel, make_shar
 from detcore.config import Config, MaskRCNN
 from detcore.data import ShardedSplit
 from detcore.data.shards import read_description
-from detcore.engine.publish import publish
+from detcore.engine.publish import describe, publish
 from detcore.models import build_model
 from detcore.tracking.client import connect
 
@@ -88,9 +88,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> MakeMo
         return publish(
             folder,
             model.state_dict(),
-            model=model,
-            config=config,
-            split=split,
+            description=describe(model, config=config, split=split),
             metrics={"box_ap": box_ap, "box_ap50": box_ap + 10, "mask_ap": box_ap - 5},
         )
 

@@ -41,11 +41,11 @@ class Evaluation:
         metrics: by kind of prediction. Boxes: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large,
             box_ar100; masks, their boundaries and rotated boxes: the same for mask_, mask_boundary_ and rotated_;
             keypoints: keypoint_ap, keypoint_ap50, keypoint_ap75, keypoint_ap_medium, keypoint_ap_large, keypoint_ar;
-            semantic maps: miou, fwiou, macc, pacc, boundary_iou; panoptic maps: pq, sq, rq, and these for
-            _things and _stuff; proposals: proposal_ar100, proposal_ar1000, and these for _small, _medium, _large. A size of which there is no object is left out.
-            By LVIS's protocol boxes and masks have _ap_rare, _ap_common and _ap_frequent, and _ar300 for _ar100. By
-            Pascal VOC's, boxes have box_ap50, its own figure, the same at other IoUs in box_ap and box_ap75, box_ar
-            and box_ar50; by that of Open Images, box_ap50 and box_ar50.
+            semantic maps: miou, fwiou, macc, pacc, boundary_iou; panoptic maps: pq, sq, rq, and these for _things and
+            _stuff; proposals: proposal_ar100, proposal_ar1000, and these for _small, _medium, _large. A size of which
+            there is no object is left out. By LVIS's protocol boxes and masks have _ap_rare, _ap_common and
+            _ap_frequent, and _ar300 for _ar100. By Pascal VOC's, boxes have box_ap50, its own figure, the same at other
+            IoUs in box_ap and box_ap75, box_ar and box_ar50; by that of Open Images, box_ap50 and box_ar50.
         per_class: class name -> metrics; without classes that have no object. With operating points box_f1, the highest
             at IoU 0.5, box_f1_precision and box_f1_recall there, and box_f1_score, the score that detections must have
             for it, from 0 to 1; for masks, keypoints and rotated boxes likewise.

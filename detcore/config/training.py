@@ -60,6 +60,8 @@ EvaluationProtocol = Literal["coco", "lvis", "open_images", "voc2007", "voc2010"
 class EvaluationConfig(Section):
     protocol: EvaluationProtocol = "coco"
     """By which boxes are measured, and by lvis masks, too; all else is measured in one way."""
+    hierarchy: str | None = None
+    """By open_images, a JSON file that says which classes are kinds of others, as Open Images publishes."""
     oks_sigmas: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """How far apart annotators put each keypoint, as a share of the object's size; None is for COCO's 17."""
     boundary_iou: bool = False
@@ -69,6 +71,12 @@ class EvaluationConfig(Section):
     Each evaluation is a checkpoint then, and early stopping looks where the next evaluation is due."""
     raw_weights: bool = False
     """In training, where an average of the weights is kept, evaluate the weights themselves, too: metrics `raw_...`."""
+
+    @model_validator(mode="after")
+    def _hierarchy_is_of_open_images(self) -> Self:
+        if self.hierarchy is not None and self.protocol != "open_images":
+            raise ValueError(f"hierarchy is for protocol = open_images; by {self.protocol} classes have none")
+        return self
 
     @model_validator(mode="after")
     def _boundaries_are_cocos(self) -> Self:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detcore.config import EvaluationConfig
+from detcore.evaluation.hierarchy import Hierarchy
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.instances import (
     Boxes,
@@ -263,7 +264,10 @@ def _instance_kinds(
 def _instance_kind(kind: str, truth: GroundTruth, settings: EvaluationConfig, operating_points: bool) -> InstanceKind:
     match kind:
         case "boxes":
-            return Boxes(protocol=settings.protocol, operating_points=operating_points)
+            hierarchy = (
+                None if settings.hierarchy is None else Hierarchy.read(settings.hierarchy, truth.coco["categories"])
+            )
+            return Boxes(protocol=settings.protocol, hierarchy=hierarchy, operating_points=operating_points)
         case "masks":
             return Masks(protocol=settings.protocol, operating_points=operating_points)
         case "rotated":

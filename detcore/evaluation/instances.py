@@ -8,7 +8,8 @@ from torch import Tensor
 
 from detcore.config import EvaluationProtocol
 from detcore.evaluation.boundary import accumulate_boundaries
-from detcore.evaluation.coco import IouType, accumulate, judged_as_open_images
+from detcore.evaluation.coco import IouType, LoadedTruth, accumulate, judged_as_open_images
+from detcore.evaluation.hierarchy import Hierarchy
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.metrics import Outcome, average_precision, judged_precision
 from detcore.evaluation.proposals import proposal_recall
@@ -50,13 +51,21 @@ class Boxes:
 
     Args:
         protocol: by which.
+        hierarchy: of the classes, by the protocol of Open Images.
         operating_points: also the best F1 of each class.
     """
 
     name, prefix = "boxes", "box"
 
-    def __init__(self, *, protocol: EvaluationProtocol = "coco", operating_points: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        protocol: EvaluationProtocol = "coco",
+        hierarchy: Hierarchy | None = None,
+        operating_points: bool = False,
+    ) -> None:
         self._protocol = protocol
+        self._hierarchy = hierarchy
         self._operating_points = operating_points
 
     def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
@@ -67,7 +76,11 @@ class Boxes:
             case "coco" | "lvis":
                 return _precision_of_regions(self, truth, results, "bbox", self._protocol, self._operating_points)
             case "open_images":
-                judgements, precision_of = [judged_as_open_images(truth.loaded, results)], whole_area
+                loaded, hierarchy = truth.loaded, self._hierarchy
+                if hierarchy is not None:
+                    loaded = LoadedTruth(hierarchy.expand_truth(truth.coco))
+                    results = hierarchy.expand_results(results)
+                judgements, precision_of = [judged_as_open_images(loaded, results)], whole_area
             case "voc2007":
                 judgements, precision_of = judged_as_voc(truth.coco, results), eleven_points
             case "voc2010":

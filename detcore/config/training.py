@@ -59,7 +59,7 @@ EvaluationProtocol = Literal["coco", "lvis", "open_images", "voc2007", "voc2010"
 
 class EvaluationConfig(Section):
     protocol: EvaluationProtocol = "coco"
-    """By which boxes are measured, and by lvis masks, too; all else is measured in one way."""
+    """By which boxes are measured; by lvis masks, too, by voc2007 and voc2010 rotated boxes. All else is in one way."""
     hierarchy: str | None = None
     """By open_images, a JSON file that says which classes are kinds of others, as Open Images publishes."""
     oks_sigmas: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None

@@ -271,7 +271,7 @@ def _instance_kind(kind: str, truth: GroundTruth, settings: EvaluationConfig, op
         case "masks":
             return Masks(protocol=settings.protocol, operating_points=operating_points)
         case "rotated":
-            return RotatedBoxes(operating_points=operating_points)
+            return RotatedBoxes(protocol=settings.protocol, operating_points=operating_points)
         case "proposals":
             return Proposals()
         case "keypoints":

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from detcore.evaluation.coco import LoadedTruth
 from detcore.evaluation.results import Results
 
 _DESCRIPTIONS = "*class-descriptions*.csv"
@@ -51,8 +52,8 @@ class Hierarchy:
                     above[known[-1]] |= {*known[:-1]} - {known[-1]}
         except (TypeError, KeyError, AttributeError, RecursionError):
             raise ValueError(
-                f"engine.evaluation.hierarchy = {path}: no hierarchy of Open Images: nodes of a LabelName and a list of "
-                "nodes, Subcategory"
+                f"engine.evaluation.hierarchy = {path}: no hierarchy of Open Images: nodes of a LabelName and a "
+                "list of nodes, Subcategory"
             ) from None
         if not any(above.values()):
             raise ValueError(
@@ -60,6 +61,10 @@ class Hierarchy:
                 f"{', '.join(list(ids)[:5])} …. Are they named by a {_DESCRIPTIONS} beside it?"
             )
         return cls({key: frozenset(own) for key, own in above.items()})
+
+    def expanded(self, dataset: Mapping[str, Any], results: Results) -> tuple[LoadedTruth, Results]:
+        """Truth and detections, as the protocol takes them."""
+        return LoadedTruth(self.expand_truth(dataset)), self.expand_results(results)
 
     def expand_truth(self, dataset: Mapping[str, Any]) -> dict[str, Any]:
         """A COCO data set whose annotations are repeated for each class above theirs; new ids follow the highest."""

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from small_detectors import SMALL
 from tiny_training import TinyDetector, train
 
 import detcore
 from detcore.config import load
-from detcore.engine.checkpoint import TENSORS, CheckpointFolder, to_safetensors
+from detcore.engine.checkpoint import TENSORS, CheckpointFolder
 from detcore.evaluation import truth_file
 from detcore.evaluation.detections_file import load_detections
 from detcore.evaluation.truth_file import load_truth

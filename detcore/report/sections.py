@@ -13,7 +13,7 @@ from detcore.report.measured import PREFIXES
 from detcore.report.parts import Card, Cards, Chart, Charts, Part, Pictures, Points, Section, Table
 from detcore.report.pictures import Picture
 from detcore.report.pictures import Pictures as Drawn
-from detcore.report.suspicions import IN_WORDS, suspicions
+from detcore.report.suspicions import IN_WORDS
 
 _MOST_CELLS = 60
 """Classes that a confusion matrix shows; of more, those that are confused most."""
@@ -101,7 +101,7 @@ def _in_short(findings: Findings) -> Iterator[str]:
             yield f"Hardest size: {kinds.in_range(low)} pixels, AP {low.ap:.1f} on {low.objects:,} objects."
     for true, taken, count, share in findings.confused(most=1):
         yield f"Most confused: {true} taken for {taken}, {count:,} times, {100 * share:.0f} % of its objects."
-    found_labels = len(suspicions(findings))
+    found_labels = len(findings.suspicions)
     if found_labels:
         yield f"Labels worth a look: {found_labels:,} that detections from score {findings.min_score:.2f} contradict."
 
@@ -253,7 +253,7 @@ def _images(findings: Findings) -> Iterator[Section]:
 
 
 def _labels(findings: Findings) -> Iterator[Section]:
-    found = suspicions(findings)
+    found = findings.suspicions
     if not found:
         return
     drawn = Drawn(findings)

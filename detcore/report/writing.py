@@ -14,7 +14,7 @@ from detcore.report import markdown
 from detcore.report.findings import Findings, plain
 from detcore.report.page import html
 from detcore.report.sections import sections
-from detcore.report.suspicions import as_csv, suspicions
+from detcore.report.suspicions import as_csv, as_json
 
 PLOTS = {
     "f1_curve.csv": ("score", "precision", "recall", "f1"),
@@ -42,12 +42,12 @@ def write_report(findings: Findings, folder: Path) -> Path:
         leftover.unlink()
     for name, data in markdown.files(shown):
         (images / name).write_bytes(data)
-    labels = [suspicion for _, suspicion in suspicions(findings)]
+    labels = [suspicion for _, suspicion in findings.suspicions]
     texts = {
         "report.md": markdown.markdown(measured.title, measured.about, shown),
         "report.json": json.dumps(to_dict(findings), indent=1) + "\n",
         "label_errors.csv": as_csv(labels),
-        "label_errors.json": json.dumps([asdict(label) for label in labels], indent=1) + "\n",
+        "label_errors.json": as_json(labels),
         **plots(findings),
         "report.html": html(measured.title, measured.about, shown),
     }
@@ -65,7 +65,7 @@ def write_empty(folder: Path, *, title: str, about: str) -> None:
         "report.json": json.dumps({"title": title, "about": about}, indent=1) + "\n",
         "label_errors.csv": as_csv([]),
         **{name: _table(columns, []) for name, columns in PLOTS.items()},
-        "label_errors.json": "[]\n",
+        "label_errors.json": as_json([]),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -104,7 +104,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
             {"file_name": one.file_name, "found": one.found, "wrong": one.false, "missed": one.missed, "f1": one.f1}
             for one in findings.images[:50]
         ],
-        "label_errors": len(suspicions(findings)),
+        "label_errors": len(findings.suspicions),
         "comparison": None if findings.comparison is None else asdict(findings.comparison),
         "notes": findings.notes,
     }  # fmt: skip

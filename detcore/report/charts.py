@@ -98,13 +98,10 @@ def lines(drawn: Sequence[Line], *, x_label: str, y_label: str, x_range: tuple[f
         body.append(_text(x + shift, max(y - 8, 12), text, anchor=anchor, strong=True))
     named = [line for line in drawn if line.look != "faint"]
     if len(named) > 1:
-        right = _WIDTH - _RIGHT
         for place, line in enumerate(reversed(named)):
             y = _at_y(0) - 10 - 16 * place
-            length = _PER_LETTER * len(line.name)
-            body.append(f'<line class="{line.look}" x1="{right - length - 30:.1f}" x2="{right - length - 10:.1f}" '
-                        f'y1="{y - 4:.1f}" y2="{y - 4:.1f}"/>')  # fmt: skip
-            body.append(_text(right - 4, y, line.name, anchor="end", strong=True))
+            body.append(f'<path class="{line.look}" d="M{_LEFT + 10} {y - 4:.1f}h20"/>')
+            body.append(_text(_LEFT + 36, y, line.name, strong=True))
     return svg(body, label=f"{y_label} over {x_label}")
 
 

@@ -155,8 +155,8 @@ def find(
         comparison = compare(measured, against, samples, others)
     if not diagnoses:
         return Findings(
-            measured=measured, kinds=(), min_score=0.0, confusion=None, images=(), mistakes=(), suspicions=(), matches=None,
-            comparison=comparison, notes=tuple(told),
+            measured=measured, kinds=(), min_score=0.0, confusion=None, images=(), mistakes=(), suspicions=(),
+            matches=None, comparison=comparison, notes=tuple(told),
         )  # fmt: skip
     first, min_score = diagnoses[0], kinds[0].operating_point()["score"]
     matches = first.matches()

@@ -13,7 +13,7 @@ import numpy as np
 from detcore.report import markdown
 from detcore.report.findings import Findings, plain
 from detcore.report.page import html
-from detcore.report.sections import sections
+from detcore.report.sections import NOTHING, sections
 from detcore.report.suspicions import as_csv, as_json
 
 PLOTS = {
@@ -127,7 +127,7 @@ def plots(findings: Findings) -> dict[str, str]:
         for name, (count, gain) in (first.tide or {}).items():
             errors.append({"error": name, "ap50_gain": gain, "count": count})
     if findings.confusion is not None:
-        names = [*findings.measured.truth.names_by_id, "nothing"]
+        names = [*findings.measured.truth.names_by_id, NOTHING]
         for (true, predicted), times in np.ndenumerate(findings.confusion):
             # DVC's template counts rows: one an object.
             confusion.extend({"actual": names[true], "predicted": names[predicted]} for _ in range(times))

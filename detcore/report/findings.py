@@ -37,7 +37,7 @@ class KindFindings:
         curve: precision over recall at IoU 0.5.
         scores: precision, recall and F1 over the score threshold at IoU 0.5; only of classes with objects.
         class_names: of the rows of `scores`.
-        calibration: of the scores.
+        calibration: of the scores; None where they are not from 0 to 1.
         tide: of each of TIDE's errors how many there are, and what AP50 would gain; None for keypoints.
         sizes, aspects: AP by the objects' size and shape.
     """
@@ -47,7 +47,7 @@ class KindFindings:
     curve: PRCurve
     scores: ScoreCurves
     class_names: tuple[str, ...]
-    calibration: Calibration
+    calibration: Calibration | None
     tide: dict[str, tuple[int, float]] | None
     sizes: tuple[Bin, ...]
     aspects: tuple[Bin, ...]
@@ -153,6 +153,8 @@ def find(
     if against is not None:
         others = {kind: resampled(_diagnosis(against, kind), sets=sets) for kind in samples if kind in against.kinds}
         comparison = compare(measured, against, samples, others)
+    if any(found.calibration is None for found in kinds):
+        told.append("The scores are not all from 0 to 1: there is no calibration of them.")
     if not diagnoses:
         return Findings(
             measured=measured, kinds=(), min_score=0.0, confusion=None, images=(), mistakes=(), suspicions=(),

@@ -118,11 +118,12 @@ def plots(findings: Findings) -> dict[str, str]:
     errors: list[dict[str, object]] = []
     confusion: list[dict[str, object]] = []
     for first in findings.kinds[:1]:
-        scores, bins = first.scores, first.calibration
+        scores = first.scores
         means = {name: getattr(scores, name).mean(axis=0)[::10] for name in ("precision", "recall", "f1")}
         for place, score in enumerate(scores.thresholds[::10].tolist()):
             curve.append({"score": score, **{name: float(values[place]) for name, values in means.items()}})
-        rows = zip(bins.scores, bins.precision, bins.counts, strict=True)
+        bins = first.calibration
+        rows = zip(bins.scores, bins.precision, bins.counts, strict=True) if bins is not None else ()
         calibration += [{"score": score, "precision": right, "count": n} for score, right, n in rows if n]
         for name, (count, gain) in (first.tide or {}).items():
             errors.append({"error": name, "ap50_gain": gain, "count": count})

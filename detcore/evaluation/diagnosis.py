@@ -198,8 +198,11 @@ class Diagnosis:
         gains = {name: 100.0 * max(found["delta_ap"][name], 0.0) for name in TIDE_ERRORS}
         return 100.0 * found["ap_base"], {name: found["counts"][name] for name in TIDE_ERRORS}, gains
 
-    def calibration(self, *, bins: int = 10) -> Calibration:
-        """Of the scores, at IoU 0.5."""
+    def calibration(self, *, bins: int = 10) -> Calibration | None:
+        """Of the scores, at IoU 0.5; None where not all of them are from 0 to 1, and so are no chances."""
+        scores = self.results.scores
+        if scores.min(initial=0.0) < 0 or scores.max(initial=0.0) > 1:
+            return None
         found = self.evaluation.calibration(n_bins=bins)
         rows = found["bins"]
         return Calibration(

@@ -65,7 +65,7 @@ class GroundTruth:
         """The annotations that are no crowd regions."""
         return [a for a in self.coco["annotations"] if not a.get("iscrowd")]
 
-    @property
+    @cached_property
     def num_keypoints(self) -> int:
         """Of an object; 0 where there are none."""
         return max((len(a.get("keypoints") or ()) // 3 for a in self.objects), default=0)

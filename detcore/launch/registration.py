@@ -10,6 +10,7 @@ from detcore.engine.atomic import write_file
 from detcore.inference import read_description
 from detcore.launch.evaluation import FOLDER as EVALUATION_FOLDER
 from detcore.launch.evaluation import MODEL_SHA256
+from detcore.launch.reporting import REPORT
 from detcore.tracking import register
 from detcore.tracking.client import tracking_uri, without_password
 from detcore.zoo.describing import describe_version
@@ -78,11 +79,17 @@ def report(config: Config) -> str:
             f"{split:<9} {figures}",
             f"model     {name}, version {version} ({outcome['alias']}: {outcome['reason']})",
             f"next{_activation()}",
+            *_report_line(config),
             f"  runs and models in a browser   {browser}",
             f"  predict on an image            detcore predict {champion} {example}",
             "  train on your own folder       detcore train FOLDER data.name=NAME engine=finetune",
         ]
     )
+
+
+def _report_line(config: Config) -> list[str]:
+    page = Path(config.run_dir, REPORT, "report.html")
+    return [f"  what it does well and badly    open {page}"] if page.is_file() else []
 
 
 def _activation() -> str:

@@ -167,8 +167,10 @@ def _champion(config: Config) -> tuple[Measured | None, list[str]]:
     name = f"{config.tracking.registered_name}@{config.tracking.champion_alias}"
     try:
         folder = resolve(name, uri=tracking_uri(config.tracking))
-    except (ValueError, OSError) as error:
-        return None, [f"Not compared with a champion: {error}"]
+    except ValueError:
+        return None, [f"There is no champion yet ({name}): nothing to compare with."]
+    except OSError as error:
+        return None, [f"Not compared with the champion ({name}): {error}"]
     if read_description(folder).weights_sha256 == read_description(Path(config.run_dir, "model")).weights_sha256:
         return None, [f"These weights are the champion ({name}): there is nothing to compare them with."]
     about = json.loads(Path(config.run_dir, FOLDER, ABOUT).read_text())

@@ -98,13 +98,10 @@ def lines(drawn: Sequence[Line], *, x_label: str, y_label: str, x_range: tuple[f
         body.append(_text(x + shift, max(y - 8, 12), text, anchor=anchor, strong=True))
     named = [line for line in drawn if line.look != "faint"]
     if len(named) > 1:
-        right = _WIDTH - _RIGHT
         for place, line in enumerate(reversed(named)):
             y = _at_y(0) - 10 - 16 * place
-            length = _PER_LETTER * len(line.name)
-            body.append(f'<line class="{line.look}" x1="{right - length - 30:.1f}" x2="{right - length - 10:.1f}" '
-                        f'y1="{y - 4:.1f}" y2="{y - 4:.1f}"/>')  # fmt: skip
-            body.append(_text(right - 4, y, line.name, anchor="end", strong=True))
+            body.append(f'<path class="{line.look}" d="M{_LEFT + 10} {y - 4:.1f}h20"/>')
+            body.append(_text(_LEFT + 36, y, line.name, strong=True))
     return svg(body, label=f"{y_label} over {x_label}")
 
 
@@ -176,7 +173,7 @@ def heat_map(names: Sequence[str], shares: NDArray[np.float64], texts: Callable[
         texts: what is said of a row and a column where the pointer is.
     """
     count = len(names)
-    cell = max(9.0, min(40.0, 640.0 / count))
+    cell = max(9.0, min(80.0, 560.0 / count))
     label = _PER_LETTER * min(max(map(len, names), default=0), 24) + 12
     side = cell * count
     body = [_text(8, label - 26, "predicted →"), _text(8, label - 10, "true ↓")] if label > 60 else []
@@ -200,7 +197,7 @@ def heat_map(names: Sequence[str], shares: NDArray[np.float64], texts: Callable[
         if count <= _SHOWN_VALUES and share >= 0.005:
             ink = "on" if share > 0.5 else "strong bare"
             body.append(f'<text class="{ink}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle" '
-                        f'style="font-size:{0.3 * cell:.1f}px">{100 * share:.0f}</text>')  # fmt: skip
+                        f'style="font-size:{min(0.3 * cell, 14):.1f}px">{100 * share:.0f}</text>')  # fmt: skip
     return svg(body, width=label + side + 6, height=label + side + 6, label="confusion matrix")
 
 

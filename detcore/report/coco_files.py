@@ -91,12 +91,11 @@ def read_results(path: Path, truth: GroundTruth) -> tuple[Results, tuple[str, ..
     images = columns.integers("image_id", sizes)
     categories = columns.integers("category_id", {c["id"]: None for c in truth.coco["categories"]})
     scores = columns.floats("score", 1)[:, 0]
-    there = [key for key in ("bbox", "segmentation", "keypoints", "bbox_rotated") if rows and key in rows[0]]
+    keys = {key for row in rows for key in row}  # what one has, all must have: no mask is left out in silence
+    there = [key for key in ("bbox", "segmentation", "keypoints", "bbox_rotated") if key in keys]
     own_sizes = np.array([sizes[image] for image in images.tolist()], dtype=np.int64).reshape(-1, 2)
     rles = columns.masks(own_sizes) if "segmentation" in there else None
-    keypoints = (
-        columns.keypoints(truth.num_keypoints or len(rows[0]["keypoints"]) // 3) if "keypoints" in there else None
-    )
+    keypoints = columns.keypoints(truth.num_keypoints) if "keypoints" in there else None
     rotated = columns.floats("bbox_rotated", 5) if "bbox_rotated" in there else None
     if "bbox" in there:
         boxes = columns.floats("bbox", 4)
@@ -170,6 +169,8 @@ class _Columns:
 
     def keypoints(self, count: int) -> NDArray[np.float64]:
         """(n, count, 3)."""
+        if not count:
+            raise ValueError(f"{self._path}: has keypoints, the annotations have none")
         points = self.floats("keypoints", 3 * count).reshape(-1, count, 3)
         points[..., :2] += _PIXEL_CENTRE
         return points
@@ -209,5 +210,7 @@ def _run_length(value: Any, size: list[int]) -> bytes:
         if isinstance(value["counts"], list):
             return bytes(coco_mask.frPyObjects(value, *size)["counts"])
         return str(value["counts"]).encode("ascii")
-    except (TypeError, KeyError, IndexError, UnicodeEncodeError):
+    except ValueError:
+        raise
+    except Exception:  # pycocotools raises that itself, besides what Python raises for other forms of a value
         raise ValueError(f"segmentation {shown(value)} is neither polygons nor a run length") from None

@@ -15,6 +15,7 @@ from detcore.evaluation.mistakes import Mistake, mistakes
 from detcore.evaluation.operating import ScoreCurves, score_curves
 from detcore.report.comparing import Comparison, compare
 from detcore.report.measured import Measured
+from detcore.report.suspicions import Suspicion, suspicions
 
 SIZES = (0.0, 16.0, 32.0, 64.0, 96.0, 192.0, math.inf)
 """Bounds of an object's side (the root of its area) in pixels; COCO's small, medium and large end at 32 and 96."""
@@ -36,7 +37,7 @@ class KindFindings:
         curve: precision over recall at IoU 0.5.
         scores: precision, recall and F1 over the score threshold at IoU 0.5; only of classes with objects.
         class_names: of the rows of `scores`.
-        calibration: of the scores.
+        calibration: of the scores; None where they are not from 0 to 1.
         tide: of each of TIDE's errors how many there are, and what AP50 would gain; None for keypoints.
         sizes, aspects: AP by the objects' size and shape.
     """
@@ -46,7 +47,7 @@ class KindFindings:
     curve: PRCurve
     scores: ScoreCurves
     class_names: tuple[str, ...]
-    calibration: Calibration
+    calibration: Calibration | None
     tide: dict[str, tuple[int, float]] | None
     sizes: tuple[Bin, ...]
     aspects: tuple[Bin, ...]
@@ -94,6 +95,7 @@ class Findings:
             their ids, the last row and column are 'nothing'. None without objects.
         images: all of them, the worst first.
         mistakes: false detections from `min_score` on, the highest score first.
+        suspicions: labels to be looked at, each with its mistake, in the same order.
         comparison: with another model, or None.
         notes: what is missing and why.
     """
@@ -104,6 +106,7 @@ class Findings:
     confusion: NDArray[np.int64] | None
     images: tuple[ImageFindings, ...]
     mistakes: tuple[Mistake, ...]
+    suspicions: tuple[tuple[Mistake, Suspicion], ...]
     matches: Matches | None
     comparison: Comparison | None
     notes: tuple[str, ...]
@@ -150,22 +153,26 @@ def find(
     if against is not None:
         others = {kind: resampled(_diagnosis(against, kind), sets=sets) for kind in samples if kind in against.kinds}
         comparison = compare(measured, against, samples, others)
+    if any(found.calibration is None for found in kinds):
+        told.append("The scores are not all from 0 to 1: there is no calibration of them.")
     if not diagnoses:
         return Findings(
-            measured=measured, kinds=(), min_score=0.0, confusion=None, images=(), mistakes=(), matches=None,
-            comparison=comparison, notes=tuple(told),
+            measured=measured, kinds=(), min_score=0.0, confusion=None, images=(), mistakes=(), suspicions=(),
+            matches=None, comparison=comparison, notes=tuple(told),
         )  # fmt: skip
     first, min_score = diagnoses[0], kinds[0].operating_point()["score"]
     matches = first.matches()
     false = [] if first.kind == "keypoints" else mistakes(first, matches, min_score=min_score)
     scores = first.results.scores
+    false.sort(key=lambda mistake: -scores[mistake.row])
     return Findings(
         measured=measured,
         kinds=kinds,
         min_score=min_score,
         confusion=first.confusion(min_score=min_score),
         images=_images(first, matches, min_score),
-        mistakes=tuple(sorted(false, key=lambda mistake: -scores[mistake.row])),
+        mistakes=tuple(false),
+        suspicions=tuple(suspicions(measured, false)),
         matches=matches,
         comparison=comparison,
         notes=tuple(told),

@@ -30,20 +30,20 @@ def sections(found: KindFindings, *, several: bool) -> list[Section]:
             note="At IoU 0.5. The score threshold decides how many detections are kept: what a use needs is read here.",
         ),
         Section(
-            title="Calibration", anchor="calibration", parts=_calibration(found.calibration, prefix),
-            note="Where a score is the chance to be right, the columns end at the dashed line.",
-        ),
-        Section(
             title="Size and shape", anchor="size", parts=_sizes(found, prefix),
             note="AP of the objects in a range; detections out of it that found nothing do not count there.",
         ),
     ]  # fmt: skip
+    if found.calibration is not None:
+        note = "Where a score is the chance to be right, the columns end at the dashed line."
+        parts = _calibration(found.calibration, prefix)
+        own.insert(1, Section(title="Calibration", anchor="calibration", parts=parts, note=note))
     if found.tide is not None:
         own.insert(1, _errors(found.tide, prefix))
     if not several:
         return own
-    parts = [part for one in own for part in (Heading(title=one.title, note=one.note), *one.parts)]
-    return [Section(title=found.kind.capitalize(), anchor=found.kind, parts=parts)]
+    headed = [part for one in own for part in (Heading(title=one.title, note=one.note), *one.parts)]
+    return [Section(title=found.kind.capitalize(), anchor=found.kind, parts=headed)]
 
 
 def _curves(found: KindFindings) -> list[Chart]:

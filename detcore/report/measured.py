@@ -128,7 +128,10 @@ def measure_files(detections: Path, annotations: Path, *, images: Path | None = 
         file = None if images is None else images / str(image.get("file_name"))
         if file is None or not file.is_file():
             return None
-        return read_image(file.read_bytes(), declared=(image["height"], image["width"]))[0]
+        try:
+            return read_image(file.read_bytes(), declared=(image["height"], image["width"]))[0]
+        except ValueError:  # one picture fewer is no reason to have no report
+            return None
 
     return measure(
         truth,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detcore.evaluation.bootstrap import Interval
 from detcore.report import charts, kinds
@@ -13,10 +14,12 @@ from detcore.report.measured import PREFIXES
 from detcore.report.parts import Card, Cards, Chart, Charts, Part, Pictures, Points, Section, Table
 from detcore.report.pictures import Picture
 from detcore.report.pictures import Pictures as Drawn
-from detcore.report.suspicions import IN_WORDS, suspicions
+from detcore.report.suspicions import IN_WORDS
 
 _MOST_CELLS = 60
 """Classes that a confusion matrix shows; of more, those that are confused most."""
+NOTHING = "(nothing)"
+"""What an object is taken for that is not found, and what is there where a detection is false."""
 _WORST, _BEST, _LABELS, _LISTED = 8, 4, 12, 50
 """Pictures of each, and rows of labels to be looked at."""
 _HEADLINES = ("miou", "pq", "proposal_ar1000")
@@ -75,7 +78,7 @@ def _overview(findings: Findings) -> Section:
     coco = measured.truth.coco
     objects = len(measured.truth.objects)
     detections = 0 if measured.results is None else len(measured.results.scores)
-    note = f"{objects:,} objects, {detections:,} detections" if objects else ""
+    note = f"{objects:,} objects, {detections:,} detections" if findings.kinds else ""
     cards.append(Card(label="images", value=f"{len(coco['images']):,}", note=note))
     every = Table(
         columns=("metric", "value"),
@@ -101,7 +104,7 @@ def _in_short(findings: Findings) -> Iterator[str]:
             yield f"Hardest size: {kinds.in_range(low)} pixels, AP {low.ap:.1f} on {low.objects:,} objects."
     for true, taken, count, share in findings.confused(most=1):
         yield f"Most confused: {true} taken for {taken}, {count:,} times, {100 * share:.0f} % of its objects."
-    found_labels = len(suspicions(findings))
+    found_labels = len(findings.suspicions)
     if found_labels:
         yield f"Labels worth a look: {found_labels:,} that detections from score {findings.min_score:.2f} contradict."
 
@@ -159,15 +162,19 @@ def _classes(findings: Findings) -> Section:
         name = by_id[annotation["category_id"]]
         counts[name] = counts.get(name, 0) + 1
     of = [PREFIXES[kind] for kind in measured.kinds]
-    rows = [
-        (name, counts.get(name, "–"), *(_figure(table.get(metric), metric) for metric in names))
-        for name, table in measured.per_class.items()
-    ]
-    if not rows:
+    if not measured.per_class:
         return Section(title="Classes", anchor="classes", parts=[])
-    shares = frozenset(2 + place for place, name in enumerate(names) if not name.endswith("_score"))
-    columns = ["class", "objects", *(metric_name(name, kinds=of) for name in names)]
-    note = "In percent. F1 at IoU 0.5 and at the score of each class that makes it highest; a heading sorts."
+    counted = [("objects", [counts.get(name, "–") for name in measured.per_class])] if findings.kinds else []
+    rows = [
+        (name, *(column[place] for _, column in counted), *(_figure(table.get(metric), metric) for metric in names))
+        for place, (name, table) in enumerate(measured.per_class.items())
+    ]
+    first = 1 + len(counted)
+    shares = frozenset(first + place for place, name in enumerate(names) if not name.endswith("_score"))
+    columns = ["class", *(name for name, _ in counted), *(metric_name(name, kinds=of) for name in names)]
+    note = "In percent; a heading sorts."
+    if findings.kinds:
+        note = "In percent. F1 at IoU 0.5 and at the score of each class that makes it highest; a heading sorts."
     return Section(title="Classes", anchor="classes", note=note, parts=[Table(columns=columns, rows=rows, bars=shares)])
 
 
@@ -180,7 +187,7 @@ def _figure(value: float | None, name: str) -> str:
 def _confusion(findings: Findings) -> Iterator[Section]:
     if findings.confusion is None:
         return
-    names = [*findings.measured.truth.names_by_id, "nothing"]
+    names = [*findings.measured.truth.names_by_id, NOTHING]
     chart, note = _matrix(findings.confusion, names, name="confusion")
     rows = [(true, taken, count, f"{100 * share:.1f} %") for true, taken, count, share in findings.confused()]
     parts: list[Part] = [Charts(charts=[chart])]
@@ -193,19 +200,18 @@ def _confusion(findings: Findings) -> Iterator[Section]:
     )  # fmt: skip
 
 
-def _matrix(counts: np.ndarray, names: Sequence[str], *, name: str) -> tuple[Chart, str]:
-    """Rows in shares; of many classes those that are confused most."""
+def _matrix(counts: NDArray[np.int64], names: Sequence[str], *, name: str) -> tuple[Chart, str]:
+    """Rows in shares, of the classes that are there; of many, those that are confused most."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    nothing = len(names) if names[-1] != NOTHING else len(names) - 1
+    between = wrong[:nothing, :nothing].sum(axis=0) + wrong[:nothing, :nothing].sum(axis=1)
+    there = np.flatnonzero(counts[:nothing].sum(axis=1) + counts[:, :nothing].sum(axis=0))
     note = ""
-    if len(names) > _MOST_CELLS:
-        wrong = counts.astype(np.float64)
-        np.fill_diagonal(wrong, 0)
-        between = wrong[:-1, :-1].sum(axis=0) + wrong[:-1, :-1].sum(axis=1)
-        there = np.flatnonzero(counts[:-1].sum(axis=1))
-        chosen = np.sort(there[np.argsort(-between[there], kind="stable")[: _MOST_CELLS - 1]])
-        chosen = np.append(chosen, len(names) - 1)
-        note = f" Of {len(names) - 1:,} classes the {len(chosen) - 1} with objects that are confused most."
-    else:
-        chosen = np.arange(len(names))
+    if len(there) > _MOST_CELLS:
+        note = f" Of {len(there):,} classes the {_MOST_CELLS} that are confused most."
+        there = np.sort(there[np.argsort(-between[there], kind="stable")[:_MOST_CELLS]])
+    chosen = np.concatenate((there, np.arange(nothing, len(names))))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     part, own = shares[np.ix_(chosen, chosen)], counts[np.ix_(chosen, chosen)]
     shown = [names[index] for index in chosen.tolist()]
@@ -220,13 +226,14 @@ def _pixels(findings: Findings) -> Iterator[Section]:
     """Of semantic and panoptic maps."""
     measured = findings.measured
     parts: list[Part] = []
+    note = ""
     if measured.confusion is not None:
-        chart, _ = _matrix(measured.confusion, measured.truth.semantic_classes, name="pixel_confusion")
+        chart, of = _matrix(measured.confusion, measured.truth.semantic_classes, name="pixel_confusion")
         parts.append(Charts(charts=[chart]))
+        note = f"Pixels by true and by predicted class, rows in percent.{of}"
     if measured.pictures:
         shown = [Picture(image=image, caption="", file_name="") for image in measured.pictures]
         parts.append(Pictures(name="maps", pictures=shown))
-    note = "Pixels by true and by predicted class, rows in percent." if measured.confusion is not None else ""
     yield Section(title="Maps", anchor="maps", parts=parts, note=note)
 
 
@@ -253,7 +260,7 @@ def _images(findings: Findings) -> Iterator[Section]:
 
 
 def _labels(findings: Findings) -> Iterator[Section]:
-    found = suspicions(findings)
+    found = findings.suspicions
     if not found:
         return
     drawn = Drawn(findings)

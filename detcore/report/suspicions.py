@@ -2,10 +2,12 @@
 
 import csv
 import io
-from dataclasses import asdict, dataclass, fields
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from detcore.evaluation.mistakes import Fault, Mistake
-from detcore.report.findings import Findings
+from detcore.report.measured import Measured
 
 _WHAT: dict[Fault, str] = {"Bkg": "missing", "Cls": "class", "Loc": "box"}
 """What may be wrong with the truth where a detection has such a fault. Other faults say nothing about it."""
@@ -43,17 +45,16 @@ class Suspicion:
     iou: float
 
 
-def suspicions(findings: Findings) -> list[tuple[Mistake, Suspicion]]:
-    """The surest first, with the mistakes that they are drawn from."""
-    results = findings.measured.results
+def suspicions(measured: Measured, mistakes: Sequence[Mistake]) -> list[tuple[Mistake, Suspicion]]:
+    """What mistakes say of the truth, in their order, each with the mistake."""
+    results, coco = measured.results, measured.truth.coco
     if results is None:
         return []
-    coco = findings.measured.truth.coco
     names = {category["id"]: category["name"] for category in coco["categories"]}
     file_names = {image["id"]: str(image.get("file_name", image["id"])) for image in coco["images"]}
     boxes = results.boxes_xywh()
     found = []
-    for mistake in findings.mistakes:
+    for mistake in mistakes:
         if mistake.fault not in _WHAT:
             continue
         row, image_id = mistake.row, int(results.image_ids[mistake.row])
@@ -79,10 +80,15 @@ def suspicions(findings: Findings) -> list[tuple[Mistake, Suspicion]]:
     return found
 
 
-def as_csv(rows: list[Suspicion]) -> str:
+def as_csv(rows: Sequence[Suspicion]) -> str:
     """A table with a header."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(Suspicion)])
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(map(vars, rows))
     return text.getvalue()
+
+
+def as_json(rows: Sequence[Suspicion]) -> str:
+    """A list, a line each."""
+    return "[" + ",".join(f"\n{json.dumps(vars(row))}" for row in rows) + "\n]\n"

@@ -13,8 +13,8 @@ import numpy as np
 from detcore.report import markdown
 from detcore.report.findings import Findings, plain
 from detcore.report.page import html
-from detcore.report.sections import sections
-from detcore.report.suspicions import as_csv, suspicions
+from detcore.report.sections import NOTHING, sections
+from detcore.report.suspicions import as_csv, as_json
 
 PLOTS = {
     "f1_curve.csv": ("score", "precision", "recall", "f1"),
@@ -42,12 +42,12 @@ def write_report(findings: Findings, folder: Path) -> Path:
         leftover.unlink()
     for name, data in markdown.files(shown):
         (images / name).write_bytes(data)
-    labels = [suspicion for _, suspicion in suspicions(findings)]
+    labels = [suspicion for _, suspicion in findings.suspicions]
     texts = {
         "report.md": markdown.markdown(measured.title, measured.about, shown),
         "report.json": json.dumps(to_dict(findings), indent=1) + "\n",
         "label_errors.csv": as_csv(labels),
-        "label_errors.json": json.dumps([asdict(label) for label in labels], indent=1) + "\n",
+        "label_errors.json": as_json(labels),
         **plots(findings),
         "report.html": html(measured.title, measured.about, shown),
     }
@@ -65,7 +65,7 @@ def write_empty(folder: Path, *, title: str, about: str) -> None:
         "report.json": json.dumps({"title": title, "about": about}, indent=1) + "\n",
         "label_errors.csv": as_csv([]),
         **{name: _table(columns, []) for name, columns in PLOTS.items()},
-        "label_errors.json": "[]\n",
+        "label_errors.json": as_json([]),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -104,7 +104,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
             {"file_name": one.file_name, "found": one.found, "wrong": one.false, "missed": one.missed, "f1": one.f1}
             for one in findings.images[:50]
         ],
-        "label_errors": len(suspicions(findings)),
+        "label_errors": len(findings.suspicions),
         "comparison": None if findings.comparison is None else asdict(findings.comparison),
         "notes": findings.notes,
     }  # fmt: skip
@@ -118,16 +118,17 @@ def plots(findings: Findings) -> dict[str, str]:
     errors: list[dict[str, object]] = []
     confusion: list[dict[str, object]] = []
     for first in findings.kinds[:1]:
-        scores, bins = first.scores, first.calibration
+        scores = first.scores
         means = {name: getattr(scores, name).mean(axis=0)[::10] for name in ("precision", "recall", "f1")}
         for place, score in enumerate(scores.thresholds[::10].tolist()):
             curve.append({"score": score, **{name: float(values[place]) for name, values in means.items()}})
-        rows = zip(bins.scores, bins.precision, bins.counts, strict=True)
+        bins = first.calibration
+        rows = zip(bins.scores, bins.precision, bins.counts, strict=True) if bins is not None else ()
         calibration += [{"score": score, "precision": right, "count": n} for score, right, n in rows if n]
         for name, (count, gain) in (first.tide or {}).items():
             errors.append({"error": name, "ap50_gain": gain, "count": count})
     if findings.confusion is not None:
-        names = [*findings.measured.truth.names_by_id, "nothing"]
+        names = [*findings.measured.truth.names_by_id, NOTHING]
         for (true, predicted), times in np.ndenumerate(findings.confusion):
             # DVC's template counts rows: one an object.
             confusion.extend({"actual": names[true], "predicted": names[predicted]} for _ in range(times))

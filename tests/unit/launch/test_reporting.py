@@ -85,7 +85,7 @@ def test_why_there_is_no_comparison_is_said(config: Config, tmp_path: Path, monk
     monkeypatch.setattr(reporting, "resolve", nowhere)
     findings = report_published(tracked(config))
     assert findings is not None
-    assert any("no registry" in note for note in findings.notes)
+    assert any("no champion yet" in note for note in findings.notes)
     monkeypatch.setattr(reporting, "resolve", lambda name, uri: tmp_path / "run/model")
     findings = report_published(tracked(config))
     assert findings is not None

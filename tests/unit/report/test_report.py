@@ -247,6 +247,7 @@ def test_nothing_found_and_nothing_there(write: Write, tmp_path: Path) -> None:
         ({"image_id": 99}, r"\[1\]: image_id 99 is not among"),
         ({"category_id": True}, r"\[1\]: category_id True is not among"),
         ({"score": ...}, r"\[1\]: has no score"),
+        ({"segmentation": [[1, 2]]}, r"\[0\]: has no segmentation"),
     ],
 )
 def test_a_result_that_is_none_is_named(write: Write, change: dict[str, Any], message: str) -> None:

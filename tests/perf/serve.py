@@ -8,6 +8,10 @@ predictor looks at the same files in batches of 8, in this process, while the se
 round by round; rates are medians of rounds, waiting times those of all requests. The machine's cores are shared: what a
 server and its clients spend besides the model, in HTTP, JSON and run lengths, is what the ratio lacks to 1.
 
+--clock processor counts images a processor second instead, of the server's processes against the bare predictor's, for
+a machine that others use; clients wait as long as they wait. Take OMP_NUM_THREADS=1 there: threads that spin for each
+other starve.
+
 --batches 1,8 runs a server for each --max-batch, to see what batching gives.
 """
 
@@ -57,10 +61,11 @@ class Client(threading.Thread):
         self._connection.close()
 
 
-def load(served: Served, files: list[bytes], clients: int, query: str) -> tuple[float, list[float]]:
+def load(served: Served, files: list[bytes], clients: int, options: argparse.Namespace) -> tuple[float, list[float]]:
     """Images a second, and each request's seconds."""
-    threads = [Client(served, files[first::clients], query) for first in range(clients)]
-    began = time.perf_counter()
+    threads = [Client(served, files[first::clients], options.query) for first in range(clients)]
+    now = served.processor_seconds if options.clock == "processor" else time.perf_counter
+    began = now()
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -68,15 +73,16 @@ def load(served: Served, files: list[bytes], clients: int, query: str) -> tuple[
     spent = [seconds for thread in threads for seconds in thread.seconds]
     if len(spent) != len(files):
         raise RuntimeError(f"{len(files) - len(spent)} requests were not answered")
-    return len(files) / (time.perf_counter() - began), spent
+    return len(files) / (now() - began), spent
 
 
-def bare(predictor: Predictor, paths: list[Path]) -> float:
+def bare(predictor: Predictor, paths: list[Path], clock: str) -> float:
     """Images a second of the predictor alone."""
-    began = time.perf_counter()
+    now = time.process_time if clock == "processor" else time.perf_counter
+    began = now()
     for _ in predictor.stream(paths, batch_size=_BATCH):
         pass
-    return len(paths) / (time.perf_counter() - began)
+    return len(paths) / (now() - began)
 
 
 def mean_batch(served: Served) -> tuple[float, float]:
@@ -99,14 +105,14 @@ def measure(options: argparse.Namespace, paths: list[Path]) -> list[dict[str, An
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             arguments = [str(options.model.absolute()), *mode, f"--max-batch={batch}"]
             served = stack.enter_context(serving(*arguments, folder=folder, repository=repository))
-            load(served, files[:16], 4, options.query)
-            bare(predictor, paths[:16])
+            load(served, files[:16], 4, options)
+            bare(predictor, paths[:16], options.clock)
             for clients in options.clients:
                 before = mean_batch(served)
                 rates, alone, spent = [], [], []
                 for _ in range(_ROUNDS):
-                    alone.append(bare(predictor, paths))
-                    rate, seconds = load(served, files, clients, options.query)
+                    alone.append(bare(predictor, paths, options.clock))
+                    rate, seconds = load(served, files, clients, options)
                     rates.append(rate)
                     spent += seconds
                 after = mean_batch(served)
@@ -115,7 +121,7 @@ def measure(options: argparse.Namespace, paths: list[Path]) -> list[dict[str, An
                 rows.append(
                     {
                         "case": f"{'ray' if options.ray else 'local'}, max batch {batch}, {clients} clients",
-                        "unit": "images/s",
+                        "unit": "images/s" if options.clock == "wall" else "images/processor s",
                         "ours": ours,
                         "theirs": theirs,
                         "ratio": ours / theirs,
@@ -140,6 +146,7 @@ def main() -> None:
     parser.add_argument("--query", default="", help="such as ?masks=none")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     files: list[Any] = expand(options.folder)[0]

@@ -1,6 +1,7 @@
 """A served model beside the bare predictor: images a second, and how long a client waits.
 
-    python tests/perf/serve.py MODEL FOLDER [--images 200] [--clients 1,4,16] [--ray] [--replicas 1] [--json FILE]
+    python tests/perf/serve.py MODEL FOLDER [--images 200] [--clients 1,4,16] [--batches 1,8] [--query ?masks=none]
+        [--ray] [--replicas 1] [--clock wall|processor] [--json FILE]
 
 MODEL is a published model, FOLDER holds photographs; fewer than --images are sent again from the front. Clients are
 threads of this process that send a file, wait for its JSON and send the next, each on a connection of its own. The bare

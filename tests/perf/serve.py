@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from served_model import Served, serving  # tests are no package
 
 BAR = 0.9
-_ROUNDS = 3
 _BATCH = 8
 
 
@@ -95,10 +95,9 @@ def mean_batch(served: Served) -> tuple[float, float]:
     return total["sum"], total["count"]
 
 
-def measure(options: argparse.Namespace, paths: list[Path]) -> list[dict[str, Any]]:
+def measure(options: argparse.Namespace, paths: list[Path]) -> Iterator[dict[str, Any]]:
     """A row for each server and number of clients."""
     predictor, files = load_folder(options.model, device="cpu"), [path.read_bytes() for path in paths]
-    rows = []
     mode = [f"--replicas={options.replicas}"] if options.ray else ["--local"]
     repository = Path(__file__).resolve().parents[2]
     for batch in options.batches:
@@ -111,7 +110,7 @@ def measure(options: argparse.Namespace, paths: list[Path]) -> list[dict[str, An
             for clients in options.clients:
                 before = mean_batch(served)
                 rates, alone, spent = [], [], []
-                for _ in range(_ROUNDS):
+                for _ in range(options.rounds):
                     alone.append(bare(predictor, paths, options.clock))
                     rate, seconds = load(served, files, clients, options)
                     rates.append(rate)
@@ -119,21 +118,18 @@ def measure(options: argparse.Namespace, paths: list[Path]) -> list[dict[str, An
                 after = mean_batch(served)
                 ours, theirs = statistics.median(rates), statistics.median(alone)
                 full = clients >= batch == _BATCH
-                rows.append(
-                    {
-                        "case": f"{'ray' if options.ray else 'local'}, max batch {batch}, {clients} clients",
-                        "unit": "images/s" if options.clock == "wall" else "images/processor s",
-                        "ours": ours,
-                        "theirs": theirs,
-                        "ratio": ours / theirs,
-                        "bar": BAR if full else None,
-                        "met": ours / theirs >= BAR if full else None,
-                        "p50_ms": 1000 * float(np.percentile(spent, 50)),
-                        "p99_ms": 1000 * float(np.percentile(spent, 99)),
-                        "mean_batch": (after[0] - before[0]) / max(1.0, after[1] - before[1]),
-                    }
-                )
-    return rows
+                yield {
+                    "case": f"{'ray' if options.ray else 'local'}, max batch {batch}, {clients} clients",
+                    "unit": "images/s" if options.clock == "wall" else "images/processor s",
+                    "ours": ours,
+                    "theirs": theirs,
+                    "ratio": ours / theirs,
+                    "bar": BAR if full else None,
+                    "met": ours / theirs >= BAR if full else None,
+                    "p50_ms": 1000 * float(np.percentile(spent, 50)),
+                    "p99_ms": 1000 * float(np.percentile(spent, 99)),
+                    "mean_batch": (after[0] - before[0]) / max(1.0, after[1] - before[1]),
+                }
 
 
 def main() -> None:
@@ -144,6 +140,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--clients", type=numbers, default=[1, 4, 16])
     parser.add_argument("--batches", type=numbers, default=[1, _BATCH])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--query", default="", help="such as ?masks=none")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--replicas", type=int, default=1)
@@ -151,12 +148,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     files: list[Any] = expand(options.folder)[0]
-    rows = measure(options, (files * -(-options.images // len(files)))[: options.images])
+    rows = []
     print(f"{'case':32} {'served':>8} {'bare':>8} {'ratio':>6} {'bar':>4} {'p50 ms':>8} {'p99 ms':>8} {'batch':>6}")
-    for row in rows:
+    for row in measure(options, (files * -(-options.images // len(files)))[: options.images]):
+        rows.append(row)
         print(
             f"{row['case']:32} {row['ours']:8.1f} {row['theirs']:8.1f} {row['ratio']:6.2f} {row['bar'] or '':>4} "
-            f"{row['p50_ms']:8.1f} {row['p99_ms']:8.1f} {row['mean_batch']:6.2f}"
+            f"{row['p50_ms']:8.1f} {row['p99_ms']:8.1f} {row['mean_batch']:6.2f}",
+            flush=True,
         )
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")

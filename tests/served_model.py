@@ -59,12 +59,15 @@ class Served:
 
     def memory(self) -> int:
         """Bytes that it and its children have in memory."""
+        return sum(process.memory_info().rss for process in self._processes())
+
+    def processor_seconds(self) -> float:
+        """That it and its children have spent."""
+        return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
         parent = psutil.Process(self.process.pid)
-        total = 0
-        for process in (parent, *parent.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
-        return total
+        return [parent, *parent.children(recursive=True)]
 
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""

@@ -95,38 +95,42 @@ def serve_on_ray(
         port, address = listener.getsockname()[1], address_of(listener)
     cluster = ClusterConfig(num_workers=replicas, cpus_per_worker=max(1, len(os.sched_getaffinity(0)) // replicas))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its lines are about ports and apps, not about the model
+    with ray_cluster(cluster):
+        gpus = gpus_per_worker(cluster, device=settings.device)
+        placed = ReplicaSettings(
+            **settings.model_dump(exclude={"device", "model"}),
+            model=str(model.absolute()),
+            device="cuda" if gpus else "cpu",
+            replicas=replicas,
+            cpus_per_replica=cluster.cpus_per_worker,
+            gpus_per_replica=gpus,
+        )
+        if serve.status().proxies:
+            raise ValueError(
+                "Ray Serve runs in this cluster already, at an address of its own: add the model to it with "
+                f"`serve run detcore.launch.serving:application model={settings.model}`"
+            )
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": host, "port": port, "request_timeout_s": 3 * settings.timeout_seconds},
+            logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False),
+        )
+        try:
+            serve.run(application(placed), name=_APPLICATION)
+            _wait(lambda: on_listening(address))
+            serve.delete(_APPLICATION)  # once what is being answered is answered
+        finally:
+            if os.environ.get("RAY_ADDRESS"):  # a cluster of our own ends with its Serve
+                serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _wait(ready: Callable[[], None]) -> None:
+    """Until Ctrl-C or SIGTERM; `ready` is called once they are waited for."""
     stopped = threading.Event()
     handlers = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with ray_cluster(cluster):
-            gpus = gpus_per_worker(cluster, device=settings.device)
-            placed = ReplicaSettings(
-                **settings.model_dump(exclude={"device", "model"}),
-                model=str(model.absolute()),
-                device="cuda" if gpus else "cpu",
-                replicas=replicas,
-                cpus_per_replica=cluster.cpus_per_worker,
-                gpus_per_replica=gpus,
-            )
-            if serve.status().proxies:
-                raise ValueError(
-                    "Ray Serve runs in this cluster already, at an address of its own: add the model to it with "
-                    f"`serve run detcore.launch.serving:application model={settings.model}`"
-                )
-            serve.start(
-                proxy_location="HeadOnly",
-                http_options={"host": host, "port": port, "request_timeout_s": 3 * settings.timeout_seconds},
-                logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False),
-            )
-            try:
-                serve.run(application(placed), name=_APPLICATION)
-                on_listening(address)
-                stopped.wait()
-            finally:
-                if os.environ.get("RAY_ADDRESS"):
-                    serve.shutdown()  # type: ignore[no-untyped-call]
-                else:  # a cluster of our own ends with its Serve
-                    serve.delete(_APPLICATION)
+        ready()
+        stopped.wait()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -27,6 +27,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/gone.png":
             self.send_error(404)
             return
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "http://localhost:1/a.png")
+            self.end_headers()
+            return
         if self.path == "/file":
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
@@ -99,3 +104,14 @@ def test_other_addresses_are_refused(address: str) -> None:
         expand(address)
     with pytest.raises(ValueError, match=r"only http and https are fetched|no host"):
         fetch(address)
+
+
+def test_only_hosts_that_are_allowed_also_by_redirection(server: str) -> None:
+    hosts = frozenset({"127.0.0.1"})
+    assert fetch(f"{server}/scene.png", hosts=hosts) == png()
+    with pytest.raises(ValueError, match=r"nothing is fetched from localhost, only from 127\.0\.0\.1"):
+        fetch(f"{server}/elsewhere", hosts=hosts)
+    asked = len(Handler.asked)
+    with pytest.raises(ValueError, match=r"nothing is fetched from 127\.0\.0\.1, only from images\.example"):
+        fetch(f"{server}/scene.png", hosts=frozenset({"images.example"}))
+    assert len(Handler.asked) == asked

@@ -9,10 +9,11 @@ from detcore.export.folding import folded
 from detcore.models import build_model
 from detcore.models.norm import FrozenBatchNorm
 
+FROZEN_RESNET = {**RESNET, "norm": "frozen_bn", "weights": "absent.safetensors"}
 TIMM = {"type": "timm", "name": "tf_efficientnet_lite0", "norm": "frozen_bn", "weights": "none"}
 
 
-@pytest.mark.parametrize("backbone", [{**RESNET, "norm": "frozen_bn", "weights": "absent.safetensors"}, TIMM], ids=["resnet", "timm"])
+@pytest.mark.parametrize("backbone", [FROZEN_RESNET, TIMM], ids=["resnet", "timm"])
 def test_the_features_stay_and_the_norms_go(backbone: dict[str, object]) -> None:
     config = SMALL["faster_rcnn"].model_dump() | {"backbone": backbone}
     model = build_model(FasterRCNN(**config), num_classes=3, load_weights=False).double().eval()

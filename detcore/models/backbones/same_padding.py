@@ -1,6 +1,6 @@
 """TensorFlow's 'same' padding where the sizes of feature maps are known to be multiples of the stride."""
 
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 

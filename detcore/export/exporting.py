@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detcore.export.folding import folded
 from detcore.export.graph import INPUTS, DetectorGraph, named, traced
 from detcore.export.parity import Difference, compare
 from detcore.export.quantization import INT8_METADATA, Int8, Int8Cost, add_onnx_metadata, cost_of, quantize_onnx
@@ -130,7 +131,7 @@ def _write_compared(
 def _write(predictor: Predictor, file: Path, format: Format, *, outputs: tuple[str, ...], text: str) -> None:
     preprocessing = predictor.preprocessing
     assert isinstance(preprocessing, Preprocessing)
-    model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = folded(predictor.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     graph = DetectorGraph(model, image_mean=preprocessing.image_mean, image_std=preprocessing.image_std).eval()
     program = traced(graph, size_divisor=preprocessing.size_divisor)
     if format == "torch":

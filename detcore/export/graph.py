@@ -72,7 +72,7 @@ def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
     height, width = (-(-side // size_divisor) * size_divisor for side in _TRACED_SIZE)
     images = torch.zeros(2, 3, height, width)
     sizes = torch.tensor([[height, width], [height // 2, width - 3]])
-    batch, rows, columns = Dim("batch", min=1), Dim("rows", min=1), Dim("columns", min=1)
+    batch, rows, columns = Dim("batch", min=1), Dim("rows", min=2), Dim("columns", min=2)
     shapes = {"images": {0: batch, 2: size_divisor * rows, 3: size_divisor * columns}, "image_sizes": {0: batch}}
     # Operators as they are declared, whether this machine has their kernels or not.
     try:

@@ -111,7 +111,7 @@ def quantize_onnx(file: Path, target: Path, batches: Iterable[Mapping[str, NDArr
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"MatMulConstBOnly": True},
+                extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": list(_QUANTIZED)},
             )
         except Exception as error:  # its classes have no base of their own
             raise ValueError(f"int8: ONNX Runtime cannot: {' '.join(str(error).split())[:300]}") from error

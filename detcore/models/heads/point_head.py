@@ -145,7 +145,7 @@ class PointHead(nn.Module):
     def refine(self, feature: Tensor, boxes_xyxy: Tensor, labels: Tensor, coarse: Tensor) -> Tensor:
         """Masks by adaptive subdivision (section 3.1), see `forward`: (B, R, mask_size, mask_size) logits."""
         size = self.first_size
-        points = grid_centres(size, coarse.device).expand(len(coarse), -1, -1)
+        points = grid_centres(size, coarse.device).expand(coarse.shape[0], -1, -1)
         logits = self(feature, boxes_xyxy, labels, coarse, points).view(-1, 1, size, size)
         for _ in range(self.subdivisions):
             size *= 2

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from detcore.models.backbones.same_padding import EvenlySamePaddedConv

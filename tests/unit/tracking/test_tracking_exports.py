@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tracking_samples import MakeConfig, MakeModel
 
 import detcore
 from detcore.cli import main
+from detcore.export import Difference, Exported
+from detcore.launch import exporting
 from detcore.tracking import exported_file, keep_export, register
 from detcore.tracking.client import connect
 
@@ -70,6 +73,39 @@ def test_a_tag_of_a_stranger_reaches_no_other_folder(name: str, store: str, cach
     connect(store).set_model_version_tag(name, "1", "exported.onnx", tag)
     with pytest.raises(ValueError, match="is no name of a file"):
         exported_file(name, format="onnx", uri=store)
+
+
+def test_the_stage_writes_the_formats_that_are_named_and_keeps_them(
+    make_config: MakeConfig, make_model: MakeModel, store: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(export={"formats": ["onnx", "torch"], "int8": True, "max_ap_loss": 2.0})
+    registered = register(make_model(config, seed=0, box_ap=60.0), config=config)
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(exist_ok=True)
+    (run_dir / "registered.json").write_text(json.dumps({"name": registered.name, "version": 1}))
+    asked = {}
+
+    def written(folder: Path, file: Path, **options: Any) -> Exported:
+        asked[file.name] = (folder, options["int8"], options["max_ap_loss"])
+        file.write_text(options["format"])
+        return Exported(difference=Difference(images=3))
+
+    monkeypatch.setattr(exporting, "export_model", written)
+    (run_dir / "exported").mkdir()
+    (run_dir / "exported" / "model.xml").write_text("of an earlier run")
+    lines = exporting.export_published(config)
+    assert len(lines) == 4 and lines[1] == f"kept with {registered.name}/1"
+    model = run_dir / "model"
+    assert asked == {"model.onnx": (model, True, 2.0), "model.pt2": (model, False, 2.0)}
+    assert sorted(path.name for path in (run_dir / "exported").iterdir()) == ["export.json", "model.onnx", "model.pt2"]
+    assert json.loads((run_dir / "exported" / "export.json").read_text())["onnx"]["difference"]["images"] == 3
+    assert exported_file(registered.name, format="torch", uri=store).read_text() == "torch"
+
+
+def test_without_formats_the_stage_writes_an_empty_list(make_config: MakeConfig) -> None:
+    config = make_config()
+    assert exporting.export_published(config) == []
+    assert json.loads(Path(config.run_dir, "exported", "export.json").read_text()) == {}
 
 
 def test_load_asks_for_a_format_that_can_be_loaded() -> None:

@@ -79,17 +79,11 @@ class Mirror:
         names = self._store.names()
         steps = _steps(names, self._hash)
         for step in reversed([step for step in steps if step > after]):
-            try:
-                checkpoint = self._fetch(step)
-            except StoreError:  # a ValueError, but not of what is there
-                raise
-            except (FileNotFoundError, ValueError) as error:
-                self._say(f"{error}; using the checkpoint before it, if there is one")
-                continue
-            best = checkpoint.record["state"]["best_step"]
-            if best in steps and best not in self._folder.steps():
-                self._write(best)
-            return checkpoint
+            if (checkpoint := self._fetch(step)) is not None:
+                best = checkpoint.record["state"]["best_step"]
+                if best in steps and best not in self._folder.steps():
+                    self._fetch(best)
+                return checkpoint
         if not steps and (others := sorted(name for name in names if name.endswith(f"/{RECORD}"))):
             made_of = json.loads(self._store.read(others[-1]))["fingerprint"]
             self._say(
@@ -110,9 +104,16 @@ class Mirror:
             if of is not None and not self._folder.keeps(of):
                 store.remove(name)
 
-    def _fetch(self, step: int) -> Checkpoint:
-        self._write(step)
-        return self._folder.read(step)
+    def _fetch(self, step: int) -> Checkpoint | None:
+        """Puts a checkpoint into the folder; None and a line if it is broken."""
+        try:
+            self._write(step)
+            return self._folder.read(step)
+        except StoreError:  # a ValueError, but not of what is there
+            raise
+        except (FileNotFoundError, ValueError) as error:
+            self._say(f"{error}; going on without it")
+            return None
 
     def _write(self, step: int) -> None:
         def files() -> Iterator[tuple[str, Contents]]:

@@ -119,6 +119,8 @@ class Run:
         self.meter.check()
         generators = gather(rng_state())
         from_rank_zero(lambda: self.writer.save(self._snapshot(generators), wait=wait))
+        if wait and self.mirror is not None:
+            self.mirror.wait()
         self.saved_step = self.state.step
         return self.checkpoints.folder(self.state.step)
 
@@ -155,6 +157,8 @@ class Run:
             opened.close()
         if (error := self.writer.close()) is not None:
             say(str(error))
+        if self.mirror is not None:
+            self.mirror.close()
 
     def _snapshot(self, generators: list[dict[str, Any]]) -> Checkpoint:
         training, average = self.training, None

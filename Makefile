@@ -1,5 +1,6 @@
 # make demo   raw images to a registered model, on the embedded data set
 # make test   the tests
+# make test-faults  what clusters do to trainings, on one of several nodes in network namespaces: as root, 20 min
 # make check  style, types, structure
 # make native build the C++ and CUDA libraries now instead of on first use; PRODUCTS='cpu host' leaves out CUDA
 # make wheel  dist/detcore-*.whl with conf, csrc and the libraries for x86-64-v3; PRODUCTS as above
@@ -15,7 +16,7 @@ export DVC_NO_ANALYTICS := true
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test check native wheel params format clean
+.PHONY: demo test test-faults check native wheel params format clean
 
 demo: $(READY)
 	@dvc repro
@@ -23,6 +24,9 @@ demo: $(READY)
 
 test: $(READY)
 	@python -m pytest
+
+test-faults: $(READY)
+	@python -m pytest --faults tests/faults tests/integration/test_nodes.py
 
 check: $(READY)
 	@ruff check .

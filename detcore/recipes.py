@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detcore.spelling import meant
+
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from torch import nn
@@ -62,7 +64,8 @@ def files(names: Sequence[str] = ()) -> list[Path]:
     known.pop("published", None)  # its architecture is another's
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no recipe {unknown[0]!r} in {config_directory() / 'model'}, only {', '.join(known)}")
+        near = meant(unknown[0], known) or f"; detcore models lists all {len(known)}"
+        raise ValueError(f"no recipe {unknown[0]!r} in {config_directory() / 'model'}{near}")
     return [known[name] for name in names or known]
 
 
@@ -139,7 +142,7 @@ def table(recipes: Sequence[Recipe], *, size: tuple[int, int]) -> "Group":
         f"\nParameters and GFLOPs are with {NUM_CLASSES} classes unless the recipe states its own.",
         COUNTED.format(height=height, width=width),
         *_reached(recipes),
-        "Each recipe's header says more. To train: python pipelines/train.py model=NAME",
+        "Each recipe's header says more. To train: detcore train model=NAME",
     )
     return Group(shown, *notes)
 

@@ -257,3 +257,5 @@ class StopAfter:
 
     def stop_requested(self) -> bool:
         return self.model.passes >= self.passes
+
+    def beat(self, step: int, *, bounded: bool) -> None: ...

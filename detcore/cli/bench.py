@@ -1,19 +1,16 @@
 """Commands that measure how fast a model is on this machine."""
 
 import argparse
-import json
 import sys
 from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detcore.cli.commands import Commands
+from detcore.cli.commands import Answer, Commands
 
 if TYPE_CHECKING:
     import torch
-    from _typeshed import DataclassInstance
-    from rich.console import RenderableType
 
     from detcore.inference import Predictor
 
@@ -35,7 +32,7 @@ def declare(commands: Commands) -> None:
     """Adds the commands."""
     bench = commands.group("bench", "measure how fast a model trains and predicts here", examples=_BENCH)
     summary = "measure training steps: images a second, the time of each part, arithmetic, waits, kernels, memory"
-    train = bench.add("train", summary, _train, examples=_TRAIN)
+    train = bench.add("train", summary, _train, examples=_TRAIN, answers=True)
     train.add_argument("model", metavar="MODEL", help="a recipe of conf/model; its weights are random")
     _about_both(train)
     train.add_argument("--batch-size", type=int, help="images a step (default: engine.batch_size; on a CPU 2)")
@@ -46,7 +43,7 @@ def declare(commands: Commands) -> None:
     train.add_argument("--rounds", type=int, default=3, help="that are timed (default: 3)")
 
     summary = "measure predictions: latency and throughput of the dense layers, of detections, and of all"
-    predict = bench.add("predict", summary, _predict, examples=_PREDICT)
+    predict = bench.add("predict", summary, _predict, examples=_PREDICT, answers=True)
     predict.add_argument("model", metavar="MODEL", help="a recipe of conf/model; a published folder, or name@alias")
     _about_both(predict)
     predict.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
@@ -59,10 +56,9 @@ def declare(commands: Commands) -> None:
 def _about_both(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="of the configuration, for a recipe")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
-    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> Answer:
     from detcore.bench.setting import bench_config
     from detcore.bench.showing import training_shown
     from detcore.bench.training import bench_training
@@ -94,10 +90,10 @@ def _train(options: argparse.Namespace) -> None:
             )
         steps = options.steps or (32 if device.type == "cuda" else 4)
         report = bench_training(config, device=device, sizes=sizes, steps=steps, rounds=options.rounds, split=split)
-    _show(report, training_shown(report), as_json=options.json)
+    return Answer(facts=asdict(report), text=training_shown(report))
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace) -> Answer:
     from detcore.bench.prediction import bench_prediction
     from detcore.bench.showing import prediction_shown
     from detcore.inference.folder import chosen_device
@@ -114,7 +110,7 @@ def _predict(options: argparse.Namespace) -> None:
         compiled=options.compile,
         calls=options.calls or (30 if predictor.device.type == "cuda" else 5),
     )
-    _show(report, prediction_shown(report), as_json=options.json)
+    return Answer(facts=asdict(report), text=prediction_shown(report))
 
 
 def _predictor(options: argparse.Namespace, device: "torch.device") -> "Predictor":
@@ -137,12 +133,3 @@ def _positive(options: argparse.Namespace, *names: str) -> None:
         value = getattr(options, name)
         if any(number < 1 for number in (value if isinstance(value, list) else [1 if value is None else value])):
             raise ValueError(f"--{name.replace('_', '-')} {value}: give whole numbers from 1 on")
-
-
-def _show(report: "DataclassInstance", shown: "RenderableType", *, as_json: bool) -> None:
-    from rich.console import Console
-
-    if as_json:
-        print(json.dumps(asdict(report), indent=1))
-    else:
-        Console().print(shown)

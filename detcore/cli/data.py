@@ -1,13 +1,11 @@
 """Commands about data: what is wrong with it, what it looks like, what is in it."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from detcore.cli.commands import Commands
+from detcore.cli.commands import FOUND_FAULTS, Answer, Commands
 
-_ERRORS = 1
 _PICTURES = (".png", ".jpg", ".webp")
 
 _DATA = """\
@@ -21,7 +19,7 @@ _CHECK = """\
 _STATS = """\
   detcore data stats photos/
   detcore data stats data=coco_mini data.root=DIR --html statistics.html
-  detcore data stats data/shards/digits --json -"""
+  detcore data stats data/shards/digits --json"""
 _SHOW = """\
   detcore data show photos/
   detcore data show data=coco_mini data.root=DIR --class person --draws 3 --plain
@@ -31,8 +29,10 @@ _SHOW = """\
 
 def declare(commands: Commands) -> None:
     """Adds the commands."""
-    data = commands.group("data", "look at data before training on it", examples=_DATA)
-    show = data.add("show", "draw samples with their annotations, as training sees them", _show, examples=_SHOW)
+    data = commands.group("data", "check, draw and count data before training on it", examples=_DATA)
+    show = data.add(
+        "show", "draw samples with their annotations, as training sees them", _show, examples=_SHOW, answers=True
+    )
     _about_data(show)
     show.add_argument("--split", default="train", help="train, val or test (default: train)")
     show.add_argument("--num", type=int, default=12, help="samples (default: 12)")
@@ -45,14 +45,14 @@ def declare(commands: Commands) -> None:
     show.add_argument("--png", metavar="FILE", type=Path, help="also all samples on one picture")
 
     summary = "look for what is wrong with raw data, and say how to mend it; exit code 1 if there are errors"
-    check = data.add("check", summary, _check, examples=_CHECK)
+    check = data.add("check", summary, _check, examples=_CHECK, answers=True)
     _about_data(check)
-    check.add_argument("--json", metavar="FILE", help="write the findings; - for the terminal, in place of the table")
 
-    stats = data.add("stats", "count objects, classes and sizes, and compare the splits", _stats, examples=_STATS)
+    stats = data.add(
+        "stats", "count objects, classes and sizes, and compare the splits", _stats, examples=_STATS, answers=True
+    )
     _about_data(stats)
     stats.add_argument("--html", metavar="FILE", type=Path, help="write a page with plots")
-    stats.add_argument("--json", metavar="FILE", help="write the numbers; - for the terminal, in place of the tables")
 
 
 def _about_data(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def _about_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", help="of a raw folder (default: as its files tell)")
 
 
-def _show(options: argparse.Namespace) -> None:
+def _show(options: argparse.Namespace) -> Answer:
     from detcore.data.html_page import writable
     from detcore.data.locate import locate
     from detcore.data.some import some_samples
@@ -107,27 +107,22 @@ def _show(options: argparse.Namespace) -> None:
     if options.png is not None:
         samples_sheet(samples).save(options.png)
         written.append(options.png)
-    print(f"{' and '.join(map(str, written))}: {len(samples)} samples of {options.split}")
     if not whole:
         print("detcore data show: not prepared, so a few raw images were taken", file=sys.stderr)
+    files = [str(file) for file in written]
+    facts = {"files": files, "split": options.split, "samples": len(samples)}
+    return Answer(facts=facts, text=f"{' and '.join(files)}: {len(samples)} samples of {options.split}")
 
 
-def _check(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
+def _check(options: argparse.Namespace) -> Answer:
     from detcore.data.checking import check
     from detcore.data.locate import locate
 
     report = check(locate(options.words, format=options.format), progress=True)
-    if options.json != "-":
-        Console().print(report.table())
-    _write_json(report.to_dict(), options.json)
-    return _ERRORS if report.errors else 0
+    return Answer(facts=report.to_dict(), text=report.table(), code=FOUND_FAULTS if report.errors else 0)
 
 
-def _stats(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
+def _stats(options: argparse.Namespace) -> Answer:
     from detcore.data.html_page import writable
     from detcore.data.locate import locate
     from detcore.data.statistics import describe
@@ -138,16 +133,4 @@ def _stats(options: argparse.Namespace) -> None:
     statistics, columns = describe(locate(options.words, format=options.format))
     if options.html is not None:
         options.html.write_text(statistics_page(statistics, columns), encoding="utf-8")
-    if options.json != "-":
-        Console().print(terminal_tables(statistics))
-    _write_json(statistics.to_dict(), options.json)
-
-
-def _write_json(values: object, file: str | None) -> None:
-    """To a file, or to the terminal where that is named -."""
-    if file is not None:
-        text = json.dumps(values, indent=1)
-        if file == "-":
-            print(text)
-        else:
-            Path(file).write_text(text + "\n", encoding="utf-8")
+    return Answer(facts=statistics.to_dict(), text=terminal_tables(statistics))

@@ -1,9 +1,8 @@
 """Commands about this machine."""
 
 import argparse
-import json
 
-from detcore.cli.commands import Commands
+from detcore.cli.commands import Answer, Commands
 
 _DOCTOR = """\
   detcore doctor
@@ -13,12 +12,11 @@ _DOCTOR = """\
 def declare(commands: Commands) -> None:
     """Adds the commands."""
     summary = "show what is installed, which devices there are, and which operators run natively"
-    doctor = commands.add("doctor", summary, _doctor, examples=_DOCTOR)
-    doctor.add_argument("--json", action="store_true", help="as JSON")
+    commands.add("doctor", summary, _doctor, examples=_DOCTOR, answers=True)
 
 
-def _doctor(options: argparse.Namespace) -> None:
+def _doctor(options: argparse.Namespace) -> Answer:
     from detcore.doctor import facts, show
 
     found = facts()
-    print(json.dumps(found, indent=1) if options.json else show(found))
+    return Answer(facts=found, text=show(found))

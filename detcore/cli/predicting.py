@@ -1,22 +1,19 @@
 """Commands that look at images with a model."""
 
 import argparse
-import json
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import detcore
-from detcore.cli.commands import Commands
+from detcore.cli.commands import FOUND_FAULTS, TERMINAL, Commands, json_option, write_json
 
 if TYPE_CHECKING:
     from detcore.config import TTAConfig
     from detcore.inference import Prediction, Predictor
     from detcore.inference.sources import ImageSource, Video
 
-_INCOMPLETE = 1
 _FORMATS = ("coco", "yolo", "cvat", "csv")
 _OVERLAP = 0.2
 
@@ -47,7 +44,7 @@ def declare(commands: Commands) -> None:
     predict.add_argument(
         "--format", choices=_FORMATS, help="write what was found into the folder --out, instead of drawing it"
     )
-    predict.add_argument("--json", metavar="FILE", help="write boxes, scores, names and masks; - for the terminal")
+    json_option(predict)
     predict.add_argument("--score", type=float, default=0.5, help="leave out detections below it (default: 0.5)")
     predict.add_argument("--classes", metavar="NAMES", help="only these, such as person,car")
     predict.add_argument(
@@ -91,7 +88,7 @@ def _predict(options: argparse.Namespace) -> int:
         unreadable += 1
         print(f"detcore predict: skipped {' '.join(str(error).split())}", file=sys.stderr)
 
-    table = sys.stderr if options.json == "-" else sys.stdout
+    table = sys.stderr if options.json == TERMINAL else sys.stdout
     found = predictor.stream(sources, batch_size=options.batch_size, on_unreadable=skip, **chosen)
     with ExitStack() as stack:
         outputs = [stack.enter_context(output) for output in _outputs(options, predictor, sources)]
@@ -103,7 +100,7 @@ def _predict(options: argparse.Namespace) -> int:
                 output.add(prediction)
     if unreadable:
         print(f"detcore predict: {unreadable} of {len(sources)} images could not be read", file=sys.stderr)
-        return _INCOMPLETE
+        return FOUND_FAULTS
     return 0
 
 
@@ -164,11 +161,8 @@ class _JsonOutput:
     """All predictions in one JSON list, written at the end, also where an error or Ctrl-C ends the run."""
 
     def __init__(self, name: str) -> None:
-        self._file = None if name == "-" else Path(name)
+        self._name = name
         self._rows: list[dict[str, Any]] = []
-        file = self._file
-        if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
-            raise ValueError(f"--json {file}: no file can be written there")
 
     def add(self, prediction: "Prediction") -> None:
         self._rows.append(prediction.to_dict())
@@ -177,11 +171,7 @@ class _JsonOutput:
         return self
 
     def __exit__(self, *error: object) -> None:
-        text = json.dumps(self._rows, indent=1)
-        if self._file is None:
-            print(text)
-        else:
-            self._file.write_text(text + "\n")
+        write_json(self._rows, self._name)
 
 
 def _number_of_images(sources: "list[ImageSource | Video]", stride: int) -> int | None:

@@ -9,14 +9,15 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from detcore.config.faults import fault_lines
 from detcore.config.model.detector import published_name
 from detcore.config.root import Config
-from detcore.config.stores import without_secrets
+from detcore.spelling import meant
 
 CONF_SHA256 = "conf_sha256"
 """The key under which a composed file records what `conf/` it came from."""
@@ -87,6 +88,8 @@ def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
         if missing:
             raise ValueError(f"{missing[0]} has no value; set it, as in: {missing[0]}=…")
         params = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingConfigException as error:
+        raise ValueError(f"configuration: {_no_recipe(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"configuration: {_one_line(error)}") from error
     assert isinstance(params, dict)
@@ -112,7 +115,7 @@ def load(overrides: Sequence[str] = (), *, file: Path | str | None = None) -> Co
         raise ValueError(f"{path} does not exist; run 'make params' to compose it from conf/")
     try:
         params = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {_one_line(error)}") from error
     if not isinstance(params, dict):
         raise ValueError(f"{path} holds no configuration; run 'make params'")
@@ -132,40 +135,24 @@ def validate(params: Mapping[str, Any], *, source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_fault(source, fault, values) for fault in error.errors())) from None
-
-
-def _fault(source: str, fault: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    path = _key_path(fault["loc"], values)
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        message = "no such key"
-    given = (
-        ""
-        if isinstance(fault["input"], dict) or fault["type"] == "missing"
-        else f" (got {without_secrets(repr(fault['input']))})"
-    )
-    return f"{source}: {path + ': ' if path else ''}{message}{given}"
+        raise ValueError("\n".join(fault_lines(error, values, source=source))) from None
 
 
 def _settable(override: str) -> str:
     """A dotted override may also set a key that conf/ leaves at its default; a typo is then found by the types."""
     key = override.partition("=")[0]
-    return "++" + override if "." in key and key[0] not in "+~" else override
+    if "." in key and key[0] not in "+~":
+        return "++" + override
+    if key.isidentifier() and key not in Config.model_fields:
+        raise ValueError(f"configuration: {key}: no such section{meant(key, Config.model_fields)}")
+    return override
 
 
-def _key_path(location: Sequence[str | int], values: Any) -> str:
-    """The dotted key as a user writes it: pydantic's location without the tags of typed unions."""
-    keys: list[str] = []
-    for part in location:
-        if isinstance(values, Mapping) and part not in values and part == values.get("type"):
-            continue
-        keys.append(str(part))
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            values = None
-    return ".".join(keys)
+def _no_recipe(error: MissingConfigException) -> str:
+    """'model/mask_rcn' is not there: says which are."""
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    known = error.options or ()
+    return f"{group}={name}: no such file in conf/{group}{meant(name, known) or '; there are ' + ', '.join(known)}"
 
 
 def _one_line(error: Exception) -> str:

@@ -1,13 +1,17 @@
 """The whole configuration."""
 
-from typing import Self
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
+from detcore.config.cluster import ClusterConfig
 from detcore.config.data import DataConfig
+from detcore.config.export import ExportConfig
 from detcore.config.model import ModelConfig
 from detcore.config.section import Section
-from detcore.config.training import ClusterConfig, EngineConfig, OptimConfig, TrackingConfig
+from detcore.config.stores import is_url
+from detcore.config.training import EngineConfig, OptimConfig, TrackingConfig
 from detcore.config.transforms import most_images
 
 _REFUSED = "/:.%'\""
@@ -26,11 +30,21 @@ class Config(Section):
     engine: EngineConfig
     cluster: ClusterConfig
     tracking: TrackingConfig
+    export: ExportConfig = ExportConfig()
+
+    def shareable(self) -> dict[str, Any]:
+        """Plain values for files that others may read: a tracking address with a password is left out."""
+        values = self.model_dump(mode="json")
+        if "@" in urlsplit(self.tracking.uri or "").netloc:
+            values["tracking"]["uri"] = None  # MLFLOW_TRACKING_URI says it
+        return values
 
     @model_validator(mode="after")
     def _named(self) -> Self:
         if not self.run_dir.strip():
             raise ValueError("run_dir is empty")
+        if is_url(self.run_dir):
+            raise ValueError(f"run_dir = {self.run_dir} is no folder: checkpoints need one, which all nodes share")
         for key, value in (("name", self.name), ("tracking.registered_name", self.tracking.registered_name)):
             if not value.strip() or set(value) & set(_REFUSED):
                 raise ValueError(
@@ -41,11 +55,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        micro_batch = self.engine.batch_size // self.engine.accumulate
-        if micro_batch % self.cluster.num_workers:
+        micro_batch, cluster = self.engine.batch_size // self.engine.accumulate, self.cluster
+        uneven = not cluster.elastic and micro_batch % cluster.most_workers
+        if uneven or micro_batch < cluster.most_workers:
+            wrong = "do not divide evenly over" if uneven else "are too few for"
             raise ValueError(
-                f"engine.batch_size / engine.accumulate = {micro_batch} images a pass do not divide evenly over "
-                f"cluster.num_workers = {self.cluster.num_workers}"
+                f"engine.batch_size / engine.accumulate = {micro_batch} images a pass {wrong} "
+                f"cluster.num_workers = {cluster.most_workers}"
             )
         if (self.engine.monitor or "").startswith("mask") and self.model.type == "faster_rcnn":
             raise ValueError(f"engine.monitor = {self.engine.monitor}, but {self.model.type} predicts no masks")

@@ -42,7 +42,8 @@ def build_loader(
         config: gives the transforms, the buckets and the number of threads.
         train: True: endless, shuffled, `train_transforms`, `sampling`, of the images that `min_objects`,
             `min_keypoints` and `train_subset` leave. False: a pass over all samples, `test_transforms`.
-        batch_size: rows of one forward pass over all ranks; this rank gets every `world_size`-th part of them.
+        batch_size: rows of one forward pass over all ranks; this rank gets one part of `world_size`. Parts are equal:
+            where they do not divide, the last have rows that are empty.
         seed: of the order and of all that is drawn.
         image_mean, image_std: R, G, B on the 0..255 scale.
         device: where the batches go. On CUDA, bytes are copied and warped on a stream of the loader's own.
@@ -54,10 +55,10 @@ def build_loader(
         mixed_batches: so many of a training's first batches have mixed images; None means all.
 
     Raises:
-        ValueError: a batch size that does not divide evenly over the ranks, or an empty split.
+        ValueError: fewer rows than ranks, or an empty split.
     """
-    if batch_size < 1 or batch_size % world_size:
-        raise ValueError(f"a batch of {batch_size} images does not divide evenly over {world_size} ranks")
+    if batch_size < world_size:
+        raise ValueError(f"a batch of {batch_size} images is too small for {world_size} ranks")
     transforms = config.train_transforms if train else config.test_transforms
     capacity = Capacity.of(split, transforms)
     selection, sampler = build_sampler(
@@ -85,7 +86,7 @@ def build_loader(
     if train and config.on_bad_sample == "skip":
         num_samples = len(selection.samples)
         reader = SkipDamaged(reader, num_samples=num_samples, max_fraction=config.max_corrupt_fraction)
-    per_rank = batch_size // world_size
+    per_rank = -(-batch_size // world_size)
     split.prefetch()
     return Loader(
         sampler=sampler,

@@ -200,7 +200,7 @@ class Loader(Iterator[Batch]):
     def _num_bytes(self, epoch: int, batch: int) -> int:
         """Of a batch's pixels and of the images that they come from, where nothing is mixed."""
         plan = self._sampler.epoch(epoch)
-        samples = plan.samples[batch, self._rows]
+        samples, _, _ = plan.rows(batch, self._rows)
         height, width = self._sampler.buckets[plan.buckets[batch]]
         pixels: int = len(samples) * height * width * self._renderer.bytes_per_pixel
         return pixels + self._reader.num_bytes(samples[samples >= 0])
@@ -212,7 +212,7 @@ class Loader(Iterator[Batch]):
             batch=batch,
             last=batch + 1 == len(plan),
             num_bytes=self._num_bytes(epoch, batch),
-            num_samples=int((plan.samples[batch, self._rows] >= 0).sum()),
+            num_samples=int((plan.rows(batch, self._rows)[0] >= 0).sum()),
             making=self._make(epoch, batch, self._rows),
         )
 
@@ -221,7 +221,7 @@ class Loader(Iterator[Batch]):
         plan = self._sampler.epoch(epoch)
         shape = self._sampler.buckets[plan.buckets[batch]]
         read = partial(self._reader, shape=shape, mixes=self._next_step < self._mixed_batches)
-        columns = (of[batch, of_batch].tolist() for of in (plan.samples, plan.choices, plan.repeats))
+        columns = (column.tolist() for column in plan.rows(batch, of_batch))
         drawn = [Drawn(*row) for row in zip(*columns, strict=True)]
         parts = [
             partial(read, drawn[first : first + self._together], epoch=epoch)

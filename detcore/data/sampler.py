@@ -58,6 +58,15 @@ class EpochPlan:
             f" {self.padding:.1%} padding"
         )
 
+    def rows(self, batch: int, of_batch: slice) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Samples, choices and repeats of some rows of a batch; rows after its last are empty."""
+        samples, choices, repeats = (of[batch, of_batch] for of in (self.samples, self.choices, self.repeats))
+        missing = of_batch.stop - of_batch.start - len(samples)
+        if missing:
+            samples = np.pad(samples, (0, missing), constant_values=-1)
+            choices, repeats = (np.pad(column, (0, missing)) for column in (choices, repeats))
+        return samples, choices, repeats
+
     @property
     def empty_rows(self) -> int:
         """How many rows no sample fills, over all ranks."""

@@ -42,7 +42,7 @@ def raw_folder(config: DataConfig) -> Path:
     if not root.is_dir():
         if root.parent == Path(config.shards) and root.parent.is_dir():
             raise ValueError(f"{root.parent} holds prepared shards; name the folder of the raw data")
-        how = "python pipelines/prepare.py fetches it" if config.source else "set data.root to the raw folder"
+        how = "detcore prepare fetches it" if config.source else "set data.root to the raw folder"
         raise ValueError(f"{root}: the raw data of {config.name} are not there; {how}")
     return root
 

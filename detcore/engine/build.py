@@ -176,9 +176,9 @@ def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Wor
     if worker.world_size > 1 and not dist.is_initialized():
         raise ValueError(f"{worker.world_size} workers, but torch.distributed has not been initialised")
     passes = config.engine.batch_size // config.engine.accumulate
-    if passes % worker.world_size:
+    if passes < worker.world_size:
         raise ValueError(
-            f"{passes} images a pass (engine.batch_size / accumulate) do not divide over {worker.world_size} workers"
+            f"{passes} images a pass (engine.batch_size / accumulate) are too few for {worker.world_size} workers"
         )
 
 

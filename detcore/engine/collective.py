@@ -14,6 +14,10 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """The elementwise mean; on every rank. A NaN on one rank is a NaN on all."""
     if world_size() == 1:
@@ -38,6 +42,24 @@ def gather(value: T) -> list[T]:
         return [value]
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def host_group() -> dist.ProcessGroup | None:
+    """A group of all ranks for a thread of its own: what it exchanges stays on hosts and crosses nothing of others."""
+    if world_size() == 1:
+        return None
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup), "this rank is one of all"
+    return group
+
+
+def gather_at_rank_zero(value: T, group: dist.ProcessGroup | None) -> list[T] | None:
+    """Every rank's value, in rank order, on rank 0; None elsewhere."""
+    if group is None:
+        return [value]
+    values: list[T | None] | None = [None] * world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, values, dst=0, group=group)
     return values  # type: ignore[return-value]
 
 

@@ -1,18 +1,24 @@
-"""A model's detections on a whole split, over all ranks, against the ground truth."""
+"""A model's detections on a whole split, and what they are compared with."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from detcore.config import EvaluationConfig
 from detcore.data import ShardedSplit
-from detcore.engine.collective import copy_buffers_from_rank_zero, from_rank_zero, gather, mean_over_ranks, world_size
+from detcore.engine.collective import copy_buffers_from_rank_zero, mean_over_ranks, world_size
 from detcore.engine.precision import Precision
 from detcore.evaluation import Evaluation, Evaluator, GroundTruth
 from detcore.ops import PanopticLimits
 from detcore.structures.batch import Batch
+
+_BEHIND = 2
+"""So many batches' detections, and the one that is being taken over, may lie on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +27,11 @@ class Scores:
 
     Attributes:
         metrics: the evaluation's, in percent, and `val_loss` with `val_<name>` where losses were asked for.
-        evaluation: curves, classes and detections.
+        evaluation: curves, classes and detections; None on all ranks but the first.
     """
 
     metrics: dict[str, float]
-    evaluation: Evaluation
+    evaluation: Evaluation | None
 
 
 def never() -> bool:
@@ -66,7 +72,6 @@ def evaluator_of(
     )
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -76,9 +81,37 @@ def evaluate(
     losses: bool = False,
     interrupted: Callable[[], bool] = never,
 ) -> Scores | None:
-    """Runs `model.detect` over one pass of `batches`, each rank over its share, and compares with the truth.
+    """Detects on one pass of `batches` and compares with the truth, in this process alone. Arguments as of `detect`.
 
-    The model is in eval mode throughout, also for its losses: running statistics stay as they are.
+    Returns:
+        None if interrupted.
+
+    Raises:
+        ValueError: if what the model detects does not fit the ground truth.
+    """
+    mean_losses = detect(
+        model, batches, evaluator=evaluator, precision=precision, losses=losses, interrupted=interrupted
+    )
+    if mean_losses is None:
+        return None
+    evaluation = evaluator.compute()
+    return Scores(metrics={**evaluation.metrics, **mean_losses}, evaluation=evaluation)
+
+
+@torch.no_grad()
+def detect(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    evaluator: Evaluator,
+    precision: Precision,
+    losses: bool = False,
+    interrupted: Callable[[], bool] = never,
+) -> dict[str, float] | None:
+    """Runs `model.detect` over one pass of `batches`, each rank over its share; `evaluator` collects what it finds.
+
+    The model is in eval mode throughout, also for its losses: running statistics stay as they are. A thread takes
+    detections over (masks drawn, all of it brought to the host) while the model looks at the next images.
 
     Args:
         model: has detect and, if asked for, losses.
@@ -89,7 +122,7 @@ def evaluate(
         interrupted: asked before every batch, on every rank; True gives up.
 
     Returns:
-        The same on every rank; None if interrupted.
+        The mean losses over all ranks' images, `val_loss` their sum; {} if not asked for, None if interrupted.
 
     Raises:
         ValueError: if what the model detects does not fit the ground truth.
@@ -98,26 +131,31 @@ def evaluate(
     was_training = model.training
     model.eval()
     rows: list[dict[str, Tensor]] = []
-    try:
-        for batch in batches:
-            if interrupted():
-                return None
-            with precision.autocast():
-                detections = model.detect(batch)  # type: ignore[operator]
-                if losses:
-                    rows.append({**model.losses(batch), "real": batch.real.sum()})  # type: ignore[operator]
-            evaluator.add(batch, detections)
-    finally:
-        model.train(was_training)
-    states = gather(evaluator.state())
+    collected: deque[Future[None]] = deque()
+    on_device = partial(_use, precision.device)
+    with ThreadPoolExecutor(1, thread_name_prefix="detcore-detections", initializer=on_device) as collector:
+        try:
+            for batch in batches:
+                if interrupted():
+                    return None
+                with precision.autocast():
+                    detections = model.detect(batch)  # type: ignore[operator]
+                    if losses:
+                        rows.append({**model.losses(batch), "real": batch.real.sum()})  # type: ignore[operator]
+                collected.append(collector.submit(evaluator.add, batch, detections))
+                if len(collected) > _BEHIND:
+                    collected.popleft().result()
+        finally:
+            model.train(was_training)
+        for last in collected:
+            last.result()
+    return _mean_losses(rows)
 
-    def compute() -> Evaluation:
-        evaluator.merge(states)
-        return evaluator.compute()
 
-    # All of it travels: the curves are small beside the detections that have just come the other way.
-    evaluation = from_rank_zero(compute)
-    return Scores(metrics={**evaluation.metrics, **_mean_losses(rows)}, evaluation=evaluation)
+def _use(device: torch.device) -> None:
+    """For a new thread, which otherwise would do its CUDA work on the first of the machine's GPUs."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _mean_losses(rows: list[dict[str, Tensor]]) -> dict[str, float]:

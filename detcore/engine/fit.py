@@ -98,26 +98,25 @@ def fit(
             callback.on_start(Start(config=config, step=state.step, model=model, val_split=run.val_split))
 
         while not state.finished:
-            scores, checkpoint, better = None, None, False
-            stopped = stop.agreed(state.step)
-            if stopped is None and state.evaluation_due(engine):
-                scores = run.evaluate(interrupted=lambda: stop.agreed() is not None)
-                stopped = stop.agreed()  # an evaluation cut short is made up for on resuming
-            if scores is not None:
-                better = state.take_evaluation(scores.metrics, engine=engine)
-                run.evaluations.add(state.step, scores.metrics)
-                progress.evaluation(state.step, scores.metrics)
+            stop.agreed(state.step)
+            checkpoint, found = None, run.evaluate(stop)
+            stopped = stop.reason  # an evaluation cut short is made up for on resuming
+            for step, scores in found:
+                progress.evaluation(step, scores.metrics)
                 for callback in callbacks:
-                    callback.on_evaluate(state.step, scores.metrics, scores.evaluation)
-            if better or state.finished or stopped or run.checkpoint_due():
+                    assert scores.evaluation is not None, "of rank 0"
+                    callback.on_evaluate(step, scores.metrics, scores.evaluation)
+            if stopped or run.checkpoint_due():
                 checkpoint = run.save(wait=state.finished or stopped is not None)
-            if scores is not None:
-                worker.report(scores.metrics, checkpoint)
+            for step, scores in found:
+                worker.report({"step": step, **scores.metrics}, checkpoint)
             if state.finished or stopped:
                 break
 
+            worker.beat(state.step, bounded=True)
             run.meter.add(train_step(run.training, run.batches, state.step))
             state.step += 1
+            worker.beat(state.step, bounded=False)
             metrics = None
             if state.step % engine.log_every == 0 or state.step == engine.steps:
                 metrics = run.meter.flush()

@@ -1,6 +1,7 @@
 """The parts of one training, put together, and brought back to where an interrupted one stood."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +10,8 @@ from detcore.config import Config
 from detcore.data import ShardedSplit
 from detcore.engine.checkpoint import Checkpoint, CheckpointFolder
 from detcore.engine.collective import from_rank_zero, gather
-from detcore.engine.evaluate import Scores, evaluate, evaluator_of
+from detcore.engine.comparing import Comparison
+from detcore.engine.evaluate import Scores, detect, evaluator_of
 from detcore.engine.fingerprint import differences
 from detcore.engine.history import History, write_summary
 from detcore.engine.meter import Meter
@@ -17,10 +19,11 @@ from detcore.engine.mirror import Mirror
 from detcore.engine.publish import publish
 from detcore.engine.rng import rng_state, set_rng_state
 from detcore.engine.saving import CheckpointWriter
+from detcore.engine.signals import StopRequest
 from detcore.engine.state import TrainingState
 from detcore.engine.step import Batches, Training
 from detcore.engine.worker import Worker
-from detcore.evaluation import GroundTruth
+from detcore.evaluation import Evaluator, GroundTruth
 from detcore.structures.batch import Batch
 
 
@@ -59,6 +62,7 @@ class Run:
         writer: puts checkpoints into the folder and the mirror; on rank 0.
         description: what will be published beside the weights.
         saved_step: of the last checkpoint, or None.
+        unsaved: an evaluation made this step one to be kept.
     """
 
     config: Config
@@ -77,31 +81,91 @@ class Run:
     writer: CheckpointWriter
     description: dict[str, Any]
     fingerprint: dict[str, Any]
+    comparison: Comparison = field(default_factory=Comparison)
     state: TrainingState = field(default_factory=TrainingState)
     saved_step: int | None = None
+    unsaved: bool = False
 
     def checkpoint_due(self) -> bool:
+        """At regular steps, and where an evaluation has changed what there is to be kept."""
         step = self.state.step
-        return step > 0 and step % self.config.engine.checkpoint_every == 0 and step != self.saved_step
+        return self.unsaved or (
+            step > 0 and step % self.config.engine.checkpoint_every == 0 and step != self.saved_step
+        )
 
-    def evaluate(self, interrupted: Callable[[], bool]) -> Scores | None:
-        """On val, with the averaged parameters where there are any; None if interrupted.
+    def evaluate(self, stop: StopRequest) -> list[tuple[int, Scores]]:
+        """What evaluations on val have found by now, by their step: that of this step, where one is due.
+
+        In the background it is compared while training goes on, and found by a later step: by one that logs, if it has
+        arrived, and by one that evaluates, saves or stops, which waits for it. So checkpoints hold what is found, or
+        are of the step itself, whose evaluation is then made anew on resuming; and a resumed training is the same.
 
         Raises:
             NonFiniteLossError: if a step since the last check was not finite: there is nothing to be evaluated.
         """
+        state, engine, comparison = self.state, self.config.engine, self.comparison
+        stopping = stop.reason is not None
+        due = state.evaluation_due(engine) and not stopping
+        found = []
+        if comparison.step is not None and (
+            (due or stopping or self.checkpoint_due()) or (state.step % engine.log_every == 0 and comparison.arrived())
+        ):
+            found.append(self._take())
+        if due:
+            state.judge(engine=engine)
+            if not state.finished and self._detect(interrupted=lambda: stop.agreed() is not None):
+                if engine.evaluation.in_background and state.step < engine.steps:
+                    self.unsaved = state.step != self.saved_step  # it may turn out to be the best
+                else:
+                    found.append(self._take())
+                    state.judge(engine=engine)
+            self.unsaved |= state.finished or state.best_step == state.step
+        return found
+
+    def _take(self) -> tuple[int, Scores]:
+        step, scores = self.comparison.take()
+        self.state.take_evaluation(step, scores.metrics, engine=self.config.engine)
+        self.evaluations.add(step, scores.metrics)
+        return step, scores
+
+    def _detect(self, interrupted: Callable[[], bool]) -> bool:
+        """Detects on val, with the averaged parameters where there are any, and begins to compare.
+
+        False if interrupted.
+        """
         self.meter.check()
         settings, tracking = self.config.engine.evaluation, self.config.tracking
         pictured = self.val_split.spread(tracking.num_pictures) if tracking.enabled else ()
-        with self.training.averaged():
-            return evaluate(
-                self.training.model,
-                self.val_batches,
-                evaluator=evaluator_of(self.training.model, self.truth, settings, keep_maps_of=pictured),
-                precision=self.training.precision,
-                losses=self.config.engine.validation_loss,
-                interrupted=interrupted,
-            )
+        weights = {"": self.training.averaged()}
+        if settings.raw_weights and self.training.average is not None:
+            weights["raw_"] = nullcontext()
+        evaluators: dict[str, Evaluator] = {}
+        losses: dict[str, float] = {}
+        for prefix, of_model in weights.items():
+            evaluators[prefix] = evaluator_of(self.training.model, self.truth, settings, keep_maps_of=pictured)
+            with of_model:
+                means = detect(
+                    self.training.model,
+                    self._watched(self.val_batches),
+                    evaluator=evaluators[prefix],
+                    precision=self.training.precision,
+                    losses=self.config.engine.validation_loss,
+                    interrupted=interrupted,
+                )
+            if means is None:
+                return False
+            losses |= {f"{prefix}{name}": value for name, value in means.items()}
+        self.comparison.begin(self.state.step, evaluators, losses)
+        return True
+
+    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, each a sign of life."""
+        step = self.state.step
+        self.worker.beat(step, bounded=True)
+        for batch in batches:
+            yield batch
+            self.worker.beat(step, bounded=True)
+        self.worker.beat(step, bounded=False)
 
     def save(self, *, wait: bool) -> Path:
         """A checkpoint of this step. Every rank must call it.
@@ -121,7 +185,7 @@ class Run:
         from_rank_zero(lambda: self.writer.save(self._snapshot(generators), wait=wait))
         if wait and self.mirror is not None:
             self.mirror.wait()
-        self.saved_step = self.state.step
+        self.saved_step, self.unsaved = self.state.step, False
         return self.checkpoints.folder(self.state.step)
 
     def resume(self) -> None:
@@ -152,8 +216,8 @@ class Run:
         return from_rank_zero(self._publish)
 
     def close(self) -> None:
-        """Waits for the checkpoint that is being written, ends the loaders' threads and closes the shards."""
-        for opened in (self.batches, self.val_batches, self.train_split, self.val_split):
+        """Waits for the checkpoint that is being written, ends the threads and closes the shards."""
+        for opened in (self.batches, self.val_batches, self.train_split, self.val_split, self.comparison):
             opened.close()
         if (error := self.writer.close()) is not None:
             say(str(error))
@@ -183,7 +247,7 @@ class Run:
                 "evaluations": self.evaluations.state(),
                 "fingerprint": self.fingerprint,
                 "description": self.description,
-                "config": self.config.model_dump(mode="json"),
+                "config": self.config.shareable(),
             },
         )
 

@@ -46,6 +46,11 @@ class StopRequest:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
+    @property
+    def reason(self) -> StopReason | None:
+        """What was last agreed."""
+        return self._agreed
+
     def agreed(self, step: int | None = None) -> StopReason | None:
         """Why all ranks stop now, or None. Every rank must ask, and at the same steps; once set it stays.
 

@@ -33,19 +33,21 @@ class TrainingState:
         due = self.step == engine.steps or (engine.eval_every is not None and self.step % engine.eval_every == 0)
         return due and self.step > self.evaluated_step
 
-    def take_evaluation(self, metrics: Mapping[str, float], *, engine: EngineConfig) -> bool:
-        """Remembers an evaluation of this step. Whether it is the best so far; the earlier of two equals is."""
-        self.evaluated_step, self.metrics = self.step, dict(metrics)
+    def take_evaluation(self, step: int, metrics: Mapping[str, float], *, engine: EngineConfig) -> None:
+        """Remembers the evaluation of a step, and whether it is the best so far; the earlier of two equals is."""
+        self.evaluated_step, self.metrics = step, dict(metrics)
         name = engine.monitored(metrics)
         better = self.best_step is None or metrics[name] > self.best_metrics[name]
         if better:
-            self.best_step, self.best_metrics = self.step, dict(metrics)
+            self.best_step, self.best_metrics = step, dict(metrics)
         self.evaluations_without_better = 0 if better else self.evaluations_without_better + 1
+
+    def judge(self, *, engine: EngineConfig) -> None:
+        """Whether evaluations end the training here. Asked where one is due: that no timing moves."""
         patience = engine.early_stop_patience
-        self.finished = self.step == engine.steps or (
+        self.finished = self.evaluated_step == engine.steps or (
             patience is not None and self.evaluations_without_better >= patience
         )
-        return better
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -31,6 +31,13 @@ class Worker(Protocol):
     def stop_requested(self) -> bool:
         """Whether this rank should checkpoint and leave, because its machine is about to go. Asked once a step."""
 
+    def beat(self, step: int, *, bounded: bool) -> None:
+        """This rank goes on, after `step` steps.
+
+        Called before each step and each batch of an evaluation with `bounded`: what comes now takes about as long as it
+        did before; and after them without: evaluating, saving and publishing take as long as they take.
+        """
+
 
 def pick_device(name: Literal["auto", "cpu", "cuda"], *, local_rank: int = 0) -> torch.device:
     """The device of a rank: 'auto' is CUDA where there is one.
@@ -59,3 +66,6 @@ class LocalWorker:
 
     def stop_requested(self) -> bool:
         return False
+
+    def beat(self, step: int, *, bounded: bool) -> None:
+        """Nobody watches."""

@@ -1,9 +1,21 @@
 """Detections and ground truth to metrics and curves."""
 
-from detcore.evaluation.evaluator import Evaluation, Evaluator
+from detcore.evaluation.coco_files import read_annotations, read_results
+from detcore.evaluation.evaluator import Evaluation, Evaluator, evaluate_results
 from detcore.evaluation.metrics import PRCurve
 from detcore.evaluation.plots import save_pr_curve
 from detcore.evaluation.results import ImageDetections, Results
 from detcore.evaluation.truth import GroundTruth
 
-__all__ = ["Evaluation", "Evaluator", "GroundTruth", "ImageDetections", "PRCurve", "Results", "save_pr_curve"]
+__all__ = [
+    "Evaluation",
+    "Evaluator",
+    "GroundTruth",
+    "ImageDetections",
+    "PRCurve",
+    "Results",
+    "evaluate_results",
+    "read_annotations",
+    "read_results",
+    "save_pr_curve",
+]

@@ -1,7 +1,7 @@
 """COCO matching: hotcoco where it is installed, pycocotools in its stead.
 
-The only importer of hotcoco in this room. Both follow the COCO evaluation (Lin et al., "Microsoft COCO", ECCV 2014, and
-its published evaluation code) and give the same arrays to the last digit, which the tests hold.
+The only importer of hotcoco in this room besides `diagnosis`. Both follow the COCO evaluation (Lin et al., "Microsoft
+COCO", ECCV 2014, and its published evaluation code) and give the same arrays to the last digit, which the tests hold.
 """
 
 import contextlib
@@ -59,13 +59,9 @@ class LoadedTruth:
     def plain(self) -> Any:
         return hotcoco.COCO(self.dataset)
 
-    @cached_property
-    def masks(self) -> Any:
-        """With polygons as run lengths, which every evaluation would have to draw again."""
-        loaded = hotcoco.COCO(self.dataset)
-        outlined = [a for a in self.dataset["annotations"] if isinstance(a.get("segmentation"), list)]
-        loaded.update_anns([{"id": a["id"], "segmentation": loaded.ann_to_rle(a)} for a in outlined])
-        return loaded
+    def run_lengths(self, annotation_ids: Iterable[int]) -> list[dict[str, Any]]:
+        """The masks of some annotations."""
+        return [self.plain.ann_to_rle(annotation) for annotation in self.plain.load_anns(list(annotation_ids))]
 
     @cached_property
     def groups(self) -> Any:
@@ -125,8 +121,9 @@ def accumulate_hotcoco(
     federated: bool = False,
     judged: bool = False,
 ) -> Accumulated:
-    loaded = truth.masks if iou_type == "segm" else truth.plain
-    evaluation = hotcoco.COCOeval(loaded, _loaded(loaded, results, iou_type), iou_type, lvis_style=federated)
+    # Polygons stay what they are: all cores draw them in each evaluation sooner than Python hands them over once.
+    loaded = truth.plain
+    evaluation = hotcoco.COCOeval(loaded, load_results(loaded, results, iou_type), iou_type, lvis_style=federated)
     accumulated = _accumulated(evaluation, iou_type, sigmas)
     if federated:
         accumulated = replace(accumulated, limits=(300,))
@@ -137,8 +134,8 @@ def judged_as_open_images(truth: LoadedTruth, results: Results) -> Judged:
     """Boxes at IoU 0.5 as in the Open Images challenge (storage.googleapis.com/openimages/web/evaluation.html).
 
     A crowd region is a group of objects: detections that lie in it by half or more are together one true detection.
-    Where images say which classes were looked for, detections of others do not count. The hierarchy of classes is not
-    applied.
+    Where images say which classes were looked for, detections of others do not count. Classes above others are as any:
+    see `Hierarchy`.
 
     Raises:
         ValueError: without hotcoco.
@@ -146,7 +143,7 @@ def judged_as_open_images(truth: LoadedTruth, results: Results) -> Judged:
     if hotcoco is None:
         raise ValueError("engine.evaluation.protocol = open_images needs hotcoco: pip install hotcoco")
     results = _looked_for(truth.dataset, results)
-    evaluation = hotcoco.COCOeval(truth.groups, _loaded(truth.groups, results, "bbox"), "bbox", oid_style=True)
+    evaluation = hotcoco.COCOeval(truth.groups, load_results(truth.groups, results, "bbox"), "bbox", oid_style=True)
     evaluation.evaluate()
     return _judged_by_hotcoco(evaluation, truth, results)
 
@@ -180,7 +177,7 @@ def _judged_by_hotcoco(evaluation: Any, truth: LoadedTruth, results: Results) ->
     )
 
 
-def _loaded(truth: Any, results: Results, iou_type: IouType) -> Any:
+def load_results(truth: Any, results: Results, iou_type: IouType) -> Any:
     """Detections in hotcoco, as columns where it takes these: no dictionary of each."""
     if iou_type == "keypoints":
         return truth.load_res(_rows(results, iou_type))

@@ -3,11 +3,24 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detcore.config import EvaluationConfig
+from detcore.evaluation.hierarchy import Hierarchy
 from detcore.evaluation.images import BatchInImages
-from detcore.evaluation.instances import Boxes, InstanceKind, Instances, Keypoints, Masks, Proposals, RotatedBoxes
+from detcore.evaluation.instances import (
+    Boxes,
+    InstanceKind,
+    Instances,
+    Keypoints,
+    MaskBoundaries,
+    Masks,
+    Proposals,
+    RotatedBoxes,
+)
 from detcore.evaluation.kept_maps import KeptMaps, MapPair, panoptic_pair, semantic_pair
 from detcore.evaluation.metrics import Outcome, PRCurve
 from detcore.evaluation.panoptic import PanopticMaps, predicted_segments
@@ -27,18 +40,19 @@ class Evaluation:
 
     Attributes:
         metrics: by kind of prediction. Boxes: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large,
-            box_ar100; masks and rotated boxes: the same for mask_ and rotated_; keypoints: keypoint_ap, keypoint_ap50,
-            keypoint_ap75, keypoint_ap_medium, keypoint_ap_large, keypoint_ar; semantic maps: miou, fwiou, macc, pacc,
-            boundary_iou; panoptic maps: pq, sq, rq, and these for _things and _stuff; proposals: proposal_ar100,
-            proposal_ar1000, and these for _small, _medium, _large. A size of which there is no object is left out.
-            By LVIS's protocol boxes and masks have _ap_rare, _ap_common and _ap_frequent, and _ar300 for _ar100. By
-            Pascal VOC's, boxes have box_ap50, its own figure, the same at other IoUs in box_ap and box_ap75, box_ar
-            and box_ar50; by that of Open Images, box_ap50 and box_ar50.
+            box_ar100; masks, their boundaries and rotated boxes: the same for mask_, mask_boundary_ and rotated_;
+            keypoints: keypoint_ap, keypoint_ap50, keypoint_ap75, keypoint_ap_medium, keypoint_ap_large, keypoint_ar;
+            semantic maps: miou, fwiou, macc, pacc, boundary_iou; panoptic maps: pq, sq, rq, and these for _things and
+            _stuff; proposals: proposal_ar100, proposal_ar1000, and these for _small, _medium, _large. A size of which
+            there is no object is left out. By LVIS's protocol boxes and masks have _ap_rare, _ap_common and
+            _ap_frequent, and _ar300 for _ar100. By Pascal VOC's, boxes have box_ap50, its own figure, the same at other
+            IoUs in box_ap and box_ap75, box_ar and box_ar50; by that of Open Images, box_ap50 and box_ar50.
         per_class: class name -> metrics; without classes that have no object. With operating points box_f1, the highest
             at IoU 0.5, box_f1_precision and box_f1_recall there, and box_f1_score, the score that detections must have
             for it, from 0 to 1; for masks, keypoints and rotated boxes likewise.
         curves: precision over recall at IoU 0.5 by prefix: box, mask, keypoint, rotated.
         results: all detections as columns, by image id, then falling score; None where the model detects no objects.
+        confusion: pixels by true and by predicted class of the semantic maps, (classes, classes), or None.
         maps: by image id the true and the predicted panoptic map, or the semantic ones where there are none; of the
             images alone that the evaluator was told to keep them of.
     """
@@ -48,6 +62,23 @@ class Evaluation:
     curves: dict[str, PRCurve]
     results: Results | None
     maps: Mapping[int, MapPair]
+    confusion: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, outcomes: Mapping[str, Outcome], *, results: Results | None, maps: Mapping[int, MapPair]) -> Self:
+        """The outcomes of all kinds, by prefix, as one."""
+        per_class: dict[str, dict[str, float]] = {}
+        for outcome in outcomes.values():
+            for name, table in outcome.per_class.items():
+                per_class.setdefault(name, {}).update(table)
+        return cls(
+            metrics={name: value for outcome in outcomes.values() for name, value in outcome.metrics.items()},
+            per_class=per_class,
+            curves={prefix: outcome.curve for prefix, outcome in outcomes.items() if outcome.curve is not None},
+            results=results,
+            maps=maps,
+            confusion=next((o.confusion for o in outcomes.values() if o.confusion is not None), None),
+        )
 
     @cached_property
     def detections(self) -> list[dict[str, Any]]:
@@ -107,9 +138,7 @@ class Evaluator:
             raise ValueError(f"the ground truth has nothing to compare the model's predictions with ({reasons})")
         self._images = truth.coco["images"]
         self._seen: set[int] = set()
-        instances = [
-            _instance_kind(kind, truth, settings, operating_points) for kind in self.kinds if kind in _INSTANCE_KINDS
-        ]
+        instances = _instance_kinds(self.kinds, truth, settings, operating_points)
         self._instances = Instances(truth, instances) if instances else None
         self._parts: list[Part] = [] if self._instances is None else [self._instances]
         compared = None
@@ -180,15 +209,8 @@ class Evaluator:
             raise ValueError(
                 f"{len(missing)} of {len(self._images)} images were not evaluated, the first {missing[:5]}"
             )
-        outcomes = {prefix: outcome for part in self._parts for prefix, outcome in part.compute().items()}
-        per_class: dict[str, dict[str, float]] = {}
-        for outcome in outcomes.values():
-            for name, table in outcome.per_class.items():
-                per_class.setdefault(name, {}).update(table)
-        return Evaluation(
-            metrics={name: value for outcome in outcomes.values() for name, value in outcome.metrics.items()},
-            per_class=per_class,
-            curves={prefix: outcome.curve for prefix, outcome in outcomes.items() if outcome.curve is not None},
+        return Evaluation.of(
+            {prefix: outcome for part in self._parts for prefix, outcome in part.compute().items()},
             results=None if self._instances is None else self._instances.results(),
             maps={} if self._maps is None else self._maps.by_image,
         )
@@ -200,17 +222,56 @@ class Evaluator:
             self._seen.add(image_id)
 
 
+def evaluate_results(
+    truth: GroundTruth,
+    results: Results,
+    *,
+    kinds: Sequence[str],
+    settings: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (it is frozen)
+    operating_points: bool = False,
+) -> Evaluation:
+    """Detected objects of all images at once. Of equal scores in an image the first row is the first.
+
+    Args:
+        results: rows by image id.
+        kinds: what of them is compared: boxes, masks, keypoints, rotated, proposals. Other arguments as of `Evaluator`.
+
+    Raises:
+        ValueError: if the truth has not all of the kinds, or the settings do not fit it.
+    """
+    if settings.protocol == "lvis":
+        truth.expect_federated()
+    for kind in kinds:
+        if (reason := truth.lacks(kind)) is not None:
+            raise ValueError(f"the ground truth has nothing to compare {kind} with: {reason}")
+    compared = _instance_kinds(kinds, truth, settings, operating_points)
+    return Evaluation.of({kind.prefix: kind.compute(truth, results) for kind in compared}, results=results, maps={})
+
+
 _INSTANCE_KINDS = ("boxes", "masks", "keypoints", "rotated", "proposals")
+
+
+def _instance_kinds(
+    kinds: Sequence[str], truth: GroundTruth, settings: EvaluationConfig, operating_points: bool
+) -> list[InstanceKind]:
+    """Of those of the kinds that objects have."""
+    own = [_instance_kind(kind, truth, settings, operating_points) for kind in kinds if kind in _INSTANCE_KINDS]
+    if settings.boundary_iou and "masks" in kinds:
+        own.append(MaskBoundaries(operating_points=operating_points))
+    return own
 
 
 def _instance_kind(kind: str, truth: GroundTruth, settings: EvaluationConfig, operating_points: bool) -> InstanceKind:
     match kind:
         case "boxes":
-            return Boxes(protocol=settings.protocol, operating_points=operating_points)
+            hierarchy = (
+                None if settings.hierarchy is None else Hierarchy.read(settings.hierarchy, truth.coco["categories"])
+            )
+            return Boxes(protocol=settings.protocol, hierarchy=hierarchy, operating_points=operating_points)
         case "masks":
             return Masks(protocol=settings.protocol, operating_points=operating_points)
         case "rotated":
-            return RotatedBoxes(operating_points=operating_points)
+            return RotatedBoxes(protocol=settings.protocol, operating_points=operating_points)
         case "proposals":
             return Proposals()
         case "keypoints":

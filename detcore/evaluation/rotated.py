@@ -20,7 +20,7 @@ def accumulate_rotated(ground_truth: dict[str, Any], results: Results, *, judged
     """
     assert results.boxes_xywha is not None
     boxes, annotations = results.boxes_xywha, ground_truth["annotations"]
-    truth = np.array([_box(a) for a in annotations], dtype=np.float64).reshape(-1, 5)
+    truth = np.array([upright_as_rotated(a) for a in annotations], dtype=np.float64).reshape(-1, 5)
     crowd = np.array([bool(a.get("iscrowd")) for a in annotations], dtype=np.bool_)
     areas, own_areas = _area(boxes), _area(truth)
 
@@ -46,7 +46,8 @@ def accumulate_rotated(ground_truth: dict[str, Any], results: Results, *, judged
     )
 
 
-def _box(annotation: dict[str, Any]) -> list[float]:
+def upright_as_rotated(annotation: dict[str, Any]) -> list[float]:
+    """An annotation's rotated box (cx, cy, w, h, degrees), else its upright one as such."""
     if annotation.get("bbox_rotated"):
         box: list[float] = annotation["bbox_rotated"]
         return box

@@ -68,6 +68,12 @@ def speaking_to(path: Path, terminal: Terminal) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+def say_to(path: Path, line: str) -> None:
+    """In any other process that shares the folder: one line for the driver."""
+    with path.open("ab", buffering=0) as file, _locked(file):
+        file.write(f"{line}\n".encode("utf-8", "replace"))
+
+
 class Relay:
     """In the driver: moves what has been said since the last time to the present standard output. A context manager."""
 
@@ -77,16 +83,17 @@ class Relay:
         self._target = sys.stdout
         self._file = path.open("w+b", buffering=0)
 
-    def move(self) -> bool:
-        """Whether anything had been said."""
+    def move(self) -> str:
+        """What had been said."""
         with _locked(self._file):
             self._file.seek(0)
             said = self._file.read()
             self._file.truncate(0)
-        if said:
-            self._target.write(said.decode("utf-8", "replace"))
+        text = said.decode("utf-8", "replace")
+        if text:
+            self._target.write(text)
             self._target.flush()
-        return bool(said)
+        return text
 
     def __enter__(self) -> Self:
         return self

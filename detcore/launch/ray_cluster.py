@@ -60,7 +60,8 @@ def _start(config: ClusterConfig) -> None:
     with _same_import_path():
         ray.init(
             address="local",
-            num_cpus=math.ceil(config.num_workers * config.cpus_per_worker),
+            num_cpus=math.ceil(config.most_workers * config.cpus_per_worker),
+            resources={kind: config.most_workers * each for kind, each in config.resources_per_worker.items()},
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -89,10 +90,10 @@ def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
     """
     present = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
     stated = config.gpus_per_worker
-    wanted = stated if stated is not None else float(device != "cpu" and present >= config.num_workers)
+    wanted = stated if stated is not None else float(device != "cpu" and present >= config.least_workers)
     if device == "cuda" and wanted == 0:
         raise ValueError(
-            f"engine.device = cuda, but the cluster has {present:g} GPUs for {config.num_workers} workers and "
+            f"engine.device = cuda, but the cluster has {present:g} GPUs for {config.least_workers} workers and "
             f"cluster.gpus_per_worker = {stated}"
         )
     if device == "cpu" and wanted > 0:
@@ -103,9 +104,25 @@ def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
 def resources(config: ClusterConfig) -> str:
     """What the workers ask for and what there is, in words."""
     free, total = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
-    there = ", ".join(f"{free.get(kind, 0.0):g} of {total.get(kind, 0.0):g} {kind}s" for kind in ("CPU", "GPU"))
-    asked = f"{config.num_workers} x {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker or 0:g} GPUs"
-    return f"they ask for {asked}, free in the cluster are {there}"
+    asked = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker or 0.0, **config.resources_per_worker}
+    each = ", ".join(f"{number:g} {kind}" for kind, number in asked.items() if number)
+    there = ", ".join(f"{free.get(kind, 0.0):g} of {total.get(kind, 0.0):g} {kind}" for kind in asked)
+    return f"they ask for {config.least_workers} x ({each}), free in the cluster are {there}"
+
+
+def set_timeouts(config: ClusterConfig) -> None:
+    """What Ray Train reads from the environment, as `config` has it; what is set there already stays.
+
+    Ray's own defaults take more than a minute to go on with fewer nodes, and ten to miss a worker that is stopped.
+    """
+    _set_defaults(
+        RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=f"{config.start_timeout_s:g}",
+        RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="1",
+        RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S="2",
+    )
+    if config.stall_timeout_s is not None:
+        # Later than a worker's own watch, which has more to say.
+        _set_defaults(RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S=f"{config.stall_timeout_s + 15:g}")
 
 
 def _set_defaults(**settings: str) -> None:

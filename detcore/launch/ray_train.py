@@ -1,84 +1,104 @@
-"""A training under Ray Train: the driver's side, and each worker's."""
+"""A training under Ray Train: the driver's side. What runs in the workers is in ray_worker.py."""
 
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+import uuid
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import ray.train
 import torch
 from ray.exceptions import RayTaskError
-from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer, get_device
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+    WorkerGroupError,
+)
+from ray.train.torch import TorchTrainer
 
 from detcore.config import ClusterConfig
 from detcore.engine import FitResult
 from detcore.launch import console
-from detcore.launch.job import Job, run_rank
-from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster, resources
+from detcore.launch.job import Job
+from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster, resources, set_timeouts
+from detcore.launch.ray_torch import NodesNetwork
+from detcore.launch.ray_worker import MARK_NAME, train_rank
 from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
 from detcore.launch.stopping import StopFile
 
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 60.0
-
-
-@dataclass(kw_only=True)
-class RayWorker:
-    """One rank, as Ray Train started it."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    device: torch.device
-    stop_file: Path
-    _stop: bool = False
-    _looked: float = field(default=float("-inf"))
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        """Tells Ray's controller and waits for the other ranks to do so. The checkpoint stays in the run's folder."""
-        ray.train.report(metrics)
-
-    def stop_requested(self) -> bool:
-        # A look at a shared folder can take a millisecond: not at every step.
-        now = time.monotonic()
-        if not self._stop and now - self._looked >= _POLL_SECONDS:
-            self._looked = now
-            self._stop = self.stop_file.exists()
-        return self._stop
+_PATIENCE_SECONDS = 30.0
+_AGAIN = "starting again"
+_AFTERMATH = (ConnectionAbortedError, RuntimeError)
 
 
 def fit_on_ray(job: Job) -> FitResult:
     """Trains with `job.config.cluster.num_workers` workers and shows rank 0's output here.
 
+    Workers that were lost are replaced, and the training goes on from its last checkpoint, `cluster.max_failures`
+    times. A node that gives notice costs no step: all ranks checkpoint, and go on without it.
+
     Raises:
-        Exception: what the first failing worker raised, after `cluster.max_failures` restarts.
+        Exception: what the first failing worker raised.
     """
-    config, run_dir = job.config, Path(job.config.run_dir)
-    cluster = config.cluster
-    print(f"starting {cluster.num_workers} {'worker' if cluster.num_workers == 1 else 'workers'} with Ray", flush=True)
-    with ray_cluster(cluster):
-        gpus = gpus_per_worker(cluster, device=config.engine.device)
-        trainer = TorchTrainer(  # Train V2; type checkers see V1 by the same names
-            partial(_train, job, console.Terminal.of_this_process()),  # type: ignore[arg-type]
-            scaling_config=ScalingConfig(
-                num_workers=cluster.num_workers,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
-            ),
-            run_config=RunConfig(  # type: ignore[call-arg]
-                name=config.name,
-                storage_path=_storage(cluster.storage_path, run_dir),
-                failure_config=FailureConfig(max_failures=cluster.max_failures),
-                logging_config=LoggingConfig(log_level="CRITICAL"),  # errors are raised here, as one
-            ),
-        )
-        with StopFile(run_dir / STOP_FILE_NAME) as stop, console.Relay(run_dir / console.FILE_NAME) as relay:
-            result = _run(trainer, relay, cluster)
+    cluster, run_dir = job.config.cluster, Path(job.config.run_dir)
+    mark = uuid.uuid4().hex
+    with ExitStack() as stack:
+        print(f"starting {_workers(cluster)} with Ray", flush=True)
+        set_timeouts(cluster)
+        stack.enter_context(ray_cluster(cluster))
+        stop = stack.enter_context(StopFile(run_dir / STOP_FILE_NAME))
+        relay = stack.enter_context(console.Relay(run_dir / console.FILE_NAME))
+        (run_dir / MARK_NAME).write_text(mark)
+        stack.callback((run_dir / MARK_NAME).unlink, missing_ok=True)
+        while True:
+            result = _run(_trainer(job, mark), relay, cluster, stop)
+            if result.stopped != "requested" or stop.received:
+                break
+            print(f"going on from step {result.step} without the nodes that are about to go", flush=True)
     # Otherwise the signal came too late to stop anything.
     return replace(result, stopped=stop.received) if result.stopped is not None and stop.received else result
+
+
+def _workers(cluster: ClusterConfig) -> str:
+    if cluster.elastic:
+        return f"{cluster.least_workers} to {cluster.most_workers} workers"
+    return f"{cluster.num_workers} {'worker' if cluster.num_workers == 1 else 'workers'}"
+
+
+def _trainer(job: Job, mark: str) -> TorchTrainer:
+    config, cluster, run_dir = job.config, job.config.cluster, Path(job.config.run_dir)
+    gpus = gpus_per_worker(cluster, device=config.engine.device)
+    return TorchTrainer(  # Train V2; type checkers see V1 by the same names
+        partial(train_rank, job, console.Terminal.of_this_process(), mark),  # type: ignore[arg-type]
+        torch_config=NodesNetwork(timeout_s=cluster.collective_timeout_s),  # nccl where workers have GPUs, else gloo
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]
+            num_workers=cluster.num_workers,  # type: ignore[arg-type]
+            use_gpu=gpus > 0,
+            resources_per_worker={
+                "CPU": cluster.cpus_per_worker,
+                **({"GPU": gpus} if gpus else {}),
+                **cluster.resources_per_worker,
+            },
+            placement_strategy=cluster.placement.upper(),
+            elastic_resize_monitor_interval_s=cluster.resize_check_s,
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]
+            name=config.name,
+            storage_path=_storage(cluster.storage_path, run_dir),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            logging_config=LoggingConfig(log_level="CRITICAL"),  # errors are raised here, as one
+            callbacks=[Failures(run_dir / console.FILE_NAME, most=cluster.max_failures)],  # type: ignore[list-item]
+        ),
+    )
 
 
 def _storage(stated: str | None, run_dir: Path) -> str:
@@ -87,37 +107,86 @@ def _storage(stated: str | None, run_dir: Path) -> str:
     return str(run_dir / "ray" if stated is None else Path(stated).absolute())
 
 
-def _run(trainer: TorchTrainer, relay: console.Relay, cluster: ClusterConfig) -> FitResult:
+class Failures(UserCallback):  # type: ignore[misc]
+    """In Ray's controller: says what went wrong before a new attempt, and makes none where that would be in vain."""
+
+    def __init__(self, console_file: Path, *, most: int) -> None:
+        self._console_file, self._most, self._count = console_file, most, 0
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        cause = first_cause(WorkerGroupError("", worker_exceptions))
+        if not worth_another_try(cause):
+            raise cause
+        self._count += 1
+        if self._most < 0 or self._count <= self._most:
+            allowed = "" if self._most < 0 else f" of {self._most}"
+            console.say_to(self._console_file, f"failure {self._count}{allowed}: {cause}; {_AGAIN}")
+
+
+def worth_another_try(error: BaseException) -> bool:
+    """Whether it is of the world, such as a lost machine, and not of the program or what it was given."""
+    in_vain = (NotImplementedError, RecursionError, torch.OutOfMemoryError)
+    return isinstance(error, (OSError, RuntimeError)) and not isinstance(error, in_vain)
+
+
+def _run(trainer: TorchTrainer, relay: console.Relay, cluster: ClusterConfig, stop: StopFile) -> FitResult:
     # In another thread: in the main one Ray answers Ctrl-C by killing the workers, without a checkpoint.
-    with ThreadPoolExecutor(1, thread_name_prefix="detcore-ray") as pool:
-        future = pool.submit(trainer.fit)
-        begun, patient_until = False, time.monotonic() + _PATIENCE_SECONDS
-        while not future.done():
-            begun = relay.move() or begun
-            if not begun and time.monotonic() > patient_until:  # Ray waits for ever, in case the cluster grows
-                patient_until += _PATIENCE_SECONDS
-                print(f"nothing heard of the workers yet; {resources(cluster)}", flush=True)
-            time.sleep(_POLL_SECONDS)
-        try:
-            result: FitResult = future.result().return_value  # type: ignore[attr-defined]
-            return result
-        except (WorkerGroupError, ControllerError) as error:
-            cause = first_cause(error)
-            if isinstance(cause, (ValueError, OSError)):
-                raise cause from None
-            raise cause from error
+    future: Future[Result] = Future()
+    threading.Thread(target=_settle, args=(future, trainer), name="detcore-ray", daemon=True).start()
+    heard = told = asked = time.monotonic()
+    running = False
+    while not future.done():
+        now = time.monotonic()
+        if said := relay.move():
+            heard = now
+            running = not said.rstrip().endswith(_AGAIN)
+        if not stop.received:
+            asked = now
+        elif now - max(heard, asked) > _PATIENCE_SECONDS and heard < asked:
+            raise InterruptedError(
+                f"stopped by {stop.received}: no worker is there to save; the last checkpoint is kept"
+            )
+        if not running and now - max(heard, told) > _PATIENCE_SECONDS:
+            told = now  # Ray waits for ever, in case the cluster grows
+            print(f"nothing heard of the workers yet; {resources(cluster)}", flush=True)
+        time.sleep(_POLL_SECONDS)
+    try:
+        result: FitResult = future.result().return_value  # type: ignore[attr-defined]
+        return result
+    except TrainingFailedError as error:
+        cause = first_cause(error)
+        if isinstance(cause, (ValueError, OSError)):
+            raise cause from None
+        raise cause from error
+
+
+def _settle(future: "Future[Result]", trainer: TorchTrainer) -> None:
+    try:
+        future.set_result(trainer.fit())
+    except BaseException as error:  # raised in the main thread
+        future.set_exception(error)
 
 
 def first_cause(error: BaseException) -> BaseException:
     """What went wrong in a worker, out of the exceptions that Ray wraps it in.
 
-    Of several workers' exceptions it is a ValueError if there is one, and a RuntimeError last: that is how
-    torch.distributed says that another rank is gone. A worker that died or never came is a ChildProcessError.
+    Of several workers' exceptions it is a ValueError if there is one, and last what torch.distributed says where
+    another rank is gone. A worker that died or never came is a ChildProcessError.
     """
     match error:
         case WorkerGroupError() if error.worker_failures:
             causes = [first_cause(failure) for _, failure in sorted(error.worker_failures.items())]
-            return min(causes, key=lambda cause: (not isinstance(cause, ValueError), isinstance(cause, RuntimeError)))
+            return min(
+                causes,
+                key=lambda cause: [
+                    not isinstance(cause, ValueError),
+                    *(isinstance(cause, kind) for kind in _AFTERMATH),
+                ],
+            )
+        case RuntimeError() if "gloo" in str(error):
+            return ConnectionAbortedError(
+                f"a worker lost the connection to another: {' '.join(str(error).split())[:300]}"
+            )
         case ControllerError():
             return first_cause(error.controller_failure)
         case RayTaskError() if isinstance(error.cause, BaseException):
@@ -127,19 +196,3 @@ def first_cause(error: BaseException) -> BaseException:
         case _ if type(error).__module__.split(".")[0] == "ray":
             return ChildProcessError(f"a worker is lost: {' '.join(str(error).split())[:500]}")
     return error
-
-
-def _train(job: Job, terminal: console.Terminal) -> FitResult:
-    """What each worker runs."""
-    context = ray.train.get_context()
-    run_dir = Path(job.config.run_dir)
-    worker = RayWorker(
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        local_rank=context.get_local_rank(),
-        device=get_device(),
-        stop_file=run_dir / STOP_FILE_NAME,
-    )
-    shown = console.speaking_to(run_dir / console.FILE_NAME, terminal) if worker.rank == 0 else nullcontext()
-    with shown:
-        return run_rank(job, worker)

@@ -12,6 +12,7 @@ from detcore.launch.evaluation import FOLDER as EVALUATION_FOLDER
 from detcore.launch.evaluation import MODEL_SHA256
 from detcore.tracking import register
 from detcore.tracking.client import tracking_uri, without_password
+from detcore.zoo.describing import describe_version
 
 FILE_NAME = "registered.json"
 _REPORTED = ("_ap", "_ap50", "miou", "pq", "proposal_ar1000")
@@ -20,6 +21,8 @@ _REPORTED = ("_ap", "_ap50", "miou", "pq", "proposal_ar1000")
 
 def register_published(config: Config) -> dict[str, Any]:
     """Registers `<run_dir>/model` under `tracking.registered_name` and writes `<run_dir>/registered.json`.
+
+    The version keeps its evaluation, settings and statistics of its data, and has a model card.
 
     Returns:
         name, version, alias, whether the alias moved to it and why, and the metrics on val and test ({} where the data
@@ -35,10 +38,11 @@ def register_published(config: Config) -> dict[str, Any]:
     if not measured.is_file() or measured.read_text().strip() != published.weights_sha256:
         raise ValueError(
             f"{evaluation} has no figures of the weights in {model_dir}; evaluate this model first: "
-            "python pipelines/evaluate.py"
+            f"detcore evaluate {config.run_dir}"
         )
     metrics = json.loads((evaluation / "metrics.json").read_text())
     registered = register(model_dir, config=config, metrics_test=metrics)
+    describe_version(f"{registered.name}/{registered.version}", config=config)
     outcome = {
         "name": registered.name,
         "version": registered.version,
@@ -76,8 +80,7 @@ def report(config: Config) -> str:
             f"next{_activation()}",
             f"  runs and models in a browser   {browser}",
             f"  predict on an image            detcore predict {champion} {example}",
-            "  train on your own folder       python pipelines/train.py data=coco data.root=FOLDER data.name=NAME "
-            "model=faster_rcnn_lite0 engine=finetune",
+            "  train on your own folder       detcore train FOLDER data.name=NAME engine=finetune",
         ]
     )
 

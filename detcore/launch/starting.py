@@ -42,7 +42,12 @@ def with_architecture(config: Config, *, dataset: Mapping[str, Any]) -> Config:
         )
     read_weights(folder, description)  # whole and as published, which is found out here and not on every rank
     model = _as_the_data_asks(description.model.model_dump(), dataset)
-    stated = {"name": config.model.name, "num_classes": config.model.num_classes, "weights": str(folder / WEIGHTS)}
+    stated = {
+        "name": config.model.name,
+        "num_classes": config.model.num_classes,
+        "weights": str(folder / WEIGHTS),
+        "weights_sha256": description.weights_sha256,
+    }
     return validate({**config.model_dump(), "model": {**model, **stated}}, source=f"model.source={source}")
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from torch import nn
 
 from detcore.config import Config
@@ -13,10 +14,14 @@ from detcore.data import SampleTransform, prepare
 from detcore.data.prepared import is_prepared
 from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, pick_device
+from detcore.engine.atomic import write_file
 from detcore.launch.job import Job, run_rank
 from detcore.launch.lock import only_training
 from detcore.launch.starting import with_architecture
 from detcore.tracking import close_run, open_run
+
+CONFIG = "config.yaml"
+"""The file in a run's folder that keeps the settings it was trained with."""
 
 
 def train(config: Config, *, model: nn.Module | None = None, transform: SampleTransform | None = None) -> FitResult:
@@ -35,6 +40,8 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
         OSError: if something cannot be written.
     """
     with only_training(Path(config.run_dir)):
+        text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
+        write_file(Path(config.run_dir, CONFIG), text.encode())
         return _train(config, model=model, transform=transform)
 
 
@@ -83,6 +90,9 @@ def with_absolute_paths(config: Config) -> Config:
             section = section.model_copy(update={"file": str(Path(file).absolute())})
             data = data.model_copy(update={key: section})
     update: dict[str, object] = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
+    if (hierarchy := config.engine.evaluation.hierarchy) is not None:
+        evaluation = config.engine.evaluation.model_copy(update={"hierarchy": str(Path(hierarchy).absolute())})
+        update["engine"] = config.engine.model_copy(update={"evaluation": evaluation})
     model, backbone = config.model, getattr(config.model, "backbone", None)
     if isinstance(model, Detector) and model.weights is not None:
         update["model"] = model.model_copy(update={"weights": str(Path(model.weights).absolute())})

@@ -83,6 +83,23 @@ def connect(uri: str) -> "MlflowClient":
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
+def connect_existing(uri: str | None) -> "tuple[MlflowClient, str]":
+    """A client of a registry that is there, and its uri: looking must not make a database.
+
+    Args:
+        uri: None takes MLFLOW_TRACKING_URI, else the database in the working folder.
+
+    Raises:
+        ValueError: if there is no such database.
+        ConnectionError: as `connect`.
+    """
+    uri = uri or tracking_uri()
+    database = sqlite_path(uri)
+    if database is not None and not database.is_file():
+        raise ValueError(f"no registry at {database}; set MLFLOW_TRACKING_URI to one")
+    return connect(uri), uri
+
+
 def _probe(uri: str) -> None:
     """Fails at once where MLflow would try again for minutes."""
     address, database = urlsplit(uri), sqlite_path(uri)

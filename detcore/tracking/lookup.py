@@ -4,26 +4,22 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from detcore.tracking.client import (
-    connect,
+    connect_existing,
     in_one_line,
-    is_refusal,
     patient,
-    sqlite_path,
-    tracking_uri,
     without_password,
 )
 from detcore.tracking.published import ARTIFACT
+from detcore.tracking.version import find_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 _FILES = ("weights.safetensors", "model.json")
 
@@ -35,52 +31,25 @@ def resolve(name: str, *, uri: str | None = None) -> Path:
     ~/.cache/detcore. MLflow's model loader is not used, so nothing in the model is run.
 
     Args:
-        name: `name@alias`, `name/version`, `name` (its latest version), each also with `models:/` before it, or
-            `runs:/RUN_ID` (the run's model).
+        name: `name@alias`, `name/version`, `name` (its latest version that is not archived), each
+            also with `models:/` before it, or `runs:/RUN_ID` (the run's model).
         uri: the store; None takes MLFLOW_TRACKING_URI, else the database in the working folder.
 
     Raises:
         ValueError: if there is no such model, alias, version or run; it says what there is.
         ConnectionError: if MLflow is out of reach.
     """
-    uri = uri or tracking_uri()
-    database = sqlite_path(uri)
-    if database is not None and not database.is_file():
-        raise ValueError(f"{name}: no registry at {database}; set MLFLOW_TRACKING_URI, or give a published folder")
-    client = connect(uri)
+    try:
+        client, uri = connect_existing(uri)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}, or give a published folder") from error
     with in_one_line(uri):
         if name.startswith("runs:/"):
             location = _of_run(client, name.removeprefix("runs:/").split("/")[0])
         else:
-            version = _version(client, name.removeprefix("models:/").strip("/"), uri=uri)
-            location = client.get_model_version_download_uri(version.name, version.version)
+            version = find_version(client, name, uri=uri)
+            location = client.get_model_version_download_uri(version.name, str(version.version))
         return _files(f"{location}/artifacts/{ARTIFACT}", name=name, uri=uri)
-
-
-def _version(client: "MlflowClient", name: str, *, uri: str) -> "ModelVersion":
-    from mlflow.exceptions import MlflowException
-
-    base, _, alias = name.partition("@")
-    base, _, number = base.partition("/")
-    try:
-        aliases = client.get_registered_model(base).aliases
-    except MlflowException as error:
-        if not is_refusal(error):
-            raise
-        names = [model.name for model in client.search_registered_models()]
-        raise ValueError(f"{name}: no model {base!r} at {without_password(uri)}, only {_listed(names)}") from error
-    versions = {int(version.version): version for version in client.search_model_versions(f"name = '{base}'")}
-    if alias:
-        if alias not in aliases:
-            raise ValueError(f"{name}: {base} has no alias {alias!r}, only {_listed(sorted(aliases))}")
-        return versions[int(aliases[alias])]
-    if number:
-        if not number.isdecimal() or int(number) not in versions:
-            raise ValueError(f"{name}: {base} has no version {number!r}, only {_listed(sorted(versions))}")
-        return versions[int(number)]
-    if not versions:
-        raise ValueError(f"{name}: {base} has no version")
-    return versions[max(versions)]
 
 
 def _of_run(client: "MlflowClient", run_id: str) -> str:
@@ -121,7 +90,3 @@ def _download(artifact_uri: str, folder: Path, *, uri: str) -> None:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _listed(things: Sequence[object]) -> str:
-    return ", ".join(map(str, things)) or "none"

@@ -12,6 +12,7 @@ from PIL import Image
 import detcore
 from detcore.inference import read_description
 from detcore.tracking.client import patient
+from detcore.tracking.version import WEIGHTS_SHA256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 ARTIFACT = "model"
 """Under this name the published folder lies in `artifacts/` of the logged model."""
-WEIGHTS_SHA256 = "weights_sha256"
 
 _PREDICTS_WITH = ("torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "mlflow")
 _EXAMPLE_PIXELS = 512
@@ -36,7 +36,7 @@ def example_image(image: bytes | None) -> str:
 
 
 def signature() -> "ModelSignature":
-    """One unnamed column of text in (a path, or a base64 image in a column called `image`); one row a detection out."""
+    """One column of text in, a path or a base64 image; one row a detection out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 

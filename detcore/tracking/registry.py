@@ -9,22 +9,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detcore.config import Config
+from detcore.config.model import Detector
 from detcore.data import ShardedSplit
 from detcore.data.shards import find_description as find_dataset
 from detcore.inference import PublishedModel, read_description
+from detcore.tracking.aliases import holder, judge, move
 from detcore.tracking.buffer import flush_buffer
 from detcore.tracking.client import connect, find_run, in_one_line, tracking_uri
 from detcore.tracking.handle import RunHandle
 from detcore.tracking.opening import PROVENANCE, experiment_id, provenance_tags
-from detcore.tracking.published import WEIGHTS_SHA256, example_image, log_published_model, logged_with
+from detcore.tracking.published import example_image, log_published_model, logged_with
+from detcore.tracking.version import (
+    BACKBONE,
+    DATA_HASH,
+    DATA_NAME,
+    MONITOR,
+    PARENT_SHA256,
+    VAL_HASH,
+    WEIGHTS_SHA256,
+    find_version,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
-
-VAL_HASH = "data.val_hash"
-"""The tag with the identity of the validation set: figures are compared only on the same one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,31 +102,14 @@ def register(
                 client.set_model_version_tag(name, version.version, key, value)
         loading = f'`detcore.load("{name}/{version.version}").predict("image.jpg")`'
         client.update_model_version(name, version.version, description=_describe(published, figures, loading))
-        champion = _champion(client, name, alias)
-        better, reason = _judge(int(version.version), tags, champion, monitor=monitor)
+        own = find_version(client, f"{name}/{version.version}", uri=uri)
+        champion = holder(client, name, alias, uri=uri)
+        better, reason = judge(own, champion, alias=alias)
         if better:
-            client.set_registered_model_alias(name, alias, version.version)
+            move(client, own, alias, current=champion, reason=reason, forced=False)
     return RegisteredVersion(
-        name=name, version=int(version.version), created=created, alias=alias, alias_moved=better, reason=reason
+        name=name, version=own.version, created=created, alias=alias, alias_moved=better, reason=reason
     )
-
-
-def _judge(version: int, tags: Mapping[str, str], champion: "ModelVersion | None", *, monitor: str) -> tuple[bool, str]:
-    """Whether `version` becomes the champion, and why."""
-    if champion is None:
-        return True, "there was no champion"
-    if int(champion.version) == version:
-        return False, "it is the champion already"
-    key, present = f"val.{monitor}", f"the champion, version {champion.version},"
-    if champion.tags.get(VAL_HASH) != tags[VAL_HASH] or key not in champion.tags:
-        return False, f"{present} was measured on another validation set; move the alias by hand if this one is better"
-    own, its = float(tags[key]), float(champion.tags[key])
-    return own > its, f"{monitor} on val is {own:.2f}; {present} has {its:.2f}"
-
-
-def _champion(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
-    version = client.get_registered_model(name).aliases.get(alias)
-    return client.get_model_version(name, version) if version is not None else None
 
 
 def _registered(client: "MlflowClient", name: str, sha256: str) -> "ModelVersion | None":
@@ -176,16 +168,27 @@ def _tags(config: Config, published: PublishedModel, figures: Mapping[str, Mappi
     return {
         WEIGHTS_SHA256: published.weights_sha256,
         "labels": json.dumps(published.labels),
-        "monitor": config.engine.monitored(figures["val"]),
-        "data.name": published.data.name,
-        "data.content_hash": published.data.content_hash,
+        MONITOR: config.engine.monitored(figures["val"]),
+        DATA_NAME: published.data.name,
+        DATA_HASH: published.data.content_hash,
         VAL_HASH: _val_hash(config, published),
+        **_started_from(published),
         **{
             f"{split}.{name.removeprefix(f'{split}_')}": repr(float(value))
             for split, own in figures.items()
             for name, value in own.items()
         },
     }
+
+
+def _started_from(published: PublishedModel) -> dict[str, str]:
+    """The weights that the training began with: a whole model's, else the backbone's."""
+    model = published.model
+    if isinstance(model, Detector) and model.weights is not None:
+        return {} if model.weights_sha256 is None else {PARENT_SHA256: model.weights_sha256}
+    weights = getattr(getattr(model, "backbone", None), "weights", None)
+    # Of a file only its name: the folder is a machine's own.
+    return {} if weights in (None, "none") else {BACKBONE: Path(weights).name}
 
 
 def _provenance(run: "Run") -> dict[str, str]:

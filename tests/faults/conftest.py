@@ -1,10 +1,16 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from fault_table import FaultTable
+from fault_trial import STEPS, Trial
+from node_cluster import NodeCluster, within_head
 from tiny_training import tiny_config, write_shards
 
-from detcore.config import Config
+from detcore.config import ClusterConfig, Config
+
+TABLE = pytest.StashKey[FaultTable]()
 
 
 class Configure(Protocol):
@@ -24,3 +30,42 @@ def configure(tmp_path: Path, tiny_shards: Path) -> Configure:
         return tiny_config(tmp_path / run, tiny_shards, **changes)
 
     return make
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TABLE] = FaultTable()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := str(config.stash[TABLE]):
+        terminalreporter.write_line(f"\n{lines}")
+
+
+@pytest.fixture
+def table(pytestconfig: pytest.Config) -> FaultTable:
+    """What happened to each fault; printed after all tests."""
+    return pytestconfig.stash[TABLE]
+
+
+@pytest.fixture(scope="session")
+def joined(nodes: NodeCluster) -> Iterator[NodeCluster]:
+    """This process as a driver on the head."""
+    from detcore.launch.ray_cluster import ray_cluster, set_timeouts
+
+    with within_head():
+        set_timeouts(ClusterConfig())
+        with ray_cluster(ClusterConfig(address=nodes.address)):
+            yield nodes
+
+
+@pytest.fixture(scope="session")
+def undisturbed(joined: NodeCluster, tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Config:
+    trial = Trial(folder=tmp_path_factory.mktemp("undisturbed"), shards=tiny_shards, undisturbed=None)
+    assert trial.train().step == STEPS
+    assert trial.steps_lost() == 0
+    return trial.config
+
+
+@pytest.fixture
+def trial(tmp_path: Path, tiny_shards: Path, undisturbed: Config) -> Trial:
+    return Trial(folder=tmp_path, shards=tiny_shards, undisturbed=undisturbed)

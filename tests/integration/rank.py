@@ -44,14 +44,14 @@ def faster_rcnn(precision: str) -> dict[str, Any]:
     return {"metrics": result.metrics, "detections": callback.detections if RANK == 0 else None}
 
 
-def resumed() -> dict[str, Any]:
+def resumed(name: str, **changes: Any) -> dict[str, Any]:
     """Once through; and once stopped by rank 1 alone, then resumed."""
-    train(TinyDetector(), tiny("whole"), worker=WORKER)
+    train(TinyDetector(), tiny(f"{name}-whole", **changes), worker=WORKER)
     model = TinyDetector()
     worker = StopAfter(model, passes=5 if RANK == 1 else 1000, rank=RANK, world_size=2, local_rank=RANK)
-    stopped = train(model, tiny("resumed"), worker=worker)
+    stopped = train(model, tiny(name, **changes), worker=worker)
     torch.manual_seed(99 + RANK)
-    result = train(TinyDetector(), tiny("resumed"), worker=WORKER)
+    result = train(TinyDetector(), tiny(name, **changes), worker=WORKER)
     return {"stopped": [stopped.step, stopped.stopped], "step": result.step, "metrics": result.metrics}
 
 
@@ -83,8 +83,8 @@ def failure(model: TinyDetector, config: Config) -> dict[str, Any]:
     return {}
 
 
-def tiny(run: str) -> Config:
-    return tiny_config(FOLDER / run, FOLDER / "squares")
+def tiny(run: str, **changes: Any) -> Config:
+    return tiny_config(FOLDER / run, FOLDER / "squares", **changes)
 
 
 if __name__ == "__main__":
@@ -94,7 +94,8 @@ if __name__ == "__main__":
     scenarios = {
         "fp64": lambda: faster_rcnn("fp64"),
         "fp32": lambda: faster_rcnn("fp32"),
-        "resumed": resumed,
+        "resumed": lambda: resumed("resumed"),
+        "background": lambda: resumed("background", engine__evaluation={"in_background": True}),
         "elastic": elastic,
         "nan": nan,
         "disk": full_disk,

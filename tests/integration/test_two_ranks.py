@@ -91,13 +91,18 @@ def test_one_rank_or_two(folder: Path, precision: str) -> None:
         assert_same_detections(ranks[0]["detections"], callback.detections, tolerance=1e-5)  # kept as float32
 
 
-def test_a_stop_of_one_rank_is_a_stop_of_both_and_resumed_exactly(folder: Path) -> None:
-    first, second = outcome(folder, "resumed")
+@pytest.mark.parametrize("name", ["resumed", "background"])  # evaluations waited for, and beside the steps
+def test_a_stop_of_one_rank_is_a_stop_of_both_and_resumed_exactly(folder: Path, name: str) -> None:
+    first, second = outcome(folder, name)
     assert first == second
     assert first["stopped"] == [5, "requested"] and first["step"] == 10
-    whole, resumed = (tiny_config(folder / run, folder / "squares") for run in ("whole", "resumed"))
+    whole, resumed = (tiny_config(folder / run, folder / "squares") for run in (f"{name}-whole", name))
     for step in (9, 10):
         assert same(checkpoint_of(resumed, step), checkpoint_of(whole, step))
+
+
+def test_figures_are_the_same_in_the_background(folder: Path) -> None:
+    assert outcome(folder, "background")[0]["metrics"] == outcome(folder, "resumed")[0]["metrics"]
 
 
 def test_one_rank_goes_on_from_a_checkpoint_of_two(folder: Path) -> None:

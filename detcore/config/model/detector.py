@@ -18,6 +18,8 @@ class Detector(Section):
     weights: str | None = None
     """A whole model's safetensors file to start from, instead of the backbone's; tensors whose shape differs, such as
     those of other classes, keep their start."""
+    weights_sha256: str | None = None
+    """The hash that `weights` must have; model=published sets it. By it the registry finds a model's ancestors."""
 
 
 class Published(Section):

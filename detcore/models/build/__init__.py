@@ -35,7 +35,7 @@ def build_model(
     Raises:
         ValueError: the configuration states another number of classes, weights cannot be had, or the model is a user's.
     """
-    start = None if isinstance(config, config_of.OwnModel | config_of.Published) or not load_weights else config.weights
+    start = config.weights if load_weights and isinstance(config, config_of.Detector) else None
     load_weights = load_weights and start is None  # a whole model has its backbone's
     if config.num_classes is not None and config.num_classes != num_classes:
         raise ValueError(f"model.num_classes is {config.num_classes}, but the data has {num_classes} classes")
@@ -66,6 +66,6 @@ def build_model(
             raise ValueError("model.type is 'own': hand the module itself over, as detcore.fit(model=...)")
         case config_of.Published():
             raise ValueError("model.type is 'published': it is for detcore.launch.train, which looks the model up")
-    if start is not None:
-        start_from(model, start)
+    if start is not None and isinstance(config, config_of.Detector):
+        start_from(model, start, sha256=config.weights_sha256)
     return model.to(memory_format=torch.channels_last)

@@ -1,5 +1,6 @@
 """Starts a detector from the weights of a whole one, which may have had other classes."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -12,14 +13,20 @@ _NAMED = 5
 _BACKBONE = "backbone."
 
 
-def start_from(model: nn.Module, file: str) -> None:
+def start_from(model: nn.Module, file: str, *, sha256: str | None = None) -> None:
     """Loads all tensors of `file` that `model` has by name and shape, and says in one line which keep their start.
 
+    Args:
+        sha256: of the file; None takes any.
+
     Raises:
-        ValueError: the file is absent or broken, none of its tensors fits, or less than half of the backbone's do.
+        ValueError: the file is absent, broken or another one, none of its tensors fits, or less than half of the
+            backbone's do.
     """
     if not Path(file).is_file():
         raise ValueError(f"model.weights: there is no file {file}")
+    if sha256 is not None and (own := _sha256(file)) != sha256:
+        raise ValueError(f"model.weights: {file} has the SHA-256 {own[:12]}…, model.weights_sha256 is {sha256[:12]}…")
     try:
         state = load_file(file)
     except SafetensorError as error:
@@ -45,6 +52,11 @@ def start_from(model: nn.Module, file: str) -> None:
     spare = f"; {unused} of the file have no place in the model" if unused else ""
     # A warning, so that it is seen where nobody has set logging up.
     _LOG.warning("%s: %d of the model's %d tensors loaded%s%s", file, len(fitting), len(wanted), start, spare)
+
+
+def _sha256(file: str) -> str:
+    with Path(file).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _listed(names: list[str]) -> str:

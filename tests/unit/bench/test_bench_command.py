@@ -22,7 +22,7 @@ def test_training_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_training_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TRAIN, "--rounds", "1", "--json", "engine.precision=bf16", "engine.cuda_graphs=true"]) == 0
+    assert main([*TRAIN, "--rounds", "1", "engine.precision=bf16", "engine.cuda_graphs=true", "--json"]) == 0
     printed = capsys.readouterr()
     assert "there are none on cpu" in printed.err
     report = json.loads(printed.out)
@@ -75,4 +75,4 @@ def test_what_a_user_can_mend(arguments: list[str], message: str, capsys: pytest
 def test_what_is_no_override_is_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*TRAIN, "engine.precision=bf16", word])
-    assert f"unrecognized arguments: {word}" in capsys.readouterr().err
+    assert f"{word}: not an option or argument here" in capsys.readouterr().err

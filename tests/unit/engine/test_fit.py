@@ -44,6 +44,8 @@ class Recorder:
     def stop_requested(self) -> bool:
         return False
 
+    def beat(self, step: int, *, bounded: bool) -> None: ...
+
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open() as file:

@@ -61,7 +61,9 @@ def test_the_source_s_architecture_takes_the_place(source: Path, tmp_path: Path)
     config = naming(source, tmp_path / "run")
     found = with_architecture(config, dataset=DATASET)
     weights = str(source / "weights.safetensors")
-    assert found.model == SMALL["faster_rcnn"].model_copy(update={"name": "mine", "weights": weights})
+    digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()
+    stated = {"name": "mine", "weights": weights, "weights_sha256": digest}
+    assert found.model == SMALL["faster_rcnn"].model_copy(update=stated)
     assert found.model.num_classes is None
     assert found.model_copy(update={"model": config.model}) == config
     assert with_architecture(found, dataset=DATASET) is found

@@ -1,5 +1,6 @@
 """Training on from a whole model's weights: what is taken, what keeps its start, what is refused."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def test_the_same_classes_take_every_tensor(file: Path, caplog: pytest.LogCaptur
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     assert f"{len(expected)} of the model's {len(expected)} tensors loaded" in caplog.text
     assert "start" not in caplog.text
+
+
+def test_other_weights_than_stated_are_refused(file: Path) -> None:
+    own = hashlib.sha256(file.read_bytes()).hexdigest()
+    build(weights=str(file), weights_sha256=own)
+    with pytest.raises(ValueError, match=rf"{file} has the SHA-256 {own[:12]}…, .*weights_sha256 is 000000000000…"):
+        build(weights=str(file), weights_sha256="0" * 64)
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "retinanet", "cascade_mask_rcnn", "faster_rcnn_c4"])

@@ -41,7 +41,7 @@ def test_what_does_not_exist_is_answered_with_what_does(name: str, store: str) -
         resolve("nobody@champion", uri=store)
     with pytest.raises(ValueError, match="has no alias 'best', only champion"):
         resolve(f"{name}@best", uri=store)
-    with pytest.raises(ValueError, match="has no version '3', only 1, 2"):
+    with pytest.raises(ValueError, match="has no version 3, only 1, 2"):
         resolve(f"{name}/3", uri=store)
     with pytest.raises(ValueError, match=r"0123.*not found"):
         resolve("runs:/0123", uri=store)

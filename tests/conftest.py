@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords and not slow:
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
-        if "faults" in item.keywords and not faults:
+        if item.get_closest_marker("faults") and not faults:  # the keywords have the folder's name, too
             item.add_marker(pytest.mark.skip(reason="a cluster of several nodes: run make test-faults"))
         if "gpu" in item.keywords and not cuda:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,6 +1,6 @@
 """Puts the parts of a training together, after checking that they fit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detcore.config import Config
 from detcore.config.training import EngineConfig, kind_of
-from detcore.data import SampleTransform, ShardedSplit, build_loader
+from detcore.data import Loader, SampleTransform, ShardedSplit, build_loader
 from detcore.data.buckets import Shape
 from detcore.engine.captured import CapturedPasses
 from detcore.engine.checkpoint import CheckpointFolder
@@ -56,19 +56,7 @@ def open_run(
     model.to(device=device, dtype=precision.dtype)
     model.to(memory_format=torch.channels_last)
     model.train()
-    image_mean, image_std = image_statistics(model)
-    loader = partial(
-        build_loader,
-        config=config.data,
-        seed=config.seed,
-        image_mean=image_mean,
-        image_std=image_std,
-        device=device,
-        rank=worker.rank,
-        world_size=worker.world_size,
-        dtype=precision.image_dtype,
-        size_divisor=getattr(model, "size_divisor", None),
-    )
+    loader = _loaders(model, config=config, worker=worker, precision=precision)
     eval_batch_size = worker.world_size * max(1, engine.eval_batch_size // worker.world_size)
     batches = loader(
         train_split,
@@ -78,10 +66,7 @@ def open_run(
         mixed_batches=(engine.steps - config.data.unmixed_last_steps) * engine.accumulate,
     )
     folder = Path(config.run_dir) if worker.rank == 0 else None
-    checkpoints = CheckpointFolder(
-        Path(config.run_dir) / "checkpoints", keep=engine.keep_checkpoints, keep_every=engine.keep_every, say=say
-    )
-    mirror = _mirror(checkpoints, config=config, fingerprint=made_of) if worker.rank == 0 else None
+    checkpoints, mirror = _checkpoints(config, fingerprint=made_of, worker=worker)
     run = Run(
         config=config,
         worker=worker,
@@ -151,11 +136,32 @@ def build_passes(model: nn.Module, *, engine: EngineConfig, precision: Precision
     return plain(losses)
 
 
-def _mirror(folder: CheckpointFolder, *, config: Config, fingerprint: dict[str, Any]) -> Mirror | None:
-    place = config.engine.checkpoint_store
-    if place is None:
-        return None
-    return Mirror(f"{place}/{config.name}", config.data.store, fingerprint=fingerprint, folder=folder, say=say)
+def _loaders(model: nn.Module, *, config: Config, worker: Worker, precision: Precision) -> Callable[..., Loader]:
+    """Makes this rank's loaders, of images as the model wants them."""
+    image_mean, image_std = image_statistics(model)
+    return partial(
+        build_loader,
+        config=config.data,
+        seed=config.seed,
+        image_mean=image_mean,
+        image_std=image_std,
+        device=worker.device,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        dtype=precision.image_dtype,
+        size_divisor=getattr(model, "size_divisor", None),
+    )
+
+
+def _checkpoints(
+    config: Config, *, fingerprint: dict[str, Any], worker: Worker
+) -> tuple[CheckpointFolder, Mirror | None]:
+    engine, path = config.engine, Path(config.run_dir) / "checkpoints"
+    folder = CheckpointFolder(path, keep=engine.keep_checkpoints, keep_every=engine.keep_every, say=say)
+    if engine.checkpoint_store is None or worker.rank != 0:
+        return folder, None
+    place = f"{engine.checkpoint_store}/{config.name}"
+    return folder, Mirror(place, config.data.store, fingerprint=fingerprint, folder=folder, say=say)
 
 
 def _check(model: nn.Module, *, config: Config, split: ShardedSplit, worker: Worker) -> None:

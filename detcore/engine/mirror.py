@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -43,30 +44,34 @@ class Mirror:
         # A store that stayed out of reach is not waited for as long the next time.
         self._impatient = FileStore(url, settings.model_copy(update={"tries": 1}))
         self._missed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="detcore-mirror")
+        self._copying: Future[None] | None = None
         self._fingerprint = fingerprint
         self._hash = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
         self._folder = folder
         self._say = say
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Saves in the folder, then copies what the store lacks and removes there what is no longer to be kept.
+        """Saves in the folder; a thread then copies what the store lacks, and removes there what is no longer kept.
 
-        Trouble with the store is said and does not stop the training: all is tried again with the next checkpoint.
+        Trouble with the store is said and does not stop the training: all is tried again after the next checkpoint.
 
         Raises:
             CheckpointError: the folder cannot be written.
         """
         self._folder.save(checkpoint)
-        store = self._impatient if self._missed else self._store
-        try:
-            self._copy_to(store)
-            self._missed = False
-        except (OSError, ValueError) as error:
-            self._missed = True
-            self._say(
-                f"{error}; the checkpoint of step {checkpoint.step} is in {self._folder.path} alone until the store "
-                "takes it, with the next one"
-            )
+        if self._copying is not None:
+            self._copying.cancel()  # one that has not begun: the new one brings its checkpoint along
+        self._copying = self._thread.submit(self._copy)
+
+    def wait(self) -> None:
+        """Until the store has all, or has been found to be out of reach."""
+        if self._copying is not None:
+            self._copying.result()
+
+    def close(self) -> None:
+        """Waits, and ends the thread."""
+        self._thread.shutdown()
 
     def fetch(self, *, after: int) -> Checkpoint | None:
         """The newest whole checkpoint of a later step than `after`, put into the folder with the best it knows of.
@@ -79,17 +84,11 @@ class Mirror:
         names = self._store.names()
         steps = _steps(names, self._hash)
         for step in reversed([step for step in steps if step > after]):
-            try:
-                checkpoint = self._fetch(step)
-            except StoreError:  # a ValueError, but not of what is there
-                raise
-            except (FileNotFoundError, ValueError) as error:
-                self._say(f"{error}; using the checkpoint before it, if there is one")
-                continue
-            best = checkpoint.record["state"]["best_step"]
-            if best in steps and best not in self._folder.steps():
-                self._write(best)
-            return checkpoint
+            if (checkpoint := self._fetch(step)) is not None:
+                best = checkpoint.record["state"]["best_step"]
+                if best in steps and best not in self._folder.steps():
+                    self._fetch(best)
+                return checkpoint
         if not steps and (others := sorted(name for name in names if name.endswith(f"/{RECORD}"))):
             made_of = json.loads(self._store.read(others[-1]))["fingerprint"]
             self._say(
@@ -98,21 +97,46 @@ class Mirror:
             )
         return None
 
+    def _copy(self) -> None:
+        try:
+            self._copy_to(self._impatient if self._missed else self._store)
+            self._missed = False
+        except (OSError, ValueError) as error:
+            self._missed = True
+            newest = self._folder.steps()[-1]
+            self._say(
+                f"{error}; the checkpoint of step {newest} is in {self._folder.path} alone until the store takes it, "
+                "with the next one"
+            )
+
     def _copy_to(self, store: FileStore) -> None:
         names = store.names()
-        there, kept = _steps(names, self._hash), self._folder.steps()
-        for step in kept:
-            if step not in there:
-                for path in sorted(self._folder.folder(step).iterdir(), key=lambda path: path.name == MANIFEST):
-                    store.write(path, self._name(step, path.name))
+        there = _steps(names, self._hash)
+        for step in self._folder.steps():
+            folder = self._folder.folder(step)
+            try:
+                if step not in there:
+                    for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+                        store.write(path, self._name(step, path.name))
+            except FileNotFoundError:
+                if folder.is_dir():
+                    raise
+                # No longer kept: what has arrived goes with the next copy.
         for name in sorted(names, key=lambda name: not name.endswith(MANIFEST)):  # first what makes it whole
             of = _step(name, self._hash)
             if of is not None and not self._folder.keeps(of):
                 store.remove(name)
 
-    def _fetch(self, step: int) -> Checkpoint:
-        self._write(step)
-        return self._folder.read(step)
+    def _fetch(self, step: int) -> Checkpoint | None:
+        """Puts a checkpoint into the folder; None and a line if it is broken."""
+        try:
+            self._write(step)
+            return self._folder.read(step)
+        except StoreError:  # a ValueError, but not of what is there
+            raise
+        except (FileNotFoundError, ValueError) as error:
+            self._say(f"{error}; going on without it")
+            return None
 
     def _write(self, step: int) -> None:
         def files() -> Iterator[tuple[str, Contents]]:

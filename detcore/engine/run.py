@@ -183,6 +183,8 @@ class Run:
         self.meter.check()
         generators = gather(rng_state())
         from_rank_zero(lambda: self.writer.save(self._snapshot(generators), wait=wait))
+        if wait and self.mirror is not None:
+            self.mirror.wait()
         self.saved_step, self.unsaved = self.state.step, False
         return self.checkpoints.folder(self.state.step)
 
@@ -219,6 +221,8 @@ class Run:
             opened.close()
         if (error := self.writer.close()) is not None:
             say(str(error))
+        if self.mirror is not None:
+            self.mirror.close()
 
     def _snapshot(self, generators: list[dict[str, Any]]) -> Checkpoint:
         training, average = self.training, None

@@ -58,28 +58,44 @@ def test_the_best_comes_too(configure, store: str) -> None:
     assert (Path(config.run_dir) / "checkpoints" / "step-00000004").is_dir()
 
 
-@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def damage(store: str, file: str, *, how: str) -> None:
+    """Flips a bit of a file of the one training there, or removes it."""
+    (name,) = (name for name in FileStore(store).names() if name.endswith(file))
+    client, where = boto3.client("s3"), {"Bucket": BUCKET, "Key": f"{store.rpartition('/')[2]}/{name}"}
+    if how == "missing":
+        client.delete_object(**where)
+        return
+    data = bytearray(client.get_object(**where)["Body"].read())
+    data[len(data) // 2] ^= 1
+    client.put_object(**where, Body=bytes(data))
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing"])
 def test_what_is_broken_there_is_passed_over(
-    configure, store: str, damage: str, capsys: pytest.CaptureFixture[str]
+    configure, store: str, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, model = configure(engine__checkpoint_store=store, data__store=FAST), TinyDetector()
     train(model, config, worker=StopAfter(model, 7))
     shutil.rmtree(config.run_dir)
-    (key,) = (name for name in FileStore(store).names() if name.endswith("step-00000007/training.pt"))
-    client = boto3.client("s3")
-    where = {"Bucket": BUCKET, "Key": f"{store.rpartition('/')[2]}/{key}"}
-    data = bytearray(client.get_object(**where)["Body"].read())
-    data[len(data) // 2] ^= 1
-    if damage == "flipped":
-        client.put_object(**where, Body=bytes(data))
-    else:
-        client.delete_object(**where)
+    damage(store, "step-00000007/training.pt", how=how)
     model = TinyDetector()
     train(model, config)
     assert model.passes == 4
     said = capsys.readouterr().out
-    assert "training.pt" in said and "resuming at step 6 of 10" in said
+    assert "training.pt" in said and "going on without it" in said and "resuming at step 6 of 10" in said
     assert not any("step-00000007" in name for name in FileStore(store).names())
+
+
+def test_the_best_is_broken_there(configure, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configure(engine__checkpoint_store=store, data__store=FAST, optim__lr=1e-12)
+    model = TinyDetector()
+    train(model, config, worker=StopAfter(model, 9))
+    shutil.rmtree(config.run_dir)
+    damage(store, "step-00000004/weights.safetensors", how="missing")
+    model = TinyDetector()
+    result = train(model, config)
+    assert (model.passes, result.best_step) == (1, 4) and result.model_dir is not None
+    assert "the best checkpoint is lost" in capsys.readouterr().out
 
 
 def test_another_training_of_the_same_name(configure, store: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,13 @@ _AGENT_PORTS = {
     "runtime-env-agent-port": 6383,
     "metrics-export-port": 6384,
 }
-"""Given, a busy machine's raylet does not end because its agents were slow to choose theirs."""
+_PORT_FILES = {
+    "metrics_agent_port": 6381,
+    "dashboard_agent_listen_port": 6382,
+    "runtime_env_agent_port": 6383,
+    "metrics_export_port": 6384,
+}
+"""In which agents tell their raylet what it knows already. It waits 15 s for them, which a busy machine exceeds."""
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -133,10 +140,22 @@ class NodeCluster:
             apart = ["sh", "-c", f'mount --bind {own} {self._sessions / "ray"} && exec "$@"', "sh"]
             with (self._sessions / f"node-{number}.log").open("wb") as log:
                 self._nodes[number] = subprocess.Popen(
-                    self.inside(number, *apart, *command), env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                    self.inside(number, *apart, *command),
+                    env=self.environment if head else {**self.environment, **self._with_ports(own)},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
                 )
             if head:
                 self.wait(0)
+
+    def _with_ports(self, own: Path) -> dict[str, str]:
+        """Writes the files of agents' ports beforehand, and gives the node the name that they are of."""
+        node = uuid.uuid4().hex + uuid.uuid4().hex[:24]
+        (session,) = (path.name for path in (self._sessions / "ray").glob("session_2*"))
+        (own / session).mkdir(exist_ok=True)
+        for name, port in _PORT_FILES.items():
+            (own / session / f"{name}_{node}").write_text(str(port))
+        return {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": node}
 
     def wait(self, *numbers: int) -> None:
         """Until nodes have started."""

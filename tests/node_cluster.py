@@ -71,6 +71,7 @@ class NodeCluster:
             "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
             "RAY_enable_metrics_collection": "0",
             "RAY_worker_niceness": "0",
+            "RAY_memory_monitor_refresh_ms": "0",  # it would judge nodes by what else the machine does
             "RAY_agent_register_timeout_ms": "600000",
             "RAY_raylet_start_wait_time_s": "180",
             **(environment or {}),

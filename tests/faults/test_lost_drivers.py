@@ -24,14 +24,16 @@ pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
 def drive(nodes: NodeCluster) -> Iterator[Drive]:
     """Starts a driver of a trial's training on the head. Its process is Python's own: `ip` and `nsenter` become it."""
     with ExitStack() as stack:
-        yield lambda trial, **settings: stack.enter_context(killed_at_the_end(_drive(trial, **settings)))
+        yield lambda trial, **settings: stack.enter_context(killed_at_the_end(_drive(nodes, trial, **settings)))
 
 
 @contextmanager
 def killed_at_the_end(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     with process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _drive(nodes: NodeCluster, trial: Trial, *, seconds: float = 0.0, **cluster: object) -> subprocess.Popen[str]:

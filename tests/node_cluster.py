@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,13 +26,13 @@ _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 _OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
 """Of what `within_head` has changed."""
-_AGENT_PORTS = {
-    "dashboard-agent-grpc-port": 6381,
-    "dashboard-agent-listen-port": 6382,
-    "runtime-env-agent-port": 6383,
-    "metrics-export-port": 6384,
-}
-"""Given, a busy machine's raylet does not end because its agents were slow to choose theirs."""
+_AGENT_PORTS = (
+    ("dashboard-agent-grpc-port", "metrics_agent_port", 6381),
+    ("dashboard-agent-listen-port", "dashboard_agent_listen_port", 6382),
+    ("runtime-env-agent-port", "runtime_env_agent_port", 6383),
+    ("metrics-export-port", "metrics_export_port", 6384),
+)
+"""Of a node's agents: Ray's option, the file in which they tell their raylet, and the port."""
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -70,6 +71,7 @@ class NodeCluster:
             "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
             "RAY_enable_metrics_collection": "0",
             "RAY_worker_niceness": "0",
+            "RAY_memory_monitor_refresh_ms": "0",  # it would judge nodes by what else the machine does
             "RAY_agent_register_timeout_ms": "600000",
             "RAY_raylet_start_wait_time_s": "180",
             **(environment or {}),
@@ -123,7 +125,7 @@ class NodeCluster:
             ]
             command += ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"] if head else []
             command += [] if head else [f"--address={self.address}"]
-            command += [f"--{name}={port}" for name, port in _AGENT_PORTS.items()]
+            command += [f"--{option}={port}" for option, _, port in _AGENT_PORTS]
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]
             command += [f"--resources={json.dumps(dict(resources))}"] if resources else []
             command += [f"--temp-dir={self._sessions / 'ray'}"] if head else []
@@ -133,10 +135,25 @@ class NodeCluster:
             apart = ["sh", "-c", f'mount --bind {own} {self._sessions / "ray"} && exec "$@"', "sh"]
             with (self._sessions / f"node-{number}.log").open("wb") as log:
                 self._nodes[number] = subprocess.Popen(
-                    self.inside(number, *apart, *command), env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                    self.inside(number, *apart, *command),
+                    env=self.environment if head else {**self.environment, **self._with_ports(own)},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
                 )
             if head:
                 self.wait(0)
+
+    def _with_ports(self, own: Path) -> dict[str, str]:
+        """Writes the files of agents' ports beforehand, and gives the node the name that they are of.
+
+        A raylet waits 15 s for them and then ends, though it knows the ports: too short for a busy machine.
+        """
+        node = uuid.uuid4().hex + uuid.uuid4().hex[:24]
+        (session,) = (path.name for path in (self._sessions / "ray").glob("session_2*"))
+        (own / session).mkdir(exist_ok=True)
+        for _, file, port in _AGENT_PORTS:
+            (own / session / f"{file}_{node}").write_text(str(port))
+        return {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": node}
 
     def wait(self, *numbers: int) -> None:
         """Until nodes have started."""

@@ -24,6 +24,8 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 _INTERVAL_SECONDS = 1.0
+_RANKS_A_SECOND = 32
+"""Larger worlds look less often: rank 0's store answers each rank with the signs of all."""
 _STORE_SECONDS = 5
 _LONGER_THAN_EVER = 5.0
 """A step is allowed so many times what the longest one has taken."""
@@ -76,7 +78,7 @@ class _Seen:
 
 
 class StallWatch:
-    """Watches the ranks of a training; a context manager, inside which a thread exchanges signs.
+    """Watches the ranks of a training: between `start` and `stop` a thread exchanges signs.
 
     Args:
         rank, world_size: of this process.
@@ -88,6 +90,7 @@ class StallWatch:
     def __init__(self, *, rank: int, world_size: int, store: Store | None, timeout_s: float, place: str) -> None:
         self._rank, self._world_size, self._timeout = rank, world_size, timeout_s
         self._store = None if store is None else PrefixStore("detcore-stall", store)
+        self._interval = _INTERVAL_SECONDS * max(1.0, world_size / _RANKS_A_SECOND)
         self._process = f"process {os.getpid()} on {place}"
         self._beat = (0, 0, False, time.monotonic())
         self._longest = 0.0
@@ -130,7 +133,7 @@ class StallWatch:
 
     def _exchange(self) -> None:
         count = 0
-        while not self._ended.wait(_INTERVAL_SECONDS):
+        while not self._ended.wait(self._interval):
             count += 1
             try:
                 signs = self._signs(self._sign(count))
@@ -147,7 +150,7 @@ class StallWatch:
         usage, before = _usage(), self._usage
         self._usage = usage
         cpu, written = usage[0] - before[0], usage[1] - before[1]
-        busy = not begun or cpu > _BUSY_CPU_SHARE * _INTERVAL_SECONDS or written > _BUSY_BYTES or _waits_for_disk()
+        busy = not begun or cpu > _BUSY_CPU_SHARE * self._interval or written > _BUSY_BYTES or _waits_for_disk()
         waits, where = _place(self._thread)
         return Sign(
             step=step,
@@ -161,12 +164,14 @@ class StallWatch:
         )
 
     def _signs(self, own: Sign) -> dict[int, Sign]:
-        """Of all ranks that have given one yet, after giving one's own."""
+        """Of all ranks, once all have given one, after giving one's own."""
         if self._store is None:
             return {self._rank: own}
         self._store.set(str(self._rank), json.dumps(asdict(own)))
-        there = [rank for rank in range(self._world_size) if self._store.check([str(rank)])]
-        return {rank: Sign(**json.loads(self._store.get(str(rank)))) for rank in there}
+        ranks = [str(rank) for rank in range(self._world_size)]
+        if not self._store.check(ranks):
+            return {self._rank: own}
+        return {rank: Sign(**json.loads(sign)) for rank, sign in enumerate(self._store.multi_get(ranks))}
 
 
 _GONE = "its process is stopped, or its machine or network is gone"

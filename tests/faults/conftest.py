@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := str(config.stash[TABLE]):
+    if config.getoption("--faults") and (lines := str(config.stash[TABLE])):
         terminalreporter.write_line(f"\n{lines}")
 
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,27 @@ from fault_trial import STEPS, Trial
 from faulty_training import PASSES, passes
 from node_cluster import TESTS, NodeCluster
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(400)]
+Drive = Callable[..., subprocess.Popen[str]]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
 
 
-def drive(nodes: NodeCluster, trial: Trial, *, seconds: float = 0.0, **cluster: object) -> subprocess.Popen[str]:
-    """A driver of the trial's training on the head. Its process is Python's own: `ip` and `nsenter` become it."""
+@pytest.fixture
+def drive(nodes: NodeCluster) -> Iterator[Drive]:
+    """Starts a driver of a trial's training on the head. Its process is Python's own: `ip` and `nsenter` become it."""
+    with ExitStack() as stack:
+        yield lambda trial, **settings: stack.enter_context(killed_at_the_end(_drive(nodes, trial, **settings)))
+
+
+@contextmanager
+def killed_at_the_end(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _drive(nodes: NodeCluster, trial: Trial, *, seconds: float = 0.0, **cluster: object) -> subprocess.Popen[str]:
     words = (str(TESTS / "faulty_driver.py"), str(trial.folder), str(trial.shards), str(seconds), json.dumps(cluster))
     return subprocess.Popen(
         nodes.inside(0, sys.executable, *words),
@@ -30,21 +48,21 @@ def drive(nodes: NodeCluster, trial: Trial, *, seconds: float = 0.0, **cluster: 
 
 
 def wait_for_step(folder: Path, step: int, driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not (folder / PASSES).exists() or passes(folder)[-1]["step"] < step:
         assert driver.poll() is None, driver.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_the_driver_is_killed(trial: Trial, table: FaultTable, nodes: NodeCluster) -> None:
-    driver = drive(nodes, trial, seconds=1.0)
+def test_the_driver_is_killed(trial: Trial, table: FaultTable, drive: Drive) -> None:
+    driver = drive(trial, seconds=1.0)
     wait_for_step(trial.folder, 7, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     killed = time.time()
-    again = drive(nodes, trial)
-    said, _ = again.communicate(timeout=200)
+    again = drive(trial)
+    said, _ = again.communicate(timeout=400)
     assert again.returncode == 0, said
     assert f"resuming at step 6 of {STEPS}" in said
     lost = trial.steps_lost()
@@ -55,19 +73,19 @@ def test_the_driver_is_killed(trial: Trial, table: FaultTable, nodes: NodeCluste
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_the_driver_is_asked_to_go(trial: Trial, table: FaultTable, nodes: NodeCluster, name: str) -> None:
-    driver = drive(nodes, trial, seconds=1.0)
+def test_the_driver_is_asked_to_go(trial: Trial, table: FaultTable, drive: Drive, name: str) -> None:
+    driver = drive(trial, seconds=1.0)
     wait_for_step(trial.folder, 4, driver)
     asked = time.time()
     driver.send_signal(getattr(signal, name))
-    said, _ = driver.communicate(timeout=100)
+    said, _ = driver.communicate(timeout=200)
     seconds = time.time() - asked
     assert driver.returncode == 128 + getattr(signal, name), said
     step = trial.last_checkpoint()
     assert f"ended at step {step}" in said and 4 <= step < STEPS
     saved = Path(trial.config.run_dir, "checkpoints", f"step-{step:08d}").stat().st_mtime - asked
-    again = drive(nodes, trial)
-    said, _ = again.communicate(timeout=200)
+    again = drive(trial)
+    said, _ = again.communicate(timeout=400)
     assert again.returncode == 0, said
     assert f"resuming at step {step} of {STEPS}" in said
     assert trial.steps_lost() == 0
@@ -77,9 +95,9 @@ def test_the_driver_is_asked_to_go(trial: Trial, table: FaultTable, nodes: NodeC
     assert saved < 10
 
 
-def test_the_driver_is_asked_to_go_while_it_waits(trial: Trial, table: FaultTable, nodes: NodeCluster) -> None:
+def test_the_driver_is_asked_to_go_while_it_waits(trial: Trial, table: FaultTable, drive: Drive) -> None:
     """There is no room for nine workers, and there never will be."""
-    driver = drive(nodes, trial, num_workers=2, resources_per_worker={"unobtainable": 1})
+    driver = drive(trial, num_workers=2, resources_per_worker={"unobtainable": 1})
     assert driver.stdout is not None
     said = ""
     while "they ask for 2 x (1 CPU, 1 unobtainable), free in the cluster are" not in said:
@@ -87,7 +105,7 @@ def test_the_driver_is_asked_to_go_while_it_waits(trial: Trial, table: FaultTabl
         said += driver.stdout.readline()
     asked = time.time()
     os.kill(driver.pid, signal.SIGTERM)
-    said, _ = driver.communicate(timeout=100)
+    said, _ = driver.communicate(timeout=200)
     table.add("SIGTERM to a driver that waits for nodes", "out, with one line", seconds=time.time() - asked)
     assert "error: stopped by SIGTERM: no worker is there to save" in said
     assert driver.returncode == 1

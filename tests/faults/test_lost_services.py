@@ -15,7 +15,7 @@ from fault_trial import STEPS, Trial
 from faulty_training import Blow, when_asked
 from node_cluster import NETWORK, NodeCluster
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
 
 PORT = 5055
 URI = f"http://{NETWORK}.1:{PORT}"

@@ -10,7 +10,7 @@ from faulty_training import Blow
 from detcore.engine import NonFiniteLossError
 from detcore.engine.stall import StalledError
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
 
 STALL = 20.0
 NAMED = r"rank {rank} \(process \d+ on \S+ \(10\.213\.77\.\d+\)\) has not (gone on after step 7|answered)"

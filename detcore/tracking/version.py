@@ -82,7 +82,7 @@ class Version:
         return self.tags.get(MONITOR)
 
     def figures(self, split: str) -> dict[str, float]:
-        """The metrics on 'val' or 'test', in percent; tags that others called alike and that are no numbers are none."""
+        """The metrics on 'val' or 'test', in percent; a tag called alike that is no number is none."""
         found = {}
         for key, value in self.tags.items():
             if key.startswith(f"{split}."):

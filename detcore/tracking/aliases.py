@@ -8,6 +8,7 @@ import getpass
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -58,12 +59,13 @@ def judge(version: Version, holder: Version | None, *, alias: str) -> tuple[bool
         return True, f"there was no {alias}"
     if holder.version == version.version:
         return False, f"it is the {alias} already"
-    key, present = f"val.{version.monitor}", f"the {alias}, version {holder.version},"
+    present = f"the {alias}, version {holder.version},"
     if holder.tags.get(VAL_HASH) != version.tags.get(VAL_HASH):
         return False, f"{present} was measured on another validation set; move the alias by hand if this one is better"
-    if key not in holder.tags or key not in version.tags:
+    its = holder.figures("val").get(version.monitor or "")
+    own = version.figures("val").get(version.monitor or "")
+    if own is None or its is None:
         return False, f"{present} or this version has no {version.monitor} on val to be compared by"
-    own, its = float(version.tags[key]), float(holder.tags[key])
     return own > its, f"{version.monitor} on val is {own:.2f}; {present} has {its:.2f}"
 
 
@@ -134,10 +136,10 @@ def moves(tags: Mapping[str, Any]) -> list[Move]:
     found = []
     for key, value in tags.items():
         if key.startswith(_TAG):
-            try:
-                found.append(Move(**json.loads(value)))
-            except (ValueError, TypeError):
-                continue
+            with suppress(ValueError, TypeError):
+                move = Move(**json.loads(value))
+                if isinstance(move.figures, Mapping) and isinstance(move.time, str):
+                    found.append(move)
     return sorted(found, key=lambda entry: entry.time)
 
 

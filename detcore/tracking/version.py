@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -81,9 +82,13 @@ class Version:
         return self.tags.get(MONITOR)
 
     def figures(self, split: str) -> dict[str, float]:
-        """The metrics on 'val' or 'test', in percent."""
-        start = f"{split}."
-        return {key.removeprefix(start): float(value) for key, value in self.tags.items() if key.startswith(start)}
+        """The metrics on 'val' or 'test', in percent; a tag called alike that is no number is none."""
+        found = {}
+        for key, value in self.tags.items():
+            if key.startswith(f"{split}."):
+                with suppress(ValueError):
+                    found[key.removeprefix(f"{split}.")] = float(value)
+        return found
 
     @property
     def monitored(self) -> dict[str, float]:
@@ -93,7 +98,9 @@ class Version:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
-        labels = self.tags.get("labels")
+        labels = None
+        with suppress(ValueError):
+            labels = json.loads(self.tags.get("labels", "null"))
         return {
             "name": self.name,
             "version": self.version,
@@ -104,7 +111,7 @@ class Version:
             "val": self.figures("val"),
             "test": self.figures("test"),
             "data": {"name": self.tags.get(DATA_NAME), "content_hash": self.tags.get(DATA_HASH)},
-            "labels": None if labels is None else json.loads(labels),
+            "labels": labels,
             "weights_sha256": self.tags.get(WEIGHTS_SHA256),
             "parent_sha256": self.tags.get(PARENT_SHA256),
             "run_id": self.run_id,

@@ -108,7 +108,7 @@ def diff(first: Dossier, second: Dossier, *, sets: int = 1000) -> Diff:
         val=_changes(_without_losses(first.published.metrics), _without_losses(second.published.metrics), {}),
         classes=sure.get("classes") or _classes(first, second),
         note=note,
-        config=_differing(first.config, second.config),
+        config=_differing(_settings(first), _settings(second)),
         data=_differing(_data(first), _data(second)),
         model=_differing(_model(first), _model(second)) | _weights(first, second),
     )
@@ -205,6 +205,11 @@ def _classes(first: Dossier, second: Dossier) -> tuple[Change, ...]:
         Change(name=label, first=own.get(label, {}).get(name), second=other.get(label, {}).get(name))
         for label in dict.fromkeys([*own, *other])
     )
+
+
+def _settings(one: Dossier) -> dict[str, Any]:
+    """With the architecture as it was built, where the settings only name a published model."""
+    return {**one.config, "model": one.published.model.model_dump(mode="json")}
 
 
 def _data(one: Dossier) -> dict[str, Any]:

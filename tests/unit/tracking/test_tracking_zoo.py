@@ -84,6 +84,19 @@ def test_an_alias_moves_to_a_better_version_or_by_force_and_every_move_is_record
     assert history[3].figures == {"val": 50.0, "test": 47.0}
 
 
+def test_tags_of_others_break_no_list(three: Config, store: str) -> None:
+    name, client = name_of(three), connect(store)
+    client.set_model_version_tag(name, "3", "test.approved", "by Ada")
+    client.set_model_version_tag(name, "3", "labels", "cats, dogs")
+    client.set_registered_model_tag(name, "alias.note", "see the wiki")
+    client.set_registered_model_tag(name, "alias.other", '{"alias": 1}')
+    (model,) = list_models([name], uri=store)
+    assert model.latest is not None and model.latest.monitored == {"val": 40.0, "test": 37.0}
+    assert [move.to_version for move in model.history] == [1, 2]
+    found = list_versions([name], uri=store)[0].to_dict()
+    assert (found["labels"], found["test"]) == (None, {"box_ap": 37.0})
+
+
 def test_another_validation_set_does_not_compare(three: Config, store: str) -> None:
     name = name_of(three)
     connect(store).set_model_version_tag(name, "2", "data.val_hash", "another")

@@ -15,6 +15,8 @@ _NUMBERS = {"bbox": 4, "bbox_rotated": 5, "keypoints": None}
 """How many numbers each of these has; keypoints have three for each."""
 KINDS = {"bbox": "boxes", "segmentation": "masks", "keypoints": "keypoints", "bbox_rotated": "rotated"}
 """What a row of results may have, and the kind of prediction that it is."""
+_RUN_LENGTHS = bytes(range(48, 48 + 64))
+"""The characters that compressed run lengths are made of: six bits each."""
 
 
 def read_annotations(path: str | Path) -> GroundTruth:
@@ -35,7 +37,11 @@ def read_annotations(path: str | Path) -> GroundTruth:
     for name in ("image", "category"):
         known = {entry["id"] for entry in data["images" if name == "image" else "categories"]}
         _expect_known([a[f"{name}_id"] for a in annotations], known, what=name, where=f"{path}: annotations")
+    for name in lists:
+        _expect_unique([entry["id"] for entry in data[name]], where=f"{path}: {name}")
+    _numbers(annotations, "bbox", [f"{path}: annotations, entry {place}" for place in range(len(annotations))])
     for annotation in annotations:
+        annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
     return GroundTruth(coco=data)
 
@@ -64,6 +70,11 @@ def read_results(path: str | Path, truth: GroundTruth) -> tuple[Results, tuple[s
     numbers = {name: _numbers(rows, name, where) for name in fields if name in _NUMBERS}
     boxes = numbers.get("bbox", np.zeros((len(rows), 4)))
     keypoints = numbers.get("keypoints")
+    if keypoints is not None and truth.num_keypoints and keypoints.shape[1] != 3 * truth.num_keypoints:
+        raise ValueError(
+            f"{path}: {keypoints.shape[1] // 3} keypoints in a row, "
+            f"objects of the annotations have {truth.num_keypoints}"
+        )
     return Results(
         image_ids=np.array([row["image_id"] for row in rows], dtype=np.int64),
         category_ids=np.array([row["category_id"] for row in rows], dtype=np.int64),
@@ -99,6 +110,14 @@ def _expect_known(ids: Sequence[Any], known: Any, *, what: str, where: str) -> N
             raise ValueError(f"{where}, entry {place}: {what}_id {number!r} is not in the annotations")
 
 
+def _expect_unique(ids: Sequence[Any], *, where: str) -> None:
+    seen: set[Any] = set()
+    for place, number in enumerate(ids):
+        if not isinstance(number, int) or number in seen:
+            raise ValueError(f"{where}, entry {place}: id {number!r} must be a whole number of its own")
+        seen.add(number)
+
+
 def _numbers(rows: Sequence[dict[str, Any]], name: str, where: Sequence[str]) -> NDArray[np.float64]:
     """(n, count) float64, all finite."""
     count = 1 if name == "score" else _NUMBERS[name] or len(rows[0][name])
@@ -127,12 +146,14 @@ def _run_lengths(rows: Sequence[dict[str, Any]], images: dict[int, Any], where: 
     counts = []
     for place, row in enumerate(rows):
         rle = row["segmentation"]
-        if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str):
+        text = rle.get("counts") if isinstance(rle, dict) else None
+        own = text.encode() if isinstance(text, str) else b"\n"
+        if own.translate(None, _RUN_LENGTHS):
             raise ValueError(f"{where[place]}: segmentation must be compressed run lengths, {{size, counts: text}}")
         if tuple(rle.get("size", ())) != images[row["image_id"]]:
             raise ValueError(
                 f"{where[place]}: segmentation is of size {rle.get('size')}, "
                 f"the image is {list(images[row['image_id']])} (height, width)"
             )
-        counts.append(rle["counts"].encode("ascii"))
+        counts.append(own)
     return counts

@@ -107,11 +107,13 @@ def test_what_is_shown(published: Path, shards: Path, capsys: Output) -> None:
     assert header.split()[2:] == ["ap", "ap50", "ap75", "ar100", "f1", "precision", "recall", "at", "score"]
 
 
-TRUTH = {
+TRUTH: dict[str, Any] = {
     "images": [{"id": 1, "height": 100, "width": 100}],
     "categories": [{"id": 7, "name": "bird"}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 10, 10]}],
 }
+MASKED = {**TRUTH, "annotations": [{**TRUTH["annotations"][0], "segmentation": [[0, 0, 10, 0, 10, 10, 0, 10]]}]}
+POINTED = {**TRUTH, "annotations": [{**TRUTH["annotations"][0], "keypoints": [1, 1, 2, 5, 5, 2], "num_keypoints": 2}]}
 ROW = {"image_id": 1, "category_id": 7, "bbox": [0, 0, 10, 10], "score": 0.5}
 
 
@@ -141,6 +143,11 @@ def test_the_least_that_files_must_say(tmp_path: Path, capsys: Output) -> None:
         ([{k: v for k, v in ROW.items() if k != "bbox"}], TRUTH, "must all have one of bbox, segmentation"),
         ([{**ROW, "segmentation": {"size": [5, 5], "counts": "0"}}], TRUTH, "the image is [100, 100]"),
         ([{**ROW, "segmentation": [[1, 2, 3, 4, 5, 6]]}], TRUTH, "must be compressed run lengths"),
+        ([{**ROW, "segmentation": {"size": [100, 100], "counts": "\u00e9"}}], TRUTH, "segmentation"),
+        ([{**ROW, "segmentation": {"size": [100, 100], "counts": "~~~"}}], MASKED, "run lengths"),
+        ([{**ROW, "keypoints": [1, 2, 2]}], POINTED, "1 keypoints in a row, objects of the annotations have 2"),
+        ([ROW], {**TRUTH, "annotations": [{**TRUTH["annotations"][0], "bbox": [0, 0, "a", 1]}]}, "bbox [0, 0, 'a', 1]"),
+        ([ROW], {**TRUTH, "annotations": TRUTH["annotations"] * 2}, "entry 1: id 1 must be a whole number of its own"),
         ([ROW], [], "truth.json: no COCO file of annotations"),
         ([ROW], {**TRUTH, "images": [{"id": 1}]}, "truth.json: images, entry 0: has no height"),
         ([ROW], {**TRUTH, "annotations": [{"id": 1, "image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]},

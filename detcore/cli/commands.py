@@ -119,7 +119,10 @@ def json_option(parser: argparse.ArgumentParser) -> None:
 
 def write_json(facts: Any, name: str) -> None:
     """Into the file called so, or to standard output."""
-    text = json.dumps(facts, indent=1)
+    try:
+        text = json.dumps(facts, indent=1, allow_nan=False)
+    except ValueError:  # figures that there are none of: JSON has null for them, not NaN
+        text = json.dumps(json.loads(json.dumps(facts), parse_constant=lambda _: None), indent=1)
     if name == TERMINAL:
         print(text)
     else:

@@ -51,7 +51,7 @@ def _words(prefix: str, action: argparse.Action, **_: Any) -> list[str]:
         found = [*_registered(), *(str(path.parent) for path in sorted(Path().glob(_OWN_FOLDERS)))]
     elif action.dest == "names":
         found = [name for group, name in _recipes() if group == "model"]
-    if action.dest not in ("overrides", "names"):
+    if action.dest != "names" and "=" not in prefix:
         found += FilesCompleter()(prefix)
     return found
 

@@ -62,11 +62,12 @@ def _named_model(words: list[str]) -> str | None:
 
 
 def _of_run(options: argparse.Namespace) -> Answer:
-    from detcore.launch import evaluate_published
+    from detcore.launch import evaluate_published, stages
 
-    config = config_of(options)
+    config = stages.trained(config_of(options))
     metrics = evaluate_published(config)
-    text = "test: " + "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()) if metrics else ""
+    figures = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()) or "no test split"
+    text = f"test: {figures}\nnow: detcore register {config.run_dir}"
     return Answer(facts={"run": config.run_dir, "test": metrics}, text=text)
 
 

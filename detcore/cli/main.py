@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 
 import detcore
-from detcore.cli import bench, completion, data, export, machine, models, predicting, training, zoo
+from detcore.cli import (
+    bench,
+    checkpoints,
+    comparing,
+    completion,
+    data,
+    export,
+    machine,
+    models,
+    predicting,
+    report,
+    serving,
+    training,
+    zoo,
+)
 from detcore.cli.commands import TERMINAL, USER_ERROR, Answer, Commands, Parser, check_writable, write_json
 
 _OUR_FAULT = 3
@@ -19,9 +33,9 @@ _BROKEN_PIPE = 141
 
 _CHAPTERS = (
     ("look at data", (data,)),
-    ("train and measure", (training,)),
-    ("keep models", (models, zoo)),
-    ("use a model", (predicting, export)),
+    ("train and measure", (training, report)),
+    ("keep models", (checkpoints, models, zoo, comparing)),
+    ("use a model", (predicting, serving, export)),
     ("this machine", (bench, machine, completion)),
 )
 """The commands as `detcore --help` tells them: the modules that declare those of each chapter."""
@@ -36,13 +50,15 @@ from photographs in COCO's, VOC's or YOLO's format to a deployed detector:
   detcore data check photos/
   detcore train photos/ data.name=parts model=faster_rcnn_lite0 engine=finetune
   detcore evaluate runs/parts-faster-rcnn-lite0
+  detcore report runs/parts-faster-rcnn-lite0
   detcore register runs/parts-faster-rcnn-lite0
   detcore predict parts-faster-rcnn-lite0@champion scene.jpg --out drawn
+  detcore serve parts-faster-rcnn-lite0@champion
   detcore export parts-faster-rcnn-lite0@champion --images photos/ --out parts.onnx
 in Python: detcore.load("parts-faster-rcnn-lite0@champion").predict("scene.jpg")
 
-MODEL    a registered name (name@alias, name/3; name is its latest version), a published folder, or to predict with,
-         a file that detcore export wrote
+MODEL    a registered name (name@alias, name/3; name is its latest version), a published folder, or to predict with or
+         serve, a file that detcore export wrote
 options  --help, --version, --traceback (show where an error comes from)
 exit     0 done; 1 done, but the data has errors or images were skipped; 2 something you can mend, told in one line;
          3 a fault of detcore's own, with a traceback; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 a closed pipe
@@ -113,6 +129,8 @@ def _shown(answer: Answer, json_file: str | None) -> int:
 def _remedy(error: Exception) -> str | None:
     """One line for what the user can mend, None for other errors."""
     said = "; ".join(" ".join(line.split()) for line in str(error).splitlines())
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError | OSError):
         return said
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("detcore"):

@@ -4,7 +4,7 @@ import argparse
 
 from detcore.cli import evaluating
 from detcore.cli.commands import Answer, Commands
-from detcore.cli.configuration import configured
+from detcore.cli.configuration import config_of, configured
 
 _PREPARE = """\
   detcore prepare photos/ data.name=parts
@@ -41,9 +41,9 @@ def _prepare(options: argparse.Namespace) -> Answer:
 
 
 def _train(options: argparse.Namespace) -> Answer:
-    from detcore.launch import stages, train
+    from detcore.launch import train
 
-    config = stages.settings(*options.overrides, params=options.params)
+    config = config_of(options)
     result = train(config)
     facts = {
         "run": config.run_dir,
@@ -61,9 +61,9 @@ def _train(options: argparse.Namespace) -> Answer:
 
 
 def _register(options: argparse.Namespace) -> Answer:
-    from detcore.launch import stages
+    from detcore.launch import register_published, stages
 
-    outcome = stages.register(*options.overrides, params=options.params)
+    outcome = register_published(stages.trained(config_of(options)))
     name, version = outcome["name"], outcome["version"]
     called = f"{name}@{outcome['alias']}" if outcome["alias_moved"] else f"{name}/{version}"
     text = f"registered: {name}, version {version} ({outcome['alias']}: {outcome['reason']})"

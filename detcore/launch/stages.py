@@ -8,6 +8,7 @@ from detcore.data import prepare as write_shards
 from detcore.data.locate import locate
 from detcore.data.shards import read_description
 from detcore.engine import FitResult
+from detcore.inference.folder import DESCRIPTION
 from detcore.launch.evaluation import evaluate_published
 from detcore.launch.registration import register_published
 from detcore.launch.training import CONFIG
@@ -34,6 +35,15 @@ def settings(*words: str | Path, params: str | Path | None = None) -> Config:
     if len(told) > 1:
         raise ValueError(f"{kept[0]} has the settings of the run; for other settings, name the data instead of the run")
     return load(file=kept[0])
+
+
+def trained(config: Config) -> Config:
+    """The same configuration, of a training that has published its model; ValueError says how to come to one."""
+    if not Path(config.run_dir, "model", DESCRIPTION).is_file():
+        kept = Path(config.run_dir, CONFIG).is_file()
+        how = f"detcore train {config.run_dir} goes on" if kept else "detcore train with the same words makes one"
+        raise ValueError(f"{config.run_dir}: no trained model there (yet); {how}")
+    return config
 
 
 def prepare(*words: str | Path, params: str | Path | None = None) -> dict[str, Any]:
@@ -82,7 +92,7 @@ def evaluate(*words: str | Path, params: str | Path | None = None) -> dict[str, 
     Raises:
         ValueError: if there is no such model, or it was trained on other data.
     """
-    return evaluate_published(settings(*words, params=params))
+    return evaluate_published(trained(settings(*words, params=params)))
 
 
 def register(*words: str | Path, params: str | Path | None = None) -> dict[str, Any]:
@@ -98,4 +108,4 @@ def register(*words: str | Path, params: str | Path | None = None) -> dict[str, 
         ValueError: if these weights were not evaluated, or MLflow refuses.
         ConnectionError: if MLflow is out of reach.
     """
-    return register_published(settings(*words, params=params))
+    return register_published(trained(settings(*words, params=params)))

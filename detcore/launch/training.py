@@ -40,8 +40,8 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
         OSError: if something cannot be written.
     """
     with only_training(Path(config.run_dir)):
-        settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_file(Path(config.run_dir, CONFIG), settings.encode())
+        text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
+        write_file(Path(config.run_dir, CONFIG), text.encode())
         return _train(config, model=model, transform=transform)
 
 

@@ -153,11 +153,15 @@ class TestExit:
         shown = capsys.readouterr()
         assert json.loads(shown.out) == {"a": [1]} and shown.err == "on the way\n"
 
+    def test_no_number_is_null(self, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+        assert self.run(monkeypatch, Answer(facts={"ap": [float("nan"), 1.5]}, text="")) == 0
+        assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"ap": [None, 1.5]}
+
     @pytest.mark.parametrize(
         ("error", "code", "said"),
         [
             (ValueError("a: wrong\nb: wrong\n too"), 2, "detcore do: a: wrong; b: wrong; too\n"),
-            (FileNotFoundError(2, "No such file or directory", "x"), 2, "No such file or directory: 'x'\n"),
+            (FileNotFoundError(2, "No such file or directory", "x"), 2, "detcore do: x: No such file or directory\n"),
             (MemoryError(), 2, "detcore do: out of memory: take fewer or smaller images at a time"),
             (ModuleNotFoundError("No module named 'cv2'", name="cv2"), 2, "it comes with: pip install 'detcore["),
             (RuntimeError("broken"), 3, "detcore do: a fault of detcore's own: please report the lines above\n"),
@@ -213,6 +217,7 @@ def test_completion_script(shell: str, capsys: Output) -> None:
         ("detcore predict ", {"runs/parts/model", "parts@champion", "parts/1"}),
         ("detcore train model=retinanet_r5", {"retinanet_r50_fpn "}),
         ("detcore train optim.l", {"optim.lr="}),
+        ("detcore evaluate ru", {"runs/"}),
         ("detcore models panoptic_r5", {"panoptic_r50_fpn "}),
         ("detcore train --params ", {"settings.yaml "}),
     ],

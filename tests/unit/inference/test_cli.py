@@ -114,10 +114,11 @@ def test_an_unreadable_image_costs_only_itself(published: Path, scenes: Path, tm
         (["predict", "MODEL", "nowhere.jpg"], "detcore predict: nowhere.jpg: no such file or folder"),
         (["predict", "MODEL", "SCENES", "--score", "7"], "detcore predict: score_threshold 7.0 is not between 0 and 1"),
         (["predict", "MODEL", "SCENES", "--device", "cuda:77"], "detcore predict: device 'cuda:77'"),
+        (["predict", "MODEL", "SCENES", "--device", "mps"], "detcore predict: device 'mps': take auto, cpu, cuda"),
         (["predict", "SCENES", "SCENES"], "detcore predict: "),
         (["predict", "MODEL", "SCENES", "--json", "no/x.json"], "detcore predict: --json no/x.json: no file can be"),
         (["predict", "MODEL", "SCENES", "--json", "SCENES"], "detcore predict: --json SCENES: no file can be written"),
-        (["predict", "MODEL", "SCENES", "--out", "SCENES/a.jpg"], "detcore predict: [Errno 17] File exists"),
+        (["predict", "MODEL", "SCENES", "--out", "SCENES/a.jpg"], "detcore predict: SCENES/a.jpg: File exists"),
         (
             ["predict", "MODEL", "SCENES", "--classes", "circle,cat"],
             "detcore predict: class 'cat': the model knows circle",

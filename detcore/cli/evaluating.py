@@ -90,7 +90,8 @@ def _of_model(options: argparse.Namespace, model: str) -> Answer:
 
 def _of_files(options: argparse.Namespace) -> "Evaluation":
     from detcore.config import EvaluationConfig
-    from detcore.evaluation import evaluate_results, read_annotations, read_results
+    from detcore.evaluation import evaluate_results
+    from detcore.report.coco_files import read_annotations, read_results
 
     if options.overrides or options.split is not None or options.params is not None:
         raise ValueError("--detections are measured against --annotations: no model, data, --split or --params")

@@ -1,6 +1,5 @@
 """Detections and ground truth to metrics and curves."""
 
-from detcore.evaluation.coco_files import read_annotations, read_results
 from detcore.evaluation.evaluator import Evaluation, Evaluator, evaluate_results
 from detcore.evaluation.metrics import PRCurve
 from detcore.evaluation.plots import save_pr_curve
@@ -15,7 +14,5 @@ __all__ = [
     "PRCurve",
     "Results",
     "evaluate_results",
-    "read_annotations",
-    "read_results",
     "save_pr_curve",
 ]

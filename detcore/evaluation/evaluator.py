@@ -233,7 +233,7 @@ def evaluate_results(
     """Detected objects of all images at once. Of equal scores in an image the first row is the first.
 
     Args:
-        results: rows by image id.
+        results: rows in any order of images.
         kinds: what of them is compared: boxes, masks, keypoints, rotated, proposals. Other arguments as of `Evaluator`.
 
     Raises:
@@ -244,6 +244,8 @@ def evaluate_results(
     for kind in kinds:
         if (reason := truth.lacks(kind)) is not None:
             raise ValueError(f"the ground truth has nothing to compare {kind} with: {reason}")
+    order = np.argsort(results.image_ids, kind="stable")
+    results = results.rows_of(order, category_ids=results.category_ids[order])
     compared = _instance_kinds(kinds, truth, settings, operating_points)
     return Evaluation.of({kind.prefix: kind.compute(truth, results) for kind in compared}, results=results, maps={})
 

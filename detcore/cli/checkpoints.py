@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from detcore.cli.commands import Commands
+from detcore.cli.commands import Answer, Commands
 
 _PUBLISH = """\
   detcore publish runs/digits-mask-rcnn best-so-far
@@ -14,13 +14,13 @@ _PUBLISH = """\
 def declare(commands: Commands) -> None:
     """Adds the command."""
     summary = "make a model folder of a checkpoint: of a training that is running, was stopped or went another way"
-    command = commands.add("publish", summary, _publish, examples=_PUBLISH)
+    command = commands.add("publish", summary, _publish, examples=_PUBLISH, answers=True)
     command.add_argument("training", metavar="RUN_DIR", type=Path, help="the training's folder")
     command.add_argument("folder", metavar="DIR", type=Path, help="a new or empty folder")
     command.add_argument("--step", default="best", help="best, last or the number of a step (default: best)")
 
 
-def _publish(options: argparse.Namespace) -> None:
+def _publish(options: argparse.Namespace) -> Answer:
     from detcore.engine.checkpoint import CheckpointFolder
     from detcore.engine.publish import publish_checkpoint
 
@@ -34,4 +34,5 @@ def _publish(options: argparse.Namespace) -> None:
         which = int(which)
     checkpoints = CheckpointFolder(options.training / "checkpoints", keep=1, say=print)
     step = publish_checkpoint(checkpoints, which, target)
-    print(f"{target}: step {step} of {options.training}")
+    facts = {"folder": str(target), "step": step, "training": str(options.training)}
+    return Answer(facts=facts, text=f"{target}: step {step} of {options.training}")

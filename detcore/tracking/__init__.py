@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from detcore.tracking.lookup import resolve
     from detcore.tracking.pictures import Pictures
     from detcore.tracking.registry import RegisteredVersion, register
-    from detcore.tracking.runs import close_run, log_evaluation, open_run
+    from detcore.tracking.runs import close_run, open_run
 
 __all__ = [
     "Pictures",
@@ -22,7 +22,6 @@ __all__ = [
     "exported_file",
     "flush_buffer",
     "keep_export",
-    "log_evaluation",
     "open_run",
     "register",
     "resolve",
@@ -38,7 +37,6 @@ _HOMES = {
     "exported_file": "exports",
     "flush_buffer": "buffer",
     "keep_export": "exports",
-    "log_evaluation": "runs",
     "open_run": "runs",
     "register": "registry",
     "resolve": "lookup",

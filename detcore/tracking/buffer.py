@@ -32,7 +32,7 @@ def read(run_dir: Path | str, *, uri: str | None = None) -> tuple[RunHandle | No
     # What follows the last line's end was being written when the process was killed.
     records = [json.loads(line) for line in lines[:-1]]
     for record in records:
-        if record.get("kind") in ("file", "image", "folder"):
+        if record.get("kind") in ("file", "image"):
             _expect_inside(Path(run_dir), record["path"], buffer=path)
     return RunHandle.from_dict(json.loads(header), uri=uri), records
 

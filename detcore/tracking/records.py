@@ -81,8 +81,6 @@ def _deliver(client: "MlflowClient", run_id: str, group: list[Record]) -> None:
         case "file":
             client.log_artifact(run_id, first["path"], first["folder"])
             Path(first["path"]).unlink()
-        case "folder":
-            client.log_artifacts(run_id, first["path"], first["folder"])
         case "image":
             with Image.open(first["path"]) as image:
                 client.log_image(run_id, image, key=first["key"], step=first["step"], timestamp=first["time_ms"])

@@ -1,7 +1,6 @@
 """One MLflow run a training: opened by the driver, handed to the ranks, closed by the driver."""
 
 import logging
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -80,23 +79,6 @@ def close_run(handle: RunHandle, status: Status) -> None:
     handle = handle.latest()
     if handle.previous is None:  # else the training did not get as far as to begin
         _deliver(handle, {"kind": "end", "status": status})
-
-
-def log_evaluation(config: Config, folder: Path, *, metrics: Mapping[str, float], step: int) -> None:
-    """Adds an evaluation on test to the run of `config.run_dir`: its figures, and the files of `folder`.
-
-    Never raises: with MLflow out of reach they are kept with the run's buffer, and a warning says so.
-    """
-    handle = RunHandle.load(config.run_dir, uri=tracking_uri(config.tracking))
-    if handle is None:
-        _log.warning("%s: no MLflow run here, so the evaluation is not logged", config.run_dir)
-        return
-    values = {f"test/{name}": float(value) for name, value in metrics.items()}
-    _deliver(
-        handle,
-        {"kind": "metrics", "values": values, "step": step, "time_ms": int(1000 * time.time())},
-        {"kind": "folder", "path": str(folder.absolute()), "folder": folder.name},
-    )
 
 
 def _deliver(handle: RunHandle, *records: Record) -> None:

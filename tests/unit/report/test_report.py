@@ -291,9 +291,7 @@ def test_an_annotation_that_is_none_is_named(write: Write, name: str, entry: dic
 def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--detections", str(write("d.json", detections())), "--annotations", str(write("a.json", annotations()))]
     assert main(["report", *files, "--out", str(tmp_path / "out"), "--json"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["images"] == 12
-    assert "report.html: box_ap" in told.err
+    assert json.loads(capsys.readouterr().out)["images"] == 12
     assert (tmp_path / "out/report.html").is_file()
 
 

@@ -6,11 +6,12 @@ import pytest
 import yaml
 from tracking_samples import MakeConfig
 
+from detcore.launch.delivery import send
 from detcore.tracking import RunHandle, close_run, flush_buffer, open_run
 from detcore.tracking.client import connect
 from detcore.tracking.opening import flatten
 from detcore.tracking.provenance import git_commit
-from detcore.tracking.runs import log_evaluation, settle
+from detcore.tracking.runs import settle
 
 
 def test_a_run_has_parameters_config_tags_and_the_data_set(
@@ -121,7 +122,7 @@ def test_an_evaluation_is_added_to_the_run(
     folder = tmp_path / "evaluation"
     (folder / "pictures").mkdir(parents=True)
     (folder / "pictures" / "00.png").write_bytes(b"png")
-    log_evaluation(config, folder, metrics={"box_ap": 61.5}, step=4)
+    send(config, folder, artifact="evaluation", metrics={"test/box_ap": 61.5}, step=4)
     client = connect(store)
     assert handle.run_id is not None
     assert client.get_run(handle.run_id).data.metrics["test/box_ap"] == 61.5

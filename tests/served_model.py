@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-_STARTING_SECONDS = 300
+_STARTING_SECONDS = 600
 
 
 class Served:

@@ -1,11 +1,13 @@
 """What asks at the same time is worked on together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
 
 import pytest
 from fixed_detector import POISON, FixedDetector, picture, served
 
+from detcore.serving import create_app
 from detcore.serving.answers import JsonQuestion
 from detcore.serving.batching import Batcher
 
@@ -161,3 +163,43 @@ def test_each_has_its_own_thresholds_in_one_batch(score: float) -> None:
     assert own.count(b"class_name") == (score <= 0.9) + (score <= 0.6)
     assert everything.count(b"class_name") == 2
     assert dogs.count(b'"dog"') == 1 and b'"cat"' not in dogs
+
+
+def test_a_client_that_hangs_up_is_not_worked_for() -> None:
+    model = FixedDetector()
+    app = create_app(*served(model, max_batch=1))
+    statuses: list[int] = []
+
+    async def ask(hangs_up: asyncio.Event) -> None:
+        """One request, as a server hands it to an application."""
+        messages = iter([{"type": "http.request", "body": picture(), "more_body": False}])
+
+        async def receive() -> dict[str, object]:
+            for message in messages:
+                return message
+            await hangs_up.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        headers = [(b"content-type", b"image/png")]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+        await app(scope, receive, send)
+
+    async def both() -> None:
+        model.go.clear()
+        patient, impatient = asyncio.Event(), asyncio.Event()
+        first = asyncio.ensure_future(ask(patient))
+        await asyncio.sleep(0.2)
+        second = asyncio.ensure_future(ask(impatient))
+        await asyncio.sleep(0.2)
+        impatient.set()
+        await second
+        assert statuses == [499]
+        model.go.set()
+        await first
+
+    asyncio.run(both())
+    assert statuses == [499, 200]
+    assert model.sizes == [1, 1]  # at the start, and for the first

@@ -117,6 +117,7 @@ def main() -> None:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(REPOSITORY),
             "HOME": name,  # Ray keeps its token there
+            "DETCORE_CACHE": os.environ.get("DETCORE_CACHE") or str(Path.home() / ".cache" / "detcore"),
             "RAY_AUTH_MODE": "token",
         }
         subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)

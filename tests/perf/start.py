@@ -33,6 +33,7 @@ RECIPE = [
     *("engine.log_every=1", "engine.eval_every=null", "engine.checkpoint_every=1000", "cluster.cpus_per_worker=1"),
 ]
 BAR_SECONDS = 45.0
+PATIENCE_SECONDS = 120.0
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -116,11 +117,16 @@ def main() -> None:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(REPOSITORY),
             "HOME": name,  # Ray keeps its token there
+            "DETCORE_CACHE": os.environ.get("DETCORE_CACHE") or str(Path.home() / ".cache" / "detcore"),
+            "RAY_AUTH_MODE": "token",
         }
         subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
         with cluster(arguments.cpus, environment) as (address, head):
             submit = [RAY, "job", "submit", "--address", address, "--", "python"]
-            while subprocess.run([*submit, "-c", "0"], env=environment, capture_output=True).returncode:
+            patient_until = time.monotonic() + PATIENCE_SECONDS
+            while (tried := subprocess.run([*submit, "-c", "0"], env=environment, capture_output=True)).returncode:
+                if time.monotonic() > patient_until or not head.is_running():
+                    raise SystemExit(f"the cluster takes no job:\n{(tried.stdout + tried.stderr).decode()[-2000:]}")
                 time.sleep(1)
             for number in range(arguments.runs + 1):
                 for way in found:

@@ -105,10 +105,11 @@ def limits(dossier: Dossier) -> list[str]:
             found.append(f"{prefix} AP is lowest for {_SIZES[worst]} objects: {sizes[worst]:.1f}.")
     train = dossier.split("train")
     if train:
+        height, width = _range(train["image_height"]), _range(train["image_width"])
         objects = f", objects of {_range(train['box_size'])} pixels" if train["box_size"] else ""
         found.append(
-            f"It has seen images of {_range(train['image_height'])} pixels of height and {_range(train['image_width'])} "
-            f"of width{objects} (5th to 95th percentile); of others nothing is known."
+            f"It has seen images of {height} pixels of height and {width} of width{objects} (5th to 95th percentile); "
+            "of others nothing is known."
         )
     found.append("It was measured on images of the same source as those it was trained on; other cameras, places or "
                  "seasons were not tried.")  # fmt: skip

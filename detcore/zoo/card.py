@@ -105,15 +105,19 @@ def limits(dossier: Dossier) -> list[str]:
             found.append(f"{prefix} AP is lowest for {_SIZES[worst]} objects: {sizes[worst]:.1f}.")
     train = dossier.split("train")
     if train:
-        low, high = (train["image_height"], train["image_width"])
+        height, width = _range(train["image_height"]), _range(train["image_width"])
+        objects = f", objects of {_range(train['box_size'])} pixels" if train["box_size"] else ""
         found.append(
-            f"It has seen images of {low['p05']:.0f} to {low['p95']:.0f} pixels of height and {high['p05']:.0f} to "
-            f"{high['p95']:.0f} of width (5th to 95th percentile), objects of {train['box_size']['p05']:.0f} to "
-            f"{train['box_size']['p95']:.0f} pixels; of others nothing is known."
+            f"It has seen images of {height} pixels of height and {width} of width{objects} (5th to 95th percentile); "
+            "of others nothing is known."
         )
     found.append("It was measured on images of the same source as those it was trained on; other cameras, places or "
                  "seasons were not tried.")  # fmt: skip
     return found
+
+
+def _range(quantiles: Mapping[str, float]) -> str:
+    return f"{quantiles['p05']:.0f} to {quantiles['p95']:.0f}"
 
 
 def _rare_and_weak(dossier: Dossier) -> list[str]:

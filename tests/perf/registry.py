@@ -4,8 +4,8 @@
 
 One version is registered as the register stage does it, with its figures as tags; the others are copies of its rows in
 the database, each model with a champion. Seconds are medians of three runs in this process, after one that loads
-MLflow; those of a command are of a new process with all its imports. Beside them stands what the processor worked:
-on a busy machine the rest is waiting. There is no other program's figure to compare with.
+MLflow; those of a command are of a new process with all its imports. Beside them stands how long the processor worked
+for it: on a busy machine the rest is waiting. There is no other program's figure to compare with.
 """
 
 import argparse

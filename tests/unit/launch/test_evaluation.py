@@ -30,7 +30,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
         name="tiny", version=1, created=True, alias="champion", alias_moved=True, reason="there was no champion"
     )
     monkeypatch.setattr(registration, "register", lambda *arguments, **named: outcome)
-    monkeypatch.setattr(registration, "describe_version", lambda name, *, config: None)
+    monkeypatch.setattr(registration, "describe_version", lambda *arguments, **named: None)
 
 
 def test_figures_are_of_the_split_and_the_weights_of_the_training(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from tiny_training import CATEGORIES, TinyDetector, samples, tiny_config, write_shards
 
 from detcore.config import Config
+from detcore.config.training import CardConfig
 from detcore.data import write_split
 from detcore.launch import evaluate_published, register_published, train
 from detcore.launch.registration import FILE_NAME
 from detcore.tracking.attachments import attached
 from detcore.tracking.client import connect
-from detcore.zoo.card import Card, Section
+from detcore.zoo.card import Card, Section, make_card
 from detcore.zoo.card_files import description, markdown
 from detcore.zoo.diff import diff
 from detcore.zoo.opening import open_dossier
@@ -122,6 +124,22 @@ def test_other_test_images_do_not_compare(two: list[Config], store: str, tmp_pat
     assert all(change.low is None for change in found.test)
     assert found.data["test.images"] == (6, 5)
     assert "content_hash" in found.data
+
+
+def test_a_model_of_maps_alone_has_a_card(two: list[Config], store: str) -> None:
+    """No objects, so neither sizes of them nor APs."""
+    with open_dossier(version_of(two[0]), uri=store) as own:
+        splits = {
+            name: {**values, "box_size": {}, "objects_by_class": {}} for name, values in own.data["splits"].items()
+        }
+        maps = replace(
+            own, data={"splits": splits}, test={"miou": 61.0}, per_class={"sky": {"iou": 80.0}, "road": {"iou": 42.0}}
+        )
+        card = make_card(maps, [], CardConfig())
+    assert "miou 61.0 on test" in card.about
+    text = markdown(card)
+    assert "| class | iou |" in text and "| sky | 80.00 |" in text
+    assert "It has seen images of" in text and "objects of" not in text
 
 
 def test_a_description_fits_into_the_registry() -> None:

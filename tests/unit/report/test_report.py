@@ -227,6 +227,21 @@ def test_pixels_have_a_confusion_of_their_own(tmp_path: Path) -> None:
     assert (tmp_path / "out/f1_curve.csv").read_text().strip() == "score,precision,recall,f1"
 
 
+def test_panoptic_maps_have_a_table_and_pictures_beside_the_objects(measured: Measured, tmp_path: Path) -> None:
+    both = Measured(
+        **{
+            **vars(measured),
+            "metrics": {**measured.metrics, "pq": 43.2, "sq": 70.0, "rq": 50.0},
+            "per_class": {**measured.per_class, "sky": {"pq": 61.5, "sq": 80.0, "rq": 70.0}},
+            "pictures": [Image.new("RGB", (8, 8))],
+        }
+    )
+    page = write_report(find(both, sets=5), tmp_path / "out").read_text()
+    assert "<span>PQ</span><b>43.2</b>" in page
+    assert "<td>sky</td><td>–</td>" in page
+    assert "Maps</h2>" in page and "Confusion</h2>" in page
+
+
 def test_nothing_found_and_nothing_there(write: Write, tmp_path: Path) -> None:
     found = measure_files(write("d.json", []), write("a.json", annotations()))
     assert found.metrics["box_ap"] == 0.0

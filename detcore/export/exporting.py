@@ -102,10 +102,10 @@ def _refuse(model: nn.Module, folder: Path) -> None:
     for kind, why in _NOT_EXPORTED.items():
         if kind in getattr(model, "predicts", ()):
             raise ValueError(f"{folder}: predicts {kind}: {why}")
-    if getattr(getattr(model, "limits", None), "soft_nms", None):
+    if getattr(getattr(model, "limits", None), "soft_nms", "none") != "none":
         raise ValueError(
             f"{folder}: suppresses by Soft-NMS, which takes a round for each detection: in model.json, set "
-            "model.selection.soft_nms to null, whose suppression is exported"
+            'model.selection.soft_nms to "none", whose suppression is exported'
         )
 
 

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from detcore.export.folding import folded
 from detcore.export.graph import INPUTS, DetectorGraph, named, traced
@@ -82,9 +83,7 @@ def export(folder: Path, file: Path, *, format: Format, images: Source, int8: In
         raise ValueError("int8: for the formats onnx and openvino; a .pt2 is in float32")
     pictures = [read_rgb(_one_image(source)) for source in expand(images)[0]]
     predictor = load_folder(folder, device="cpu")
-    for kind, why in _NOT_EXPORTED.items():
-        if kind in getattr(predictor.model, "predicts", ()):
-            raise ValueError(f"{folder}: predicts {kind}: {why}")
+    _refuse(predictor.model, folder)
     with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=".export-") as place:
         written = Path(place, "float32", file.name)
         written.parent.mkdir()
@@ -96,6 +95,18 @@ def export(folder: Path, file: Path, *, format: Format, images: Source, int8: In
         for part in sorted(path for path in written.parent.glob(f"{file.stem}.*") if path.suffix in _parts(format)):
             part.replace(file.with_name(part.name))  # OpenVINO's weights before what names them
     return Exported(difference=difference, int8=cost)
+
+
+def _refuse(model: nn.Module, folder: Path) -> None:
+    """Raises ValueError where it is known that no graph can be made of a model."""
+    for kind, why in _NOT_EXPORTED.items():
+        if kind in getattr(model, "predicts", ()):
+            raise ValueError(f"{folder}: predicts {kind}: {why}")
+    if getattr(getattr(model, "limits", None), "soft_nms", "none") != "none":
+        raise ValueError(
+            f"{folder}: suppresses by Soft-NMS, which takes a round for each detection: in model.json, set "
+            'model.selection.soft_nms to "none", whose suppression is exported'
+        )
 
 
 def _parts(format: Format) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ _TRACED_SIZE = (384, 512)
 nothing is taken for a constant."""
 
 
+_LEAST_SIDE = 64
+"""Pixels. Where a map has a single place along a side, a graph of any size does not hold."""
+
+
 class DetectorGraph(nn.Module):
     """A detector that takes plain tensors and gives them by name. It normalises images itself.
 
@@ -71,8 +75,9 @@ def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
     """
     height, width = (-(-side // size_divisor) * size_divisor for side in _TRACED_SIZE)
     images = torch.zeros(2, 3, height, width)
+    least = max(2, _LEAST_SIDE // size_divisor)
     sizes = torch.tensor([[height, width], [height // 2, width - 3]])
-    batch, rows, columns = Dim("batch", min=1), Dim("rows", min=2), Dim("columns", min=2)
+    batch, rows, columns = Dim("batch", min=1), Dim("rows", min=least), Dim("columns", min=least)
     shapes = {"images": {0: batch, 2: size_divisor * rows, 3: size_divisor * columns}, "image_sizes": {0: batch}}
     # Operators as they are declared, whether this machine has their kernels or not.
     try:

@@ -92,6 +92,7 @@ def test_what_sees_other_things_is_not_written(
     [
         ("rotated_retinanet", "model.onnx", "predicts rotated"),
         ("panoptic_fpn", "model.onnx", "predicts panoptic"),
+        ("federated_rcnn", "model.onnx", "suppresses by Soft-NMS"),
         ("faster_rcnn", "model.xml", "in the format onnx is a .onnx file"),
         ("faster_rcnn", "absent/model.onnx", "there is no folder"),
     ],

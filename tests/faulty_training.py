@@ -24,8 +24,11 @@ PASSES = "passes.jsonl"
 
 @dataclass(frozen=True)
 class Blow:
-    """What happens to one rank, once: SIGKILL or SIGSTOP to its process, an error of the world or of the program, an
-    endless sleep, a NaN, a clock that is a day late from then on, or a question (`asked.json` in the folder) and then waiting for its answer."""
+    """What happens to one rank, once.
+
+    SIGKILL or SIGSTOP to its process, an error of the world or of the program, an endless sleep, a NaN, a clock that is
+    a day late from then on, or a question (`asked-STEP` in the folder) and then waiting for its answer.
+    """
 
     fault: Fault
     rank: int = 1

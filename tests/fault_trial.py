@@ -46,8 +46,8 @@ class Trial:
                 "engine__eval_every": None,
                 "engine__checkpoint_every": EVERY,
                 "engine__steps": STEPS,
+                **self.changes,
             },
-            **self.changes,
         )
 
     def train(self, blows: Mapping[int, Blow] | None = None, *, seconds: float = 0.0) -> FitResult:

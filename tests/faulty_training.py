@@ -18,14 +18,17 @@ from torch import Tensor
 
 from detcore.structures.batch import Batch
 
-Fault = Literal["kill", "stop", "raise", "refuse", "hang", "nan", "ask"]
+Fault = Literal["kill", "stop", "raise", "refuse", "hang", "nan", "ask", "clock"]
 PASSES = "passes.jsonl"
 
 
 @dataclass(frozen=True)
 class Blow:
-    """What happens to one rank, once: SIGKILL or SIGSTOP to its process, an error of the world or of the program, an
-    endless sleep, a NaN, or a question (`asked.json` in the folder) and then waiting for its answer."""
+    """What happens to one rank, once.
+
+    SIGKILL or SIGSTOP to its process, an error of the world or of the program, an endless sleep, a NaN, a clock that is
+    a day late from then on, or a question (`asked-STEP` in the folder) and then waiting for its answer.
+    """
 
     fault: Fault
     rank: int = 1
@@ -79,6 +82,9 @@ class FaultyDetector(TinyDetector):
                 time.sleep(10_000)
             case "nan":
                 losses["box"] = losses["box"] * torch.nan
+            case "clock":
+                now = time.time
+                time.time = lambda: now() - 86_400.0
             case "ask":
                 ask(self.folder, step)
         return losses

@@ -206,11 +206,14 @@ def _verdict(seen: Mapping[int, _Seen], *, now: float, limit: float) -> str:
     behind = min(one.sign.step for one in seen.values())
     last = {rank: one for rank, one in seen.items() if one.sign.step == behind}
     working = {rank: one for rank, one in last.items() if not one.sign.waits}
-    told = [
-        f"rank {rank} ({one.sign.process}) has not gone on after step {one.sign.step} for {now - one.alive:.0f} s: "
-        + (_GONE if rank in silent else f"it is in {one.sign.where}")
-        for rank, one in sorted((silent or working or last).items())
-    ]
+    told = []
+    for rank, one in sorted((silent or working or last).items()):
+        still = f"not gone on after step {one.sign.step} for {now - one.alive:.0f} s"
+        if rank in silent:
+            still = f"not been heard of for {now - one.heard:.0f} s, last after step {one.sign.step}"
+        told.append(
+            f"rank {rank} ({one.sign.process}) has {still}: {_GONE if rank in silent else 'it is in ' + one.sign.where}"
+        )
     others = "" if len(told) == len(seen) else "; the other ranks wait"
     return f"{'; '.join(told)}{others}. Stopped, with the last checkpoint kept (cluster.stall_timeout_s)"
 

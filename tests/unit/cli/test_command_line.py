@@ -47,7 +47,7 @@ def test_every_command_has_examples_that_parse(words: tuple[str, ...]) -> None:
 def test_the_help_names_every_command_and_keeps_to_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     told = build_parser().format_help()
-    chapters = told.split("from photographs")[0].splitlines()
+    chapters = told.split("\nfrom photographs")[0].splitlines()
     assert all(any(line.startswith(f"  {words[0]} ") for line in chapters) for words in LEAVES)
     assert max(map(len, chapters[4:])) < 60
 

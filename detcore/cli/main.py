@@ -71,14 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(_parsed(arguments))
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by the shell's >&-
+                sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads on, as with `| head`; Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # nobody reads on, as with `| head`
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
+    except OSError as error:  # a full disk shows only when what was printed is written
+        _discard_output()
+        print(f"detcore: standard output: {error.strerror}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _discard_output() -> None:
+    """Python would write what is left, and complain once more, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -192,6 +192,24 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("shell", ["bash", "fish"])  # more and less than a buffer
+def test_a_full_disk_is_one_line(shell: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "detcore.cli", "completion", shell], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2 and done.stderr.endswith(b"No space left on device\n")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_closed_standard_output_is_no_fault() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m detcore.cli completion bash >&-"], capture_output=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_locale_without_our_letters() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "detcore.cli", "--help"],

@@ -20,7 +20,10 @@ from detcore.inference.exported import SUFFIXES
 from detcore.inference.folder import DESCRIPTION, WEIGHTS, read_weights
 from detcore.inference.predictor import Precision
 from detcore.inference.sources import Source
-from detcore.tracking import resolve
+from detcore.tracking import exported_file, resolve
+
+_LOADED = ("onnx", "openvino")
+"""Formats of exported files."""
 
 
 def load(
@@ -30,6 +33,7 @@ def load(
     model: nn.Module | None = None,
     precision: Precision = "fp32",
     cuda_graphs: bool = False,
+    format: str | None = None,
 ) -> Predictor:
     """A detector ready to predict.
 
@@ -42,10 +46,16 @@ def load(
         model: your own module, where the published model is one: its weights are loaded into it.
         precision: 'fp32', 'bf16' or 'fp16'.
         cuda_graphs: launch the model as a whole; see `Predictor`.
+        format: 'onnx' or 'openvino': the file of this format that a registered version keeps, see
+            `detcore export --register`.
 
     Raises:
         ValueError: if there is no such model, or its files do not fit together.
     """
+    if format is not None:
+        if format not in _LOADED:
+            raise ValueError(f"format {format!r}: only {' and '.join(_LOADED)} can be loaded")
+        name = exported_file(str(name), format=format)
     if Path(name).suffix in SUFFIXES:
         if model is not None or precision != "fp32" or cuda_graphs:
             raise ValueError(f"{name}: model, precision and cuda_graphs have no use with an exported file")

@@ -1,20 +1,22 @@
 """A training on several nodes to which one thing happens, and what became of it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_training import Fault, FaultyDetector, passes
+from faulty_training import Blow, FaultyDetector, passes
 from tiny_training import checkpoint_of, same, tiny_config
 
 from detcore.config import Config
 from detcore.engine import FitResult
 from detcore.engine.checkpoint import CheckpointFolder
 
-STEPS = 10
+STEPS = 25
+EVERY = 3
+"""Steps between checkpoints."""
 
 
 @dataclass(kw_only=True)
@@ -38,14 +40,20 @@ class Trial:
         return tiny_config(
             self.folder / "run",
             self.shards,
-            **{"cluster": cluster, "tracking__enabled": False, "engine__eval_every": None, "engine__steps": STEPS},
+            **{
+                "cluster": cluster,
+                "tracking__enabled": False,
+                "engine__eval_every": None,
+                "engine__checkpoint_every": EVERY,
+                "engine__steps": STEPS,
+            },
             **self.changes,
         )
 
-    def train(self, fault: Fault = "nothing", *, at: int = 7, rank: int = 1, seconds: float = 0.0) -> FitResult:
+    def train(self, blows: Mapping[int, Blow] | None = None, *, seconds: float = 0.0) -> FitResult:
         from detcore.launch.training import train
 
-        return train(self.config, model=FaultyDetector(self.folder, fault, at=at, rank=rank, seconds=seconds))
+        return train(self.config, model=FaultyDetector(self.folder, blows or {}, seconds=seconds))
 
     def steps_lost(self) -> int:
         """Steps that were done twice; all were done."""
@@ -58,20 +66,27 @@ class Trial:
         steps = [each["step"] for each in passes(self.folder)]
         return len(steps) - len(set(steps))
 
-    def seconds_to_recover(self) -> float:
-        """From the last step before what happened to the first after it."""
-        times = [each["time"] for each in passes(self.folder)]
-        return max(after - before for before, after in pairwise(times))
+    def recovery(self, step: int) -> tuple[int, float]:
+        """Of what fell in a step: how many steps were done twice, and the seconds until the first of them."""
+        noted = passes(self.folder)
+        last = next(index for index, each in enumerate(noted) if each["step"] == step)
+        after = noted[last + 1]
+        return int(step + 1 - after["step"]), after["time"] - noted[last]["time"]
+
+    def pause(self, step: int) -> float:
+        """Seconds between the beginnings of a step and the next, of which neither was done twice."""
+        times = {each["step"]: each["time"] for each in passes(self.folder)}
+        return times[step + 1] - times[step]
 
     def as_if_nothing_had_happened(self) -> bool:
         """Weights, optimiser, generators and curves, to the last bit."""
         assert self.undisturbed is not None
         return same(checkpoint_of(self.config, STEPS), checkpoint_of(self.undisturbed, STEPS))
 
-    def fails(self, fault: Fault, *, at: int = 7, rank: int = 1) -> tuple[BaseException, float]:
+    def fails(self, blow: Blow, *, at: int = 7) -> tuple[BaseException, float]:
         """What the training ends with, and how many seconds after the last step."""
         with pytest.raises(Exception) as caught:
-            self.train(fault, at=at, rank=rank)
+            self.train({at: blow})
         return caught.value, time.time() - passes(self.folder)[-1]["time"]
 
     def last_checkpoint(self) -> int:

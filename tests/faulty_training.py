@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,24 +18,30 @@ from torch import Tensor
 
 from detcore.structures.batch import Batch
 
-Fault = Literal["nothing", "kill", "stop", "raise", "refuse", "hang", "nan", "ask"]
-PASSES, ASKED, ANSWERED = "passes.jsonl", "asked.json", "answered"
+Fault = Literal["kill", "stop", "raise", "refuse", "hang", "nan", "ask"]
+PASSES = "passes.jsonl"
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What happens to one rank, once: SIGKILL or SIGSTOP to its process, an error of the world or of the program, an
+    endless sleep, a NaN, or a question (`asked.json` in the folder) and then waiting for its answer."""
+
+    fault: Fault
+    rank: int = 1
 
 
 class FaultyDetector(TinyDetector):
     """A `TinyDetector` that notes each of rank 0's training passes in `folder`.
 
     Args:
-        fault: what happens: SIGKILL or SIGSTOP to the process, an error of the world or of the program, an endless
-            sleep, a NaN, or a question (`asked.json` in the folder) and then waiting for its answer.
-        at: in so many steps from the training's beginning.
-        rank: to which rank.
+        blows: by the step in which they fall.
         seconds: a step takes at least.
     """
 
-    def __init__(self, folder: Path, fault: Fault, *, at: int, rank: int, seconds: float = 0.0) -> None:
+    def __init__(self, folder: Path, blows: Mapping[int, Blow], *, seconds: float = 0.0) -> None:
         super().__init__()
-        self.folder, self.fault, self.at, self.rank, self.seconds = folder, fault, at, rank, seconds
+        self.folder, self.blows, self.seconds = folder, dict(blows), seconds
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         losses = super().losses(batch)
@@ -44,19 +53,20 @@ class FaultyDetector(TinyDetector):
             with (self.folder / PASSES).open("a") as file:
                 file.write(json.dumps({"step": step, "time": time.time(), "world_size": num_ranks()}) + "\n")
         time.sleep(self.seconds)
-        if rank == self.rank and step == self.at and self._first_time():
-            return self._happen(losses)
+        blow = self.blows.get(step)
+        if blow is not None and blow.rank == rank and self._first_time(step):
+            return self._happen(blow.fault, step, losses)
         return losses
 
-    def _first_time(self) -> bool:
+    def _first_time(self, step: int) -> bool:
         try:
-            (self.folder / "happened").touch(exist_ok=False)
+            (self.folder / f"happened-{step}").touch(exist_ok=False)
         except FileExistsError:
             return False
         return True
 
-    def _happen(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        match self.fault:
+    def _happen(self, fault: Fault, step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        match fault:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
@@ -70,18 +80,31 @@ class FaultyDetector(TinyDetector):
             case "nan":
                 losses["box"] = losses["box"] * torch.nan
             case "ask":
-                ask(self.folder)
+                ask(self.folder, step)
         return losses
 
 
-def ask(folder: Path) -> None:
-    """Leaves who asks, and waits for the answer."""
-    question = {"pid": os.getpid(), "address": own_address()}
-    temporary = folder / f".{ASKED}"
-    temporary.write_text(json.dumps(question))
-    temporary.rename(folder / ASKED)
-    while not (folder / ANSWERED).exists():
+def ask(folder: Path, step: int) -> None:
+    """Leaves the address of who asks, and waits for the answer."""
+    temporary = folder / f".asked-{step}"
+    temporary.write_text(own_address())
+    temporary.rename(folder / f"asked-{step}")
+    while not (folder / f"answered-{step}").exists():
         time.sleep(0.05)
+
+
+def when_asked(folder: Path, step: int, act: Callable[[str], None]) -> threading.Thread:
+    """In the test: as soon as a rank asks, acts on its node's address and lets the rank go on, if it still can."""
+
+    def wait() -> None:
+        while not (folder / f"asked-{step}").exists():
+            time.sleep(0.05)
+        act((folder / f"asked-{step}").read_text())
+        (folder / f"answered-{step}").touch()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
 
 
 def own_address() -> str:

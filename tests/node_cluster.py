@@ -25,6 +25,13 @@ _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 _OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
 """Of what `within_head` has changed."""
+_AGENT_PORTS = {
+    "dashboard-agent-grpc-port": 6381,
+    "dashboard-agent-listen-port": 6382,
+    "runtime-env-agent-port": 6383,
+    "metrics-export-port": 6384,
+}
+"""Given, a busy machine's raylet does not end because its agents were slow to choose theirs."""
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -63,6 +70,8 @@ class NodeCluster:
             "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
             "RAY_enable_metrics_collection": "0",
             "RAY_worker_niceness": "0",
+            "RAY_agent_register_timeout_ms": "600000",
+            "RAY_raylet_start_wait_time_s": "180",
             **(environment or {}),
         }
 
@@ -86,6 +95,8 @@ class NodeCluster:
         while self._namespaces:
             number = self._namespaces.pop()
             self.kill(number)
+            with suppress(subprocess.CalledProcessError):  # it would go with the namespace, but later
+                _ip("link", "delete", _plug(number))
             _ip("netns", "delete", _namespace(number))
         with suppress(subprocess.CalledProcessError):
             _ip("link", "delete", f"{PREFIX}-br")
@@ -112,6 +123,7 @@ class NodeCluster:
             ]
             command += ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"] if head else []
             command += [] if head else [f"--address={self.address}"]
+            command += [f"--{name}={port}" for name, port in _AGENT_PORTS.items()]
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]
             command += [f"--resources={json.dumps(dict(resources))}"] if resources else []
             command += [f"--temp-dir={self._sessions / 'ray'}"] if head else []
@@ -124,14 +136,17 @@ class NodeCluster:
                     self.inside(number, *apart, *command), env=self.environment, stdout=log, stderr=subprocess.STDOUT
                 )
             if head:
-                self._wait_for_head()
+                self.wait(0)
 
-    def _wait_for_head(self) -> None:
-        deadline, log = time.monotonic() + 180, self._sessions / "node-0.log"
-        while "Ray runtime started" not in log.read_text():
-            assert self._nodes[0].poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "the head does not start"
-            time.sleep(0.2)
+    def wait(self, *numbers: int) -> None:
+        """Until nodes have started."""
+        deadline = time.monotonic() + 300
+        for number in numbers:
+            log = self._sessions / f"node-{number}.log"
+            while "Ray runtime started" not in log.read_text():
+                assert self._nodes[number].poll() is None, log.read_text()
+                assert time.monotonic() < deadline, f"node {number} does not start: {log.read_text()}"
+                time.sleep(0.2)
 
     def inside(self, number: int, *command: str) -> list[str]:
         """A command, to be run on a node."""
@@ -140,6 +155,9 @@ class NodeCluster:
     def number_of(self, address: str) -> int:
         """Of the node with an address."""
         return int(address.rsplit(".", 1)[1]) - 1
+
+    def address_of(self, number: int) -> str:
+        return _address(number)
 
     def processes(self, number: int) -> list[int]:
         """Of a node."""

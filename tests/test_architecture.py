@@ -17,11 +17,13 @@ DATA = OPS | {"data"}
 EVALUATION = OPS | {"evaluation"}
 ENGINE = MODELS | DATA | EVALUATION | {"engine"}
 INFERENCE = MODELS | DATA | {"inference"}
+REPORT = INFERENCE | EVALUATION | {"report"}
 CONVERT = ENGINE | INFERENCE | {"convert"}
 EXPORT = INFERENCE | {"export"}
 TRACKING = INFERENCE | {"tracking"}
 ZOO = EVALUATION | TRACKING | {"zoo"}
-LAUNCH = ENGINE | EXPORT | ZOO | {"launch"}
+SERVING = TRACKING | {"serving"}
+LAUNCH = ENGINE | EXPORT | REPORT | SERVING | ZOO | {"launch"}
 BENCH = ENGINE | INFERENCE | {"bench"}
 CLI = LAUNCH | CONVERT | BENCH | {"cli"}
 ALLOWED: dict[str, frozenset[str]] = {
@@ -37,8 +39,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "convert": CONVERT,
     "inference": INFERENCE,
     "export": EXPORT,
+    "report": REPORT,
     "tracking": TRACKING,
     "zoo": ZOO,
+    "serving": SERVING,
     "launch": LAUNCH,
     "bench": BENCH,
     "cli": CLI,

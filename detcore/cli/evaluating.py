@@ -151,6 +151,8 @@ def _shown(evaluation: "Evaluation") -> "RenderableType":
 def _columns(evaluation: "Evaluation", prefix: str) -> list[str]:
     """The names of the classes' figures that begin so; for "", those that begin like no curve."""
     names = dict.fromkeys(name for values in evaluation.per_class.values() for name in values)
-    if prefix:
-        return [name for name in names if name.startswith(prefix)]
-    return [name for name in names if name.partition("_")[0] not in evaluation.curves]
+
+    def longest(name: str) -> str:
+        return max((f"{own}_" for own in evaluation.curves if name.startswith(f"{own}_")), key=len, default="")
+
+    return [name for name in names if longest(name) == prefix]

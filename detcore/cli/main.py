@@ -10,7 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 
 import detcore
-from detcore.cli import bench, completion, data, export, machine, models, predicting, training, zoo
+from detcore.cli import (
+    bench,
+    checkpoints,
+    comparing,
+    completion,
+    data,
+    export,
+    machine,
+    models,
+    predicting,
+    report,
+    serving,
+    training,
+    zoo,
+)
 from detcore.cli.commands import TERMINAL, USER_ERROR, Answer, Commands, Parser, check_writable, write_json
 
 _OUR_FAULT = 3
@@ -19,9 +33,9 @@ _BROKEN_PIPE = 141
 
 _CHAPTERS = (
     ("look at data", (data,)),
-    ("train and measure", (training,)),
-    ("keep models", (models, zoo)),
-    ("use a model", (predicting, export)),
+    ("train and measure", (training, report)),
+    ("keep models", (checkpoints, models, zoo, comparing)),
+    ("use a model", (predicting, serving, export)),
     ("this machine", (bench, machine, completion)),
 )
 """The commands as `detcore --help` tells them: the modules that declare those of each chapter."""
@@ -36,16 +50,18 @@ from photographs in COCO's, VOC's or YOLO's format to a deployed detector
   detcore data check photos/
   detcore train photos/ data.name=parts model=faster_rcnn_lite0 engine=finetune
   detcore evaluate runs/parts-faster-rcnn-lite0
+  detcore report runs/parts-faster-rcnn-lite0
   detcore register runs/parts-faster-rcnn-lite0
   detcore predict parts-faster-rcnn-lite0@champion scene.jpg --out drawn
+  detcore serve parts-faster-rcnn-lite0@champion
   detcore export parts-faster-rcnn-lite0@champion --images photos/ --out parts.onnx
 
-the last but one in Python
+predicting in Python
   detcore.load("parts-faster-rcnn-lite0@champion").predict("scene.jpg")
 """
 _WORDS = {
     "MODEL": "a registered name (name@alias, name/3; name is its latest version), a published folder, or to predict "
-    "with, a file that detcore export wrote",
+    "with or serve, a file that detcore export wrote",
     "options": "--help, --version, --traceback (show where an error comes from)",
 }
 _EXIT_CODES = {

@@ -2,6 +2,7 @@
 
 from detcore.config.cluster import ClusterConfig
 from detcore.config.data import DataConfig
+from detcore.config.export import ExportConfig
 from detcore.config.loading import compose_params, config_directory, load
 from detcore.config.model import FasterRCNN, MaskRCNN, ModelConfig, OwnModel, ResNetBackbone, TimmBackbone
 from detcore.config.root import Config
@@ -21,6 +22,7 @@ __all__ = [
     "EngineConfig",
     "EvaluationConfig",
     "EvaluationProtocol",
+    "ExportConfig",
     "FasterRCNN",
     "MaskRCNN",
     "ModelConfig",

@@ -39,7 +39,7 @@ class ClusterConfig(Section):
     """Workers that have no place by then are asked for anew, of an elastic number those there is room for."""
     resize_check_s: Positive = 60.0
     """How often an elastic training looks whether it can grow."""
-    stall_timeout_s: Positive | None = 45.0
+    stall_timeout_s: Annotated[float, Field(ge=10.0)] | None = 45.0
     """A rank that has not gone on for so long, and for 5 times its longest step, ends the training with its name; None
     waits as long as collective_timeout_s."""
     collective_timeout_s: Count = 600

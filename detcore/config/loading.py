@@ -115,7 +115,7 @@ def load(overrides: Sequence[str] = (), *, file: Path | str | None = None) -> Co
         raise ValueError(f"{path} does not exist; run 'make params' to compose it from conf/")
     try:
         params = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {_one_line(error)}") from error
     if not isinstance(params, dict):
         raise ValueError(f"{path} holds no configuration; run 'make params'")

@@ -1,11 +1,13 @@
 """The whole configuration."""
 
-from typing import Self
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
 from detcore.config.cluster import ClusterConfig
 from detcore.config.data import DataConfig
+from detcore.config.export import ExportConfig
 from detcore.config.model import ModelConfig
 from detcore.config.section import Section
 from detcore.config.stores import is_url
@@ -28,6 +30,14 @@ class Config(Section):
     engine: EngineConfig
     cluster: ClusterConfig
     tracking: TrackingConfig
+    export: ExportConfig = ExportConfig()
+
+    def shareable(self) -> dict[str, Any]:
+        """Plain values for files that others may read: a tracking address with a password is left out."""
+        values = self.model_dump(mode="json")
+        if "@" in urlsplit(self.tracking.uri or "").netloc:
+            values["tracking"]["uri"] = None  # MLFLOW_TRACKING_URI says it
+        return values
 
     @model_validator(mode="after")
     def _named(self) -> Self:

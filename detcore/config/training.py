@@ -59,22 +59,36 @@ EvaluationProtocol = Literal["coco", "lvis", "open_images", "voc2007", "voc2010"
 
 class EvaluationConfig(Section):
     protocol: EvaluationProtocol = "coco"
-    """By which boxes are measured, and by lvis masks, too; all else is measured in one way."""
+    """By which boxes are measured; by lvis masks, too, by voc2007 and voc2010 rotated boxes. All else is in one way."""
+    hierarchy: str | None = None
+    """By open_images, a JSON file that says which classes are kinds of others, as Open Images publishes."""
     oks_sigmas: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """How far apart annotators put each keypoint, as a share of the object's size; None is for COCO's 17."""
     boundary_iou: bool = False
-    """Of semantic maps, also the IoU of the regions' boundaries."""
+    """Of semantic maps, also the IoU of the regions' boundaries; of masks, also COCO's AP by their boundaries."""
     in_background: bool = False
     """In training, go on while what an evaluation found is compared with the truth: its figures come some steps later.
     Each evaluation is a checkpoint then, and early stopping looks where the next evaluation is due."""
     raw_weights: bool = False
     """In training, where an average of the weights is kept, evaluate the weights themselves, too: metrics `raw_...`."""
 
+    @model_validator(mode="after")
+    def _hierarchy_is_of_open_images(self) -> Self:
+        if self.hierarchy is not None and self.protocol != "open_images":
+            raise ValueError(f"hierarchy is for protocol = open_images; by {self.protocol} classes have none")
+        return self
+
+    @model_validator(mode="after")
+    def _boundaries_are_cocos(self) -> Self:
+        if self.boundary_iou and self.protocol == "lvis":
+            raise ValueError("boundary_iou is measured by COCO's rules: with protocol = lvis there is none")
+        return self
+
 
 Monitor = Literal[
-    "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "keypoint_ap", "keypoint_ap50",
-    "keypoint_ap75", "rotated_ap", "rotated_ap50", "rotated_ap75", "miou", "fwiou", "macc", "pacc", "boundary_iou",
-    "pq", "sq", "rq", "pq_things", "pq_stuff", "proposal_ar100", "proposal_ar1000",
+    "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "mask_boundary_ap", "keypoint_ap",
+    "keypoint_ap50", "keypoint_ap75", "rotated_ap", "rotated_ap50", "rotated_ap75", "miou", "fwiou", "macc", "pacc",
+    "boundary_iou", "pq", "sq", "rq", "pq_things", "pq_stuff", "proposal_ar100", "proposal_ar1000",
 ]  # fmt: skip
 _HEADLINES: tuple[Monitor, ...] = (
     "pq", "keypoint_ap", "box_ap", "box_ap50", "rotated_ap", "miou", "proposal_ar1000",
@@ -144,8 +158,8 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _boundary_is_evaluated(self) -> Self:
-        if self.monitor == "boundary_iou" and not self.evaluation.boundary_iou:
-            raise ValueError("monitor = boundary_iou needs evaluation.boundary_iou = true")
+        if self.monitor in ("boundary_iou", "mask_boundary_ap") and not self.evaluation.boundary_iou:
+            raise ValueError(f"monitor = {self.monitor} needs evaluation.boundary_iou = true")
         return self
 
     @model_validator(mode="after")

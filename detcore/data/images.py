@@ -14,6 +14,8 @@ PNG_BITS = 24
 """Where a PNG says how many bits a channel has."""
 _ORIENTATION = 0x0112  # EXIF tag
 _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a phone's JPEG with further pictures behind the first
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What files are read. PIL knows more, among them EPS, which it hands to Ghostscript: a stranger's program."""
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # the further pictures of others are thumbnails, or pages
 
 
@@ -55,7 +57,7 @@ def read_image(
     if not data:
         raise ValueError("unreadable image: an empty file")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         _refuse_too_much(image, max_pixels)
         image.load()
         turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)

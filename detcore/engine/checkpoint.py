@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -112,11 +113,15 @@ class CheckpointFolder:
             OSError: if it cannot be read.
         """
         files = self._checked(step)
+        try:
+            tensors = torch.load(io.BytesIO(files[TENSORS]), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # it asks for code to be run
+            raise ValueError(f"{self.folder(step) / TENSORS} holds more than tensors and plain values") from error
         return Checkpoint(
             step=step,
             weights=safetensors.torch.load(files[WEIGHTS]),
             average=safetensors.torch.load(files[AVERAGE]) if AVERAGE in files else None,
-            tensors=torch.load(io.BytesIO(files[TENSORS]), map_location="cpu", weights_only=True),
+            tensors=tensors,
             record=json.loads(files[RECORD]),
         )
 

@@ -4,13 +4,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from torch import Tensor, nn
 
 from detcore.config import Config
 from detcore.data import ShardedSplit
 from detcore.engine.atomic import Contents, HashingFile, write_folder
+from detcore.engine.checkpoint import CheckpointFolder
 from detcore.engine.evaluate import predictions
 from detcore.engine.weights_file import write_weights
 
@@ -88,3 +89,39 @@ def publish(
 
     write_folder(folder, files())
     return folder
+
+
+def publish_checkpoint(checkpoints: CheckpointFolder, which: int | Literal["best", "last"], folder: Path) -> int:
+    """Publishes a checkpoint as a finished training publishes its best: averaged weights where there are any.
+
+    Its metrics are those of an evaluation at its step, {} where there was none.
+
+    Args:
+        checkpoints: of a training, which may be running.
+        which: a step, the newest, or the best that the newest knows of.
+        folder: new, or replaced.
+
+    Returns:
+        The step.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is broken, or of a version that left out what is needed.
+        OSError: if something cannot be read or written.
+    """
+    if not (steps := checkpoints.steps()):
+        raise ValueError(f"{checkpoints.path} has no checkpoint")
+    step = steps[-1] if which in ("best", "last") else which
+    if step not in steps:
+        raise ValueError(f"{checkpoints.path} has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    checkpoint = checkpoints.read(step)
+    if which == "best":
+        step = checkpoint.record["state"]["best_step"]
+        if step is None:
+            raise ValueError(f"{checkpoints.path}: nothing was evaluated up to step {steps[-1]}; say --step last")
+        checkpoint = checkpoints.read(step)
+    state, description = checkpoint.record["state"], checkpoint.record.get("description")
+    if description is None:
+        raise ValueError(f"{checkpoints.folder(step)} is of an earlier detcore, and does not say what it is a model of")
+    metrics = state["metrics"] if state["evaluated_step"] == step else {}
+    publish(folder, checkpoint.average or checkpoint.weights, description=description, metrics=metrics)
+    return step

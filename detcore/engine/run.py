@@ -243,7 +243,7 @@ class Run:
                 "evaluations": self.evaluations.state(),
                 "fingerprint": self.fingerprint,
                 "description": self.description,
-                "config": self.config.model_dump(mode="json"),
+                "config": self.config.shareable(),
             },
         )
 

@@ -134,8 +134,8 @@ def judged_as_open_images(truth: LoadedTruth, results: Results) -> Judged:
     """Boxes at IoU 0.5 as in the Open Images challenge (storage.googleapis.com/openimages/web/evaluation.html).
 
     A crowd region is a group of objects: detections that lie in it by half or more are together one true detection.
-    Where images say which classes were looked for, detections of others do not count. The hierarchy of classes is not
-    applied.
+    Where images say which classes were looked for, detections of others do not count. Classes above others are as any:
+    see `Hierarchy`.
 
     Raises:
         ValueError: without hotcoco.

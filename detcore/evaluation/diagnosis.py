@@ -5,7 +5,7 @@ hotcoco's analyses where it has them; matching is COCO's throughout, or LVIS's.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -25,6 +25,8 @@ except ImportError:
     hotcoco = None  # type: ignore[assignment]
 
 Kind = Literal["boxes", "masks", "keypoints", "rotated"]
+_LARGEST = 1e10
+"""COCO's bound of an area that has none."""
 _IOU_TYPES: dict[Kind, IouType | Literal["obb"]] = {
     "boxes": "bbox",
     "masks": "segm",
@@ -211,7 +213,8 @@ class Diagnosis:
 
     def by_size(self, sides: Sequence[float]) -> list[Bin]:
         """By the root of the area, which is the annotation's and, of a detection, that of the mask or box."""
-        return self._in_ranges(self._loaded, self._found, [side**2 for side in sides])
+        bins = self._in_ranges(self._loaded, self._found, [side**2 for side in sides])
+        return [replace(one, low=sides[place], high=sides[place + 1]) for place, one in enumerate(bins)]
 
     def by_aspect(self, ratios: Sequence[float]) -> list[Bin]:
         """By width / height of the box; of a rotated one, of its longer side to the shorter."""
@@ -234,7 +237,7 @@ class Diagnosis:
         """By what truth and detections have for their area."""
         evaluation = self._evaluation(truth, found)
         ranges = list(pairwise(edges))
-        evaluation.params.area_rng = [[0.0, 1e10], *map(list, ranges)]
+        evaluation.params.area_rng = [[0.0, _LARGEST], *([low, min(high, _LARGEST)] for low, high in ranges)]
         evaluation.params.area_rng_lbl = ["all", *map(str, range(len(ranges)))]
         evaluation.evaluate()
         evaluation.accumulate()

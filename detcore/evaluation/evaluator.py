@@ -9,8 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detcore.config import EvaluationConfig
+from detcore.evaluation.hierarchy import Hierarchy
 from detcore.evaluation.images import BatchInImages
-from detcore.evaluation.instances import Boxes, InstanceKind, Instances, Keypoints, Masks, Proposals, RotatedBoxes
+from detcore.evaluation.instances import (
+    Boxes,
+    InstanceKind,
+    Instances,
+    Keypoints,
+    MaskBoundaries,
+    Masks,
+    Proposals,
+    RotatedBoxes,
+)
 from detcore.evaluation.kept_maps import KeptMaps, MapPair, panoptic_pair, semantic_pair
 from detcore.evaluation.metrics import Outcome, PRCurve
 from detcore.evaluation.panoptic import PanopticMaps, predicted_segments
@@ -30,13 +40,13 @@ class Evaluation:
 
     Attributes:
         metrics: by kind of prediction. Boxes: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large,
-            box_ar100; masks and rotated boxes: the same for mask_ and rotated_; keypoints: keypoint_ap, keypoint_ap50,
-            keypoint_ap75, keypoint_ap_medium, keypoint_ap_large, keypoint_ar; semantic maps: miou, fwiou, macc, pacc,
-            boundary_iou; panoptic maps: pq, sq, rq, and these for _things and _stuff; proposals: proposal_ar100,
-            proposal_ar1000, and these for _small, _medium, _large. A size of which there is no object is left out.
-            By LVIS's protocol boxes and masks have _ap_rare, _ap_common and _ap_frequent, and _ar300 for _ar100. By
-            Pascal VOC's, boxes have box_ap50, its own figure, the same at other IoUs in box_ap and box_ap75, box_ar
-            and box_ar50; by that of Open Images, box_ap50 and box_ar50.
+            box_ar100; masks, their boundaries and rotated boxes: the same for mask_, mask_boundary_ and rotated_;
+            keypoints: keypoint_ap, keypoint_ap50, keypoint_ap75, keypoint_ap_medium, keypoint_ap_large, keypoint_ar;
+            semantic maps: miou, fwiou, macc, pacc, boundary_iou; panoptic maps: pq, sq, rq, and these for _things and
+            _stuff; proposals: proposal_ar100, proposal_ar1000, and these for _small, _medium, _large. A size of which
+            there is no object is left out. By LVIS's protocol boxes and masks have _ap_rare, _ap_common and
+            _ap_frequent, and _ar300 for _ar100. By Pascal VOC's, boxes have box_ap50, its own figure, the same at other
+            IoUs in box_ap and box_ap75, box_ar and box_ar50; by that of Open Images, box_ap50 and box_ar50.
         per_class: class name -> metrics; without classes that have no object. With operating points box_f1, the highest
             at IoU 0.5, box_f1_precision and box_f1_recall there, and box_f1_score, the score that detections must have
             for it, from 0 to 1; for masks, keypoints and rotated boxes likewise.
@@ -128,9 +138,7 @@ class Evaluator:
             raise ValueError(f"the ground truth has nothing to compare the model's predictions with ({reasons})")
         self._images = truth.coco["images"]
         self._seen: set[int] = set()
-        instances = [
-            _instance_kind(kind, truth, settings, operating_points) for kind in self.kinds if kind in _INSTANCE_KINDS
-        ]
+        instances = _instance_kinds(self.kinds, truth, settings, operating_points)
         self._instances = Instances(truth, instances) if instances else None
         self._parts: list[Part] = [] if self._instances is None else [self._instances]
         compared = None
@@ -236,21 +244,34 @@ def evaluate_results(
     for kind in kinds:
         if (reason := truth.lacks(kind)) is not None:
             raise ValueError(f"the ground truth has nothing to compare {kind} with: {reason}")
-    compared = [_instance_kind(kind, truth, settings, operating_points) for kind in kinds]
+    compared = _instance_kinds(kinds, truth, settings, operating_points)
     return Evaluation.of({kind.prefix: kind.compute(truth, results) for kind in compared}, results=results, maps={})
 
 
 _INSTANCE_KINDS = ("boxes", "masks", "keypoints", "rotated", "proposals")
 
 
+def _instance_kinds(
+    kinds: Sequence[str], truth: GroundTruth, settings: EvaluationConfig, operating_points: bool
+) -> list[InstanceKind]:
+    """Of those of the kinds that objects have."""
+    own = [_instance_kind(kind, truth, settings, operating_points) for kind in kinds if kind in _INSTANCE_KINDS]
+    if settings.boundary_iou and "masks" in kinds:
+        own.append(MaskBoundaries(operating_points=operating_points))
+    return own
+
+
 def _instance_kind(kind: str, truth: GroundTruth, settings: EvaluationConfig, operating_points: bool) -> InstanceKind:
     match kind:
         case "boxes":
-            return Boxes(protocol=settings.protocol, operating_points=operating_points)
+            hierarchy = (
+                None if settings.hierarchy is None else Hierarchy.read(settings.hierarchy, truth.coco["categories"])
+            )
+            return Boxes(protocol=settings.protocol, hierarchy=hierarchy, operating_points=operating_points)
         case "masks":
             return Masks(protocol=settings.protocol, operating_points=operating_points)
         case "rotated":
-            return RotatedBoxes(operating_points=operating_points)
+            return RotatedBoxes(protocol=settings.protocol, operating_points=operating_points)
         case "proposals":
             return Proposals()
         case "keypoints":

@@ -7,14 +7,16 @@ import numpy as np
 from torch import Tensor
 
 from detcore.config import EvaluationProtocol
+from detcore.evaluation.boundary import accumulate_boundaries
 from detcore.evaluation.coco import IouType, accumulate, judged_as_open_images
+from detcore.evaluation.hierarchy import Hierarchy
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.metrics import Outcome, average_precision, judged_precision
 from detcore.evaluation.proposals import proposal_recall
 from detcore.evaluation.results import ImageDetections, Results
 from detcore.evaluation.rotated import accumulate_rotated
 from detcore.evaluation.truth import GroundTruth
-from detcore.evaluation.voc import eleven_points, judged_as_voc, whole_area
+from detcore.evaluation.voc import voc_precision, whole_area
 from detcore.ops import paste_masks_rle
 
 _MASK_THRESHOLD = 0.5
@@ -49,13 +51,21 @@ class Boxes:
 
     Args:
         protocol: by which.
+        hierarchy: of the classes, by the protocol of Open Images.
         operating_points: also the best F1 of each class.
     """
 
     name, prefix = "boxes", "box"
 
-    def __init__(self, *, protocol: EvaluationProtocol = "coco", operating_points: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        protocol: EvaluationProtocol = "coco",
+        hierarchy: Hierarchy | None = None,
+        operating_points: bool = False,
+    ) -> None:
         self._protocol = protocol
+        self._hierarchy = hierarchy
         self._operating_points = operating_points
 
     def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
@@ -66,18 +76,18 @@ class Boxes:
             case "coco" | "lvis":
                 return _precision_of_regions(self, truth, results, "bbox", self._protocol, self._operating_points)
             case "open_images":
-                judgements, precision_of = [judged_as_open_images(truth.loaded, results)], whole_area
-            case "voc2007":
-                judgements, precision_of = judged_as_voc(truth.coco, results), eleven_points
-            case "voc2010":
-                judgements, precision_of = judged_as_voc(truth.coco, results), whole_area
-        return judged_precision(
-            judgements,
-            truth.names_by_id,
-            prefix=self.prefix,
-            precision_of=precision_of,
-            operating_points=self._operating_points,
-        )
+                loaded = truth.loaded
+                if self._hierarchy is not None:
+                    loaded, results = self._hierarchy.expanded(truth.coco, results)
+                return judged_precision(
+                    [judged_as_open_images(loaded, results)],
+                    truth.names_by_id,
+                    prefix=self.prefix,
+                    precision_of=whole_area,
+                    operating_points=self._operating_points,
+                )
+            case "voc2007" | "voc2010":
+                return voc_precision(truth, results, self._protocol, operating_points=self._operating_points)
 
 
 class Masks:
@@ -102,6 +112,26 @@ class Masks:
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
         return _precision_of_regions(self, truth, results, "segm", self._protocol, self._operating_points)
+
+
+class MaskBoundaries:
+    """COCO's average precision of masks by their boundaries; the masks are those of `Masks`.
+
+    Args:
+        operating_points: also the best F1 of each class.
+    """
+
+    name, prefix = "masks", "mask_boundary"
+
+    def __init__(self, *, operating_points: bool = False) -> None:
+        self._operating_points = operating_points
+
+    def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
+        return {}
+
+    def compute(self, truth: GroundTruth, results: Results) -> Outcome:
+        arrays = accumulate_boundaries(truth.coco, results, judged=self._operating_points)
+        return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar100")
 
 
 def _precision_of_regions(
@@ -160,21 +190,25 @@ class Keypoints:
 
 
 class RotatedBoxes:
-    """COCO's average precision with the IoU of rotated boxes.
+    """Average precision with the IoU of rotated boxes: Pascal VOC's, which is DOTA's, by its protocols, else COCO's.
 
     Args:
+        protocol: by which.
         operating_points: also the best F1 of each class.
     """
 
     name, prefix = "rotated", "rotated"
 
-    def __init__(self, *, operating_points: bool = False) -> None:
+    def __init__(self, *, protocol: EvaluationProtocol = "coco", operating_points: bool = False) -> None:
+        self._protocol = protocol
         self._operating_points = operating_points
 
     def collect(self, found: BatchInImages, row: int, kept: Tensor) -> dict[str, Any]:
         return {"boxes_xywha": found.boxes_xywha[row][kept].numpy()}
 
     def compute(self, truth: GroundTruth, results: Results) -> Outcome:
+        if self._protocol in ("voc2007", "voc2010"):
+            return voc_precision(truth, results, self._protocol, rotated=True, operating_points=self._operating_points)
         arrays = accumulate_rotated(truth.coco, results, judged=self._operating_points)
         return average_precision(arrays, truth.names_by_id, prefix=self.prefix, recall="ar100")
 

@@ -114,12 +114,17 @@ def judged_precision(
     }
     if operating_points:
         per_class = _joined(per_class, best_f1(judgements[_IOU_50], names, prefix=prefix))
-    curves = {names[index]: curve.at(RECALLS) for index, curve in judgements[_IOU_50].curves().items()}
     return Outcome(
         metrics={f"{prefix}_{name}": 100.0 * float(values.mean()) for name, values in by_class.items()},
         per_class=per_class,
-        curve=PRCurve(recall=RECALLS, mean=np.mean(list(curves.values()), axis=0), by_class=curves),
+        curve=pr_curve(judgements[_IOU_50], names),
     )
+
+
+def pr_curve(judged: Judged, names: Sequence[str]) -> PRCurve:
+    """Of the classes that have objects, by their names in the order of the judgement's classes."""
+    curves = {names[index]: curve.at(RECALLS) for index, curve in judged.curves().items()}
+    return PRCurve(recall=RECALLS, mean=np.mean(list(curves.values()), axis=0), by_class=curves)
 
 
 def _joined(

@@ -81,6 +81,16 @@ class Results:
         }
         return Results(**columns, rles=None if self.rles is None else list(compress(self.rles, kept)))
 
+    def rows_of(self, rows: NDArray[np.int64], *, category_ids: NDArray[np.int64]) -> "Results":
+        """These rows (n,), which may repeat, under other categories (n,)."""
+        columns: dict[str, Any] = {
+            field.name: None if (column := getattr(self, field.name)) is None else column[rows]
+            for field in fields(self)
+            if field.name not in ("rles", "category_ids")
+        }
+        rles = None if self.rles is None else [self.rles[row] for row in rows.tolist()]
+        return Results(**columns, category_ids=category_ids, rles=rles)
+
     def boxes_xywh(self) -> NDArray[np.float64]:
         low, high = self.boxes_xyxy[:, :2], self.boxes_xyxy[:, 2:]
         return np.concatenate((low, high - low), axis=1)

@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from detcore.evaluation.boundary import reach_of
 from detcore.evaluation.images import BatchInImages
 from detcore.evaluation.metrics import Outcome
 from detcore.evaluation.truth import SemanticMap
 
 UNLABELLED = 255
-_BOUNDARY_SHARE = 0.02
-"""How far a boundary reaches inwards, as a share of the image's diagonal: the paper's default."""
 
 
 class SemanticMaps:
@@ -136,7 +135,7 @@ def near_edge(classes: Tensor) -> Tensor:
     the region eroded so often by a 3 x 3 square, what is outside of the image taken for another class.
     """
     height, width = classes.shape
-    reach = max(1, round(_BOUNDARY_SHARE * (height**2 + width**2) ** 0.5))
+    reach = reach_of(height, width)
     values = torch.nn.functional.pad(classes.float(), [reach] * 4, value=-1.0)[None, None]
 
     def highest(of: Tensor) -> Tensor:  # rows, then columns

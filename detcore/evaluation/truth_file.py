@@ -29,7 +29,7 @@ def load_truth(path: Path) -> GroundTruth:
         if len(text) > _MOST:
             raise ValueError("more than 2 GiB of JSON")
         coco = json.loads(text)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
         raise ValueError(f"{path}: no ground truth that detcore wrote: {error}") from error
     if not isinstance(coco, dict) or not {"images", "annotations", "categories"} <= coco.keys():
         raise ValueError(f"{path}: no ground truth that detcore wrote: it needs images, annotations and categories")

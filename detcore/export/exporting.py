@@ -1,8 +1,10 @@
 """Exports a published model: writes it, compares it with PyTorch on images, and only then gives it its name."""
 
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -10,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detcore.export.graph import DetectorGraph, named, traced
+from detcore.export.graph import INPUTS, DetectorGraph, named, traced
 from detcore.export.parity import Difference, compare
+from detcore.export.quantization import INT8_METADATA, Int8, Int8Cost, add_onnx_metadata, cost_of, quantize_onnx
 from detcore.export.to_onnx import write_onnx
-from detcore.export.to_openvino import write_openvino
+from detcore.export.to_openvino import add_openvino_metadata, convert_onnx
 from detcore.export.to_torch import read_torch, write_torch
 from detcore.inference import Predictor, load_exported, load_folder
+from detcore.inference.exported import Arrays
 from detcore.inference.folder import DESCRIPTION, parse_description, predictor_of
 from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.sources import ImageSource, Source, Video, expand, read_rgb
@@ -30,8 +34,26 @@ _NOT_EXPORTED = {
 _AT_ONCE = 4
 """Images in a batch at most when both are compared."""
 
+Pictures = Sequence[NDArray[np.uint8]]
 
-def export(folder: Path, file: Path, *, format: Format, images: Source) -> Difference:
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        difference: between the file in float32 and the published model in PyTorch.
+        int8: what int8 changed; None where the file is in float32.
+    """
+
+    difference: Difference
+    int8: Int8Cost | None = None
+
+    def __str__(self) -> str:
+        return str(self.difference) if self.int8 is None else f"{self.difference}; {self.int8}"
+
+
+def export(folder: Path, file: Path, *, format: Format, images: Source, int8: Int8 | None = None) -> Exported:
     """Writes the whole detector, NMS included, to `file`.
 
     It takes any number of images of any size (see `DetectorGraph`). It is run on `images` and must see what the
@@ -42,36 +64,41 @@ def export(folder: Path, file: Path, *, format: Format, images: Source) -> Diffe
         file: with the suffix of the format; replaced if it exists. OpenVINO's weights lie beside it, in a .bin.
         format: one of FORMATS.
         images: to compare on.
+        int8: once the file sees the same, quantise it so; for ONNX and OpenVINO.
 
     Returns:
-        By how much both differ.
+        By how much they differ.
 
     Raises:
-        ValueError: the model or this format cannot be exported, an image cannot be read, or both differ.
+        ValueError: the model or this format cannot be exported, an image cannot be read, both differ, or int8 costs
+            more than it may.
     """
     if file.suffix != SUFFIX[format]:
         raise ValueError(f"{file}: a model in the format {format} is a {SUFFIX[format]} file")
     if not file.absolute().parent.is_dir():
         raise ValueError(f"{file}: there is no folder {file.parent}")
+    if int8 is not None and format == "torch":
+        raise ValueError("int8: for the formats onnx and openvino; a .pt2 is in float32")
     pictures = [read_rgb(_one_image(source)) for source in expand(images)[0]]
     predictor = load_folder(folder, device="cpu")
     for kind, why in _NOT_EXPORTED.items():
         if kind in getattr(predictor.model, "predicts", ()):
             raise ValueError(f"{folder}: predicts {kind}: {why}")
-    batches = list(_batches(predictor, pictures))
-    expected = [predictor.detect(batch)[1] for batch in batches]
     with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=".export-") as place:
-        written = Path(place) / file.name
-        _write(predictor, written, format, outputs=tuple(named(expected[0])), text=(folder / DESCRIPTION).read_text())
-        exported = _load(written, format)
-        difference = Difference()
-        for batch, seen in zip(batches, expected, strict=True):
-            difference += compare(seen, exported.detect(batch)[1])
-        if not difference.small:
-            raise ValueError(f"{file} is not written: as {format} the model sees other things ({difference})")
-        for part in sorted(Path(place).iterdir()):  # OpenVINO's weights before what names them
-            part.replace(file.with_name(part.name))
-    return difference
+        written = Path(place, "float32", file.name)
+        written.parent.mkdir()
+        text = (folder / DESCRIPTION).read_text()
+        difference = _write_compared(predictor, pictures, written, format, text=text, file=file)
+        cost = None
+        if int8 is not None:
+            written, cost = _quantized(predictor, written, int8, file=file)
+        for part in sorted(path for path in written.parent.glob(f"{file.stem}.*") if path.suffix in _parts(format)):
+            part.replace(file.with_name(part.name))  # OpenVINO's weights before what names them
+    return Exported(difference=difference, int8=cost)
+
+
+def _parts(format: Format) -> tuple[str, ...]:
+    return (".bin", ".xml") if format == "openvino" else (SUFFIX[format],)
 
 
 def _one_image(source: ImageSource | Video) -> ImageSource:
@@ -80,19 +107,73 @@ def _one_image(source: ImageSource | Video) -> ImageSource:
     return source
 
 
+def _write_compared(
+    predictor: Predictor, pictures: Pictures, written: Path, format: Format, *, text: str, file: Path
+) -> Difference:
+    """Writes it, and beside OpenVINO's the ONNX file that it was made from; `file` is its name in messages.
+
+    Raises:
+        ValueError: it sees other things than `predictor` in the pictures.
+    """
+    batches = list(_batches(predictor, pictures))
+    expected = [predictor.detect(batch)[1] for batch in batches]
+    _write(predictor, written, format, outputs=tuple(named(expected[0])), text=text)
+    exported = _load(written, format)
+    difference = Difference()
+    for batch, seen in zip(batches, expected, strict=True):
+        difference += compare(seen, exported.detect(batch)[1])
+    if not difference.small:
+        raise ValueError(f"{file} is not written: as {format} the model sees other things ({difference})")
+    return difference
+
+
 def _write(predictor: Predictor, file: Path, format: Format, *, outputs: tuple[str, ...], text: str) -> None:
     preprocessing = predictor.preprocessing
     assert isinstance(preprocessing, Preprocessing)
     model = predictor.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     graph = DetectorGraph(model, image_mean=preprocessing.image_mean, image_std=preprocessing.image_std).eval()
     program = traced(graph, size_divisor=preprocessing.size_divisor)
-    match format:
-        case "onnx":
-            write_onnx(program, outputs, file, description=text)
-        case "torch":
-            write_torch(program, file, description=text)
-        case "openvino":
-            write_openvino(program, outputs, file, description=text)
+    if format == "torch":
+        write_torch(program, file, description=text)
+        return
+    onnx = file.with_suffix(".onnx")
+    write_onnx(program, outputs, onnx, description=text)
+    if format == "openvino":
+        convert_onnx(onnx, file)
+
+
+def _quantized(predictor: Predictor, written: Path, settings: Int8, *, file: Path) -> tuple[Path, Int8Cost]:
+    """The float32 file in int8, in a folder of its own, with what that costs in its metadata.
+
+    Raises:
+        ValueError: it cannot be quantised, or that costs more than it may.
+    """
+    target = written.parent.with_name("int8") / written.name
+    target.parent.mkdir()
+    onnx = target.with_suffix(".onnx")
+    quantize_onnx(written.with_suffix(".onnx"), onnx, _inputs(predictor, settings.pictures))
+    if target != onnx:
+        convert_onnx(onnx, target)
+    cost = cost_of(settings, float32=load_exported(written, device="cpu"), int8=load_exported(target, device="cpu"))
+    if cost.loss > settings.max_loss:
+        raise ValueError(
+            f"{file} is not written: {cost}: a loss of {cost.loss:.2f} points, more than {settings.max_loss:g}; "
+            "--max-ap-loss allows more, and without --int8 nothing is lost"
+        )
+    add = add_onnx_metadata if target == onnx else add_openvino_metadata
+    add(target, {INT8_METADATA: json.dumps(cost.metadata)})
+    return target, cost
+
+
+def _inputs(predictor: Predictor, pictures: Pictures) -> Iterator[Arrays]:
+    """Pictures one by one, as the file takes them."""
+    preprocessing = predictor.preprocessing
+    assert isinstance(preprocessing, Preprocessing)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.image_mean, preprocessing.image_std))
+    for picture in pictures:
+        batch = preprocessing.batch([picture], torch.device("cpu"))
+        values = (batch.images * std + mean).numpy(), batch.image_sizes.numpy()
+        yield dict(zip(INPUTS, values, strict=True))
 
 
 def _load(file: Path, format: Format) -> Predictor:
@@ -103,7 +184,7 @@ def _load(file: Path, format: Format) -> Predictor:
     return predictor_of(detector, description, device=torch.device("cpu"), normalizes=True)
 
 
-def _batches(predictor: Predictor, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+def _batches(predictor: Predictor, pictures: Pictures) -> Iterator[list[NDArray[np.uint8]]]:
     """Pictures of one padded size together."""
     groups: dict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
     for picture in pictures:

@@ -83,7 +83,7 @@ def parse_description(text: str, *, place: str) -> PublishedModel:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of a million brackets
         raise ValueError(f"{place} is not JSON: {error}") from error
     version = values.get("format_version") if isinstance(values, Mapping) else None
     if version != FORMAT_VERSION:

@@ -1,7 +1,7 @@
 """What a detector saw in one image."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ class Prediction:
         class_names: n names.
         categories: names of all classes that the detector knows.
         masks: (n, height, width) bool, or None where the detector predicts none; so with all that follows.
+        mask_rles: n of COCO's compressed run lengths, in place of `masks` where those alone were asked for.
         keypoints: (n, K, 3) float64, x, y and a score.
         keypoint_names, skeleton: K names, and the pairs of keypoints that a line is drawn between.
         boxes_xywha: (n, 5) float64, (cx, cy, w, h, angle in degrees, counter-clockwise as one sees it).
@@ -58,6 +59,7 @@ class Prediction:
     class_names: tuple[str, ...]
     categories: tuple[str, ...] = ()
     masks: NDArray[np.bool_] | None = None
+    mask_rles: tuple[dict[str, Any], ...] | None = None
     keypoints: NDArray[np.float64] | None = None
     keypoint_names: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
@@ -251,7 +253,9 @@ class Prediction:
 
         Predictions([self]).save(folder, format)
 
-    def _rles(self) -> list[dict[str, Any]] | None:
+    def _rles(self) -> Sequence[dict[str, Any]] | None:
+        if self.mask_rles is not None:
+            return self.mask_rles
         return None if self.masks is None else _encoded(self.masks)
 
 

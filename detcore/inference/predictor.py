@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -26,12 +27,18 @@ from detcore.ops import PanopticSegment, panoptic
 from detcore.structures.batch import Batch, Detections
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Masks = Literal["pixels", "rle", "none"]
+"""As arrays of the whole image, as run lengths alone (a thousandth of the memory), or not at all."""
 _OPTIONS = (
     "model", "labels", "preprocessing", "device", "semantic_labels", "keypoint_names", "skeleton", "precision",
     "cuda_graphs",
 )  # fmt: skip
 """What a predictor is made of, each kept under its name."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class MakePrediction(Protocol):
+    def __call__(self, *, masks: Masks = "pixels") -> Prediction: ...
 
 
 class Predictor:
@@ -223,26 +230,40 @@ class Predictor:
         return parts[0] if len(parts) == 1 else merged(parts, tiles, height=height, width=width)
 
     def _predict_some(self, read: Sequence[Read], thresholds: Tensor) -> list[Prediction]:
+        return [make() for make in self.look(read, [thresholds] * len(read))]
+
+    def look(self, read: Sequence[Read], thresholds: Sequence[Tensor]) -> list["MakePrediction"]:
+        """Looks at images together, for callers that bring the pixels themselves.
+
+        Args:
+            read: sources with their pixels (h, w, 3).
+            thresholds: of each image, as `class_thresholds` gives them.
+
+        Returns:
+            For each image a function that makes its prediction, once called: masks take memory only from then on.
+            With masks="none" it has no maps of classes and segments either.
+        """
         images = [image for _, image in read]
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             groups[self.preprocessing.padded_size(image)].append(index)
-        predictions: dict[int, Prediction] = {}
+        made: dict[int, MakePrediction] = {}
         for members in groups.values():
             batch, detections = self.detect([images[index] for index in members])
-            seen = Seen(batch, detections, thresholds)
+            seen = Seen(batch, detections, torch.stack([thresholds[index] for index in members]))
             for row, index in enumerate(members):
-                predictions[index] = self._prediction(seen, row, read[index])
-        return [predictions[index] for index in range(len(read))]
+                made[index] = partial(self._prediction, seen, row, read[index])
+        return [made[index] for index in range(len(read))]
 
-    def _prediction(self, seen: Seen, row: int, read: Read) -> Prediction:
+    def _prediction(self, seen: Seen, row: int, read: Read, *, masks: Masks = "pixels") -> Prediction:
         source, image = read
         height, width = image.shape[:2]
         detections, keep = seen.detections, seen.kept[row]
         boxes, labels = seen.boxes_xyxy[row][keep], detections.labels[row][keep].cpu().numpy()
         ids: NDArray[np.int32] | None = None
         segments: tuple[PanopticSegment, ...] = ()
-        if "panoptic" in getattr(self.model, "predicts", ()):
+        maps = masks != "none"
+        if maps and "panoptic" in getattr(self.model, "predicts", ()):
             map_of_ids, found = panoptic(detections, seen.batch, row, self.model.panoptic_limits)  # type: ignore[arg-type]
             ids, segments = map_of_ids.cpu().numpy(), tuple(found)
         return Prediction(
@@ -254,12 +275,13 @@ class Predictor:
             labels=labels,
             class_names=tuple(self.labels[label] for label in labels),
             categories=self.labels,
-            masks=seen.masks(row, (height, width)),
+            masks=seen.masks(row, (height, width)) if masks == "pixels" else None,
+            mask_rles=seen.mask_rles(row, (height, width)) if masks == "rle" else None,
             keypoints=None if seen.keypoints is None else seen.keypoints[row][keep].cpu().numpy(),
             keypoint_names=self.keypoint_names,
             skeleton=self.skeleton,
             boxes_xywha=None if seen.boxes_xywha is None else seen.boxes_xywha[row][keep].cpu().numpy(),
-            semantic=seen.semantic(row, (height, width)),
+            semantic=seen.semantic(row, (height, width)) if maps else None,
             semantic_names=self.semantic_labels,
             panoptic=ids,
             segments=segments,

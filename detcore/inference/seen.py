@@ -1,13 +1,14 @@
 """A batch's detections in the pixels of its images."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detcore.ops import paste_masks, semantic_map
+from detcore.ops import paste_masks, paste_masks_rle, semantic_map
 from detcore.structures.batch import Batch, Detections
 from detcore.structures.boxes import larger_than
 from detcore.structures.coordinates import boxes_to_original, keypoints_to_original, rotated_to_original
@@ -54,13 +55,13 @@ class Seen:
     Args:
         batch: what the model saw.
         detections: of it.
-        thresholds: as `class_thresholds` gives them.
+        thresholds: (B, C), as `class_thresholds` gives them for each image.
     """
 
     def __init__(self, batch: Batch, detections: Detections, thresholds: Tensor) -> None:
         self.batch, self.detections = batch, detections
         self.boxes_xyxy = boxes_to_original(detections.boxes_xyxy, batch)
-        enough = detections.scores >= thresholds.to(detections.scores)[detections.labels]
+        enough = detections.scores >= thresholds.to(detections.scores).gather(1, detections.labels)
         self.kept = detections.valid & enough & larger_than(self.boxes_xyxy, 0.0)
         rotated, points = detections.boxes_xywha, detections.keypoints
         self.boxes_xywha = None if rotated is None else rotated_to_original(rotated, batch)
@@ -84,3 +85,12 @@ class Seen:
         pasted = paste_masks(self.detections.masks[row][keep], boxes, image_size, _MASK_THRESHOLD)
         masks: NDArray[np.bool_] = pasted.cpu().numpy()
         return masks
+
+    def mask_rles(self, row: int, image_size: tuple[int, int]) -> tuple[dict[str, Any], ...] | None:
+        """The same as COCO's compressed run lengths, without masks of the whole image between."""
+        if self.detections.masks is None:
+            return None
+        keep = self.kept[row]
+        boxes = self.boxes_xyxy[row][keep].float()
+        rles = paste_masks_rle(self.detections.masks[row][keep], boxes, image_size, _MASK_THRESHOLD)
+        return tuple({"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in rles)

@@ -83,16 +83,17 @@ class Relay:
         self._target = sys.stdout
         self._file = path.open("w+b", buffering=0)
 
-    def move(self) -> bool:
-        """Whether anything had been said."""
+    def move(self) -> str:
+        """What had been said."""
         with _locked(self._file):
             self._file.seek(0)
             said = self._file.read()
             self._file.truncate(0)
-        if said:
-            self._target.write(said.decode("utf-8", "replace"))
+        text = said.decode("utf-8", "replace")
+        if text:
+            self._target.write(text)
             self._target.flush()
-        return bool(said)
+        return text
 
     def __enter__(self) -> Self:
         return self

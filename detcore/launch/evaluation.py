@@ -4,9 +4,8 @@ import csv
 import io
 import json
 import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,19 @@ from detcore.evaluation.detections_file import save_detections
 from detcore.evaluation.truth_file import save_truth
 from detcore.inference import Predictor, PublishedModel, load_folder, read_description
 from detcore.inference.views import AugmentedPreprocessing, augmented_batches
+from detcore.launch.delivery import send
 from detcore.launch.training import ensure_shards
 from detcore.structures.batch import Batch
-from detcore.tracking import RunHandle, buffer
 from detcore.tracking.pictures import Pictures
 
 FOLDER = "evaluation"
 MODEL_SHA256 = "model.sha256"
 """The file in it that says which weights were measured."""
+ABOUT = "about.json"
+"""The file in it that says of which data the figures are, and how they were measured."""
 DETECTIONS, TRUTH = "detections.parquet", "truth.json.gz"
+PIXEL_CONFUSION = "pixel_confusion.json"
+"""Pixels by true and by predicted class of the semantic maps: a list of rows."""
 PNG_SIGNATURE = b"\x89PNG"
 
 
@@ -40,11 +43,12 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
     """Measures `<run_dir>/model` on the test split, in this process.
 
     Writes `<run_dir>/evaluation/`: `metrics.json`, `per_class.csv` and `.json` (with the best F1 of each class and its
-    score threshold), `pr_curve.csv` of the first kind of object that is compared (boxes where there are any; then
-    `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside the truth, and
-    `example.jpg`, an image to try the model on; where objects are detected also `detections.parquet` and their
-    `truth.json.gz`, by which the model can be compared with others. Logs the same to the run that trained the model.
-    Where the data has no test split it says so, and the files are empty.
+    score threshold), `pr_curve.csv` of the first kind of object that is compared (boxes
+    where there are any; then `mask_pr_curve.csv` and so on) with a picture of each, `pictures/` of predictions beside
+    the truth, `example.jpg`, an image to try the model on, and `about.json`; where objects are detected also
+    `detections.parquet` and their `truth.json.gz`, of which the report is made and by which the model can be compared
+    with others; of semantic maps `pixel_confusion.json`. Logs the same to the run that trained the model. Where the
+    data has no test split it says so, and the files are empty.
 
     Args:
         model: your own module, where the published model is one; its weights are loaded into it.
@@ -63,14 +67,17 @@ def evaluate_published(config: Config, *, model: nn.Module | None = None) -> dic
         _write_none(folder, published)
         return {}
     with closing(ShardedSplit.open(data.shards, "test", store=data.store)) as split:
-        evaluation = _evaluation(config, split, load_folder(model_dir, device=config.engine.device, model=model))
+        evaluation = evaluate_on(config, split, load_folder(model_dir, device=config.engine.device, model=model))
         _write(evaluation, folder, published)
         if evaluation.results is not None:
             save_detections(evaluation.results, folder / DETECTIONS)
             save_truth(ground_truth(split), folder / TRUTH)
+        _describe(config, folder)
         _draw(evaluation, split, folder, count=config.tracking.num_pictures)
     if config.tracking.enabled:
-        _track(config, folder, evaluation.metrics)
+        step = json.loads(Path(config.run_dir, "train.json").read_text())["best_step"]
+        values = {f"test/{name}": value for name, value in evaluation.metrics.items()}
+        send(config, folder, artifact="test", metrics=values, step=step)
     return evaluation.metrics
 
 
@@ -88,21 +95,29 @@ def evaluate_model(model_dir: Path, config: Config, *, split: str | None = None)
     Raises:
         ValueError: if the data has no such split, or other classes than the model.
     """
-    published, data = read_description(model_dir), config.data
+    read_description(model_dir)  # before any data is prepared
+    data = config.data
     ensure_shards(config)
     there = read_dataset(data.shards, store=data.store)["splits"]
     split = split or ("test" if "test" in there else "val")
+    predictor = load_folder(model_dir, device=config.engine.device)
+    return split, evaluate_predictor(predictor, config, split=split)
+
+
+def evaluate_predictor(predictor: Predictor, config: Config, *, split: str) -> Evaluation:
+    """Measures anything that predicts on a split of prepared data; the rest as `evaluate_model`."""
+    data = config.data
+    there = read_dataset(data.shards, store=data.store)["splits"]
     if split not in there:
         raise ValueError(f"{data.name} has no split {split}; it has {', '.join(there)}")
     with closing(ShardedSplit.open(data.shards, split, store=data.store)) as opened:
-        predictor = load_folder(model_dir, device=config.engine.device)
         expected = list(class_names(predictor.model, opened))
-        if list(published.labels) != expected:
+        if list(predictor.labels) != expected:
             raise ValueError(
-                f"{model_dir} knows the classes {_some(published.labels)}, the data {data.name} has {_some(expected)}: "
+                f"the model knows the classes {_some(predictor.labels)}, the data {data.name} has {_some(expected)}: "
                 "they must be the same, in the same order"
             )
-        return split, _evaluation(config, opened, predictor)
+        return evaluate_on(config, opened, predictor)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -110,8 +125,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + more
 
 
-def _evaluation(config: Config, split: ShardedSplit, predictor: Predictor) -> Evaluation:
-    """Of all images of the split, as the predictor sees them."""
+def evaluate_on(config: Config, split: ShardedSplit, predictor: Predictor) -> Evaluation:
+    """A model's evaluation on a split, by the settings of `engine`; maps are kept of the images that are drawn."""
     precision = Precision(name=config.engine.precision, device=predictor.device)
     if config.engine.tta is not None:
         predictor = predictor.augmented(config.engine.tta)
@@ -200,10 +215,23 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
     rows = [{"class": name, **values} for name, values in evaluation.per_class.items()]
     _write_csv(folder / "per_class.csv", rows)
     write_file(folder / "per_class.json", (json.dumps(evaluation.per_class, indent=2) + "\n").encode())
+    if evaluation.confusion is not None:
+        write_file(folder / PIXEL_CONFUSION, (json.dumps(evaluation.confusion.tolist()) + "\n").encode())
     for index, (prefix, curve) in enumerate(evaluation.curves.items()):
         name = f"{prefix}_pr_curve" if index else "pr_curve"
         _write_csv(folder / f"{name}.csv", _wide(curve))
         save_pr_curve(curve, folder / f"{name}.png")
+
+
+def _describe(config: Config, folder: Path) -> None:
+    """What the report has to know besides."""
+    about = {
+        "data": config.data.name,
+        "shards": config.data.shards,
+        "split": "test",
+        "settings": config.engine.evaluation.model_dump(mode="json"),
+    }
+    write_file(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
 
 
 def _wide(curve: PRCurve) -> list[Mapping[str, Any]]:
@@ -226,31 +254,3 @@ def _draw(evaluation: Evaluation, split: ShardedSplit, folder: Path, *, count: i
         picture.save(folder / "pictures" / f"{index:02d}.png")
     image = split.read(0)
     (folder / f"example{'.png' if image.startswith(PNG_SIGNATURE) else '.jpg'}").write_bytes(image)
-
-
-def _track(config: Config, folder: Path, metrics: Mapping[str, float]) -> None:
-    """Sends the figures and files to the run of the training; MLflow out of reach is a warning, and nothing is lost."""
-    handle = RunHandle.load(config.run_dir)
-    if handle is None:  # trained untracked
-        return
-    copies = Path(config.run_dir, "tracking", "test")  # what is sent from there is removed
-    shutil.copytree(folder, copies, dirs_exist_ok=True)
-    step = json.loads(Path(config.run_dir, "train.json").read_text())["best_step"]
-    values = {f"test/{name}": value for name, value in metrics.items()}
-    records = [{"kind": "metrics", "values": values, "step": step, "time_ms": int(1000 * time.time())}]
-    for path in sorted(path for path in copies.rglob("*") if path.is_file()):
-        below = Path("test", path.relative_to(copies)).parent
-        records.append({"kind": "file", "path": str(path.absolute()), "folder": below.as_posix()})
-    try:
-        buffer.append(handle, records)
-        buffer.flush_buffer(handle.run_dir)
-    except Exception:  # MLflow, SQLAlchemy, the artifact store and the network each raise their own
-        buffer.warn_undelivered(handle)
-    _remove_empty(Path(config.run_dir, "tracking"))
-
-
-def _remove_empty(folder: Path) -> None:
-    """Removes the folders in `folder`, and itself, that hold nothing."""
-    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
-        with suppress(OSError):  # it holds something, or is a file
-            path.rmdir()

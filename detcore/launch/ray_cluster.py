@@ -101,16 +101,13 @@ def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
     return wanted
 
 
-def lack(config: ClusterConfig) -> str:
-    """What the workers ask for and the cluster does not have, in words; empty if it has it all."""
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+def resources(config: ClusterConfig) -> str:
+    """What the workers ask for and what there is, in words."""
+    free, total = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
     asked = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker or 0.0, **config.resources_per_worker}
-    missing = [
-        f"{config.least_workers} x {each:g} {kind} of {total.get(kind, 0.0):g} in the cluster"
-        for kind, each in asked.items()
-        if each * config.least_workers > total.get(kind, 0.0)
-    ]
-    return ", ".join(missing)
+    each = ", ".join(f"{number:g} {kind}" for kind, number in asked.items() if number)
+    there = ", ".join(f"{free.get(kind, 0.0):g} of {total.get(kind, 0.0):g} {kind}" for kind in asked)
+    return f"they ask for {config.least_workers} x ({each}), free in the cluster are {there}"
 
 
 def set_timeouts(config: ClusterConfig) -> None:

@@ -28,7 +28,7 @@ from detcore.config import ClusterConfig
 from detcore.engine import FitResult
 from detcore.launch import console
 from detcore.launch.job import Job
-from detcore.launch.ray_cluster import gpus_per_worker, lack, ray_cluster, set_timeouts
+from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster, resources, set_timeouts
 from detcore.launch.ray_torch import NodesNetwork
 from detcore.launch.ray_worker import MARK_NAME, train_rank
 from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
@@ -36,7 +36,8 @@ from detcore.launch.stopping import StopFile
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0
-_AFTERMATH = (RuntimeError, ConnectionAbortedError)
+_AGAIN = "starting again"
+_AFTERMATH = (ConnectionAbortedError, RuntimeError)
 
 
 def fit_on_ray(job: Job) -> FitResult:
@@ -119,7 +120,7 @@ class Failures(UserCallback):  # type: ignore[misc]
         self._count += 1
         if self._most < 0 or self._count <= self._most:
             allowed = "" if self._most < 0 else f" of {self._most}"
-            console.say_to(self._console_file, f"failure {self._count}{allowed}: {cause}; starting again")
+            console.say_to(self._console_file, f"failure {self._count}{allowed}: {cause}; {_AGAIN}")
 
 
 def worth_another_try(error: BaseException) -> bool:
@@ -133,19 +134,21 @@ def _run(trainer: TorchTrainer, relay: console.Relay, cluster: ClusterConfig, st
     future: Future[Result] = Future()
     threading.Thread(target=_settle, args=(future, trainer), name="detcore-ray", daemon=True).start()
     heard = told = asked = time.monotonic()
+    running = False
     while not future.done():
         now = time.monotonic()
-        if relay.move():
+        if said := relay.move():
             heard = now
+            running = not said.rstrip().endswith(_AGAIN)
         if not stop.received:
             asked = now
         elif now - max(heard, asked) > _PATIENCE_SECONDS and heard < asked:
             raise InterruptedError(
                 f"stopped by {stop.received}: no worker is there to save; the last checkpoint is kept"
             )
-        if now - max(heard, told) > _PATIENCE_SECONDS and (missing := lack(cluster)):
-            told = now
-            print(f"waiting for room for the workers: {missing}", flush=True)  # Ray does for ever
+        if not running and now - max(heard, told) > _PATIENCE_SECONDS:
+            told = now  # Ray waits for ever, in case the cluster grows
+            print(f"nothing heard of the workers yet; {resources(cluster)}", flush=True)
         time.sleep(_POLL_SECONDS)
     try:
         result: FitResult = future.result().return_value  # type: ignore[attr-defined]
@@ -173,7 +176,13 @@ def first_cause(error: BaseException) -> BaseException:
     match error:
         case WorkerGroupError() if error.worker_failures:
             causes = [first_cause(failure) for _, failure in sorted(error.worker_failures.items())]
-            return min(causes, key=lambda cause: (not isinstance(cause, ValueError), isinstance(cause, _AFTERMATH)))
+            return min(
+                causes,
+                key=lambda cause: [
+                    not isinstance(cause, ValueError),
+                    *(isinstance(cause, kind) for kind in _AFTERMATH),
+                ],
+            )
         case RuntimeError() if "gloo" in str(error):
             return ConnectionAbortedError(
                 f"a worker lost the connection to another: {' '.join(str(error).split())[:300]}"

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from concurrent.futures import Future
+import uuid
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
 
 MARK_NAME = ".shared"
 """A file in the run's folder with the driver's word in it: a worker that reads another has another folder."""
+ATTEMPT_NAME = ".attempt"
+"""A file in it with the word of the rank 0 that writes checkpoints: one that was taken for lost must not go on to."""
 _LOOK_SECONDS = 0.2
 
 
@@ -62,7 +65,7 @@ def train_rank(job: Job, terminal: console.Terminal, mark: str) -> FitResult:
     """
     context, run_dir = ray.train.get_context(), Path(job.config.run_dir)
     node = host_name(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-    _check_shared(job, mark, node=node)
+    check_shared(job, mark, node=node)
     worker = RayWorker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
@@ -77,10 +80,18 @@ def train_rank(job: Job, terminal: console.Terminal, mark: str) -> FitResult:
                 rank=worker.rank, world_size=worker.world_size, store=own_store(), timeout_s=timeout, place=node
             )
             stack.callback(worker.watch.stop)
-        return _attended(job, worker, run_dir / STOP_FILE_NAME)
+        return attended(job, worker)
 
 
-def _attended(job: Job, worker: RayWorker, stop_file: Path) -> FitResult:
+def attended(job: Job, worker: RayWorker) -> FitResult:
+    """Trains in another thread; sees to it that the training stops when it is to, or is left if it does not go on.
+
+    Raises:
+        StalledError: in that case; besides all that `fit` raises.
+    """
+    run_dir, attempt = Path(job.config.run_dir), uuid.uuid4().hex
+    if worker.rank == 0:
+        (run_dir / ATTEMPT_NAME).write_text(attempt)
     outcome: Future[FitResult] = Future()
 
     def run() -> None:
@@ -95,18 +106,24 @@ def _attended(job: Job, worker: RayWorker, stop_file: Path) -> FitResult:
     thread.start()
     if worker.watch is not None:
         worker.watch.start(thread)
-    while True:
-        try:
-            return outcome.result(timeout=_LOOK_SECONDS)
-        except TimeoutError:
-            if outcome.done():  # the training's own
-                raise
-        if not worker.stop.is_set() and (reason := _why_stop(stop_file)):
+    while not wait([outcome], timeout=_LOOK_SECONDS).done:
+        if worker.rank == 0 and _is_replaced(run_dir / ATTEMPT_NAME, attempt):
+            os._exit(1)  # the training's thread would go on writing
+        if not worker.stop.is_set() and (reason := _why_stop(run_dir / STOP_FILE_NAME)):
             worker.stop.set()
             if worker.rank == 0:
                 print(f"{reason}: finishing the step, then a checkpoint", flush=True)
         if worker.watch is not None:
             worker.watch.check()
+    return outcome.result()
+
+
+def _is_replaced(file: Path, attempt: str) -> bool:
+    """Whether another rank 0 has begun since, on another node, or of another driver. Not if that cannot be read."""
+    try:
+        return file.read_text() not in ("", attempt)
+    except OSError:
+        return False
 
 
 def _why_stop(stop_file: Path) -> str:
@@ -125,7 +142,7 @@ def _preemption() -> PreemptionInfo | None:
     return get_train_context().preemption_context.preemption_info
 
 
-def _check_shared(job: Job, mark: str, *, node: str) -> None:
+def check_shared(job: Job, mark: str, *, node: str) -> None:
     """Raises where this node sees another folder than the driver by the same name, and says what to do."""
     config = job.config
     try:

@@ -40,8 +40,8 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
         OSError: if something cannot be written.
     """
     with only_training(Path(config.run_dir)):
-        settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_file(Path(config.run_dir, CONFIG), settings.encode())
+        text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
+        write_file(Path(config.run_dir, CONFIG), text.encode())
         return _train(config, model=model, transform=transform)
 
 
@@ -90,6 +90,9 @@ def with_absolute_paths(config: Config) -> Config:
             section = section.model_copy(update={"file": str(Path(file).absolute())})
             data = data.model_copy(update={key: section})
     update: dict[str, object] = {"run_dir": str(Path(config.run_dir).absolute()), "data": data}
+    if (hierarchy := config.engine.evaluation.hierarchy) is not None:
+        evaluation = config.engine.evaluation.model_copy(update={"hierarchy": str(Path(hierarchy).absolute())})
+        update["engine"] = config.engine.model_copy(update={"evaluation": evaluation})
     model, backbone = config.model, getattr(config.model, "backbone", None)
     if isinstance(model, Detector) and model.weights is not None:
         update["model"] = model.model_copy(update={"weights": str(Path(model.weights).absolute())})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detcore.tracking.buffer import flush_buffer
     from detcore.tracking.callback import TrackingCallback
+    from detcore.tracking.exports import exported_file, keep_export
     from detcore.tracking.handle import RunHandle
     from detcore.tracking.lookup import resolve
     from detcore.tracking.pictures import Pictures
@@ -18,7 +19,9 @@ __all__ = [
     "RunHandle",
     "TrackingCallback",
     "close_run",
+    "exported_file",
     "flush_buffer",
+    "keep_export",
     "log_evaluation",
     "open_run",
     "register",
@@ -32,7 +35,9 @@ _HOMES = {
     "RunHandle": "handle",
     "TrackingCallback": "callback",
     "close_run": "runs",
+    "exported_file": "exports",
     "flush_buffer": "buffer",
+    "keep_export": "exports",
     "log_evaluation": "runs",
     "open_run": "runs",
     "register": "registry",

@@ -21,13 +21,26 @@ def read(run_dir: Path | str, *, uri: str | None = None) -> tuple[RunHandle | No
     """The run and the records that the buffer in this folder holds; (None, []) where there is none.
 
     `uri` as in `RunHandle.from_dict`.
+
+    Raises:
+        ValueError: a record's files are not in this folder: they would be sent away, and some removed.
     """
     path = Path(run_dir, _FILE_NAME)
     if not path.is_file():
         return None, []
     header, *lines = path.read_text().split("\n")
     # What follows the last line's end was being written when the process was killed.
-    return RunHandle.from_dict(json.loads(header), uri=uri), [json.loads(line) for line in lines[:-1]]
+    records = [json.loads(line) for line in lines[:-1]]
+    for record in records:
+        if record.get("kind") in ("file", "image", "folder"):
+            _expect_inside(Path(run_dir), record["path"], buffer=path)
+    return RunHandle.from_dict(json.loads(header), uri=uri), records
+
+
+def _expect_inside(run_dir: Path, file: str, *, buffer: Path) -> None:
+    """A training writes nothing else into its buffer; the folder may be a stranger's."""
+    if not Path(file).resolve().is_relative_to(run_dir.resolve()):
+        raise ValueError(f"{buffer}: {file} is not in the run's folder, so it is not sent to MLflow; remove the line")
 
 
 def write(handle: RunHandle, records: Sequence[Record]) -> None:

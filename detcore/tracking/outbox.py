@@ -23,10 +23,12 @@ class Outbox:
     Args:
         handle: the run, settled. Records that its buffer holds from before go first.
         longest_pause: seconds between two attempts, at most.
+        rest: seconds after a delivery in which what comes is gathered: a request costs more than what is in it.
     """
 
-    def __init__(self, handle: RunHandle, *, longest_pause: float = 60.0) -> None:
+    def __init__(self, handle: RunHandle, *, longest_pause: float = 60.0, rest: float = 5.0) -> None:
         self._handle = handle
+        self._rest = rest
         self._longest_pause = longest_pause
         self._pending: deque[Record] = deque(buffer.read(handle.run_dir, uri=handle.uri)[1])
         self._num_kept = len(self._pending)
@@ -63,6 +65,7 @@ class Outbox:
             self._changed.clear()
             if self._attempt():
                 pause = 1.0
+                self._closing.wait(self._rest)
                 continue
             again = time.monotonic() + pause
             while not self._closing.is_set() and (left := again - time.monotonic()) > 0:

@@ -36,7 +36,7 @@ def example_image(image: bytes | None) -> str:
 
 
 def signature() -> "ModelSignature":
-    """One unnamed column of text in (a path, or a base64 image in a column called `image`); one row a detection out."""
+    """One column of text in, a path or a base64 image; one row a detection out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 

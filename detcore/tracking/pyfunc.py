@@ -1,20 +1,25 @@
 """The detector as MLflow sees it. MLflow copies this file into the model and runs the copy when it loads the model."""
 
 import base64
-import binascii
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from detcore.data.images import read_image
 from detcore.inference import Prediction, load_folder
 from detcore.inference.sources import ImageSource
 
+_SERVED = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+"""MLflow sets it to true in the processes that it serves a model from."""
+_LONGEST_PATH = 4096
 COLUMNS = ("image", "x_min", "y_min", "x_max", "y_max", "score", "label", "class_name", "mask")
 
 
@@ -31,8 +36,10 @@ class Detector(PythonModel):
         """Detections in all images, one row each, in original pixels.
 
         Args:
-            model_input: MLflow makes this table of what it is given: of a path or a list of paths, a column without a
-                name. A table has a column `path`, or a column `image` of base64 text, bytes or uint8 arrays (H, W, 3).
+            model_input: MLflow makes this table of what it is given: of a text or a list of texts, a column without a
+                name, of paths or base64 images. A table has a column `path`, or a column `image` of base64 text, bytes
+                or uint8 arrays (H, W, 3). Behind `mlflow models serve` paths are refused: a client's would be the
+                server's own files.
             params: `score_threshold`.
 
         Returns:
@@ -41,17 +48,43 @@ class Detector(PythonModel):
 
         Raises:
             ValueError: if a file does not exist or an image cannot be read.
+            MlflowException: the same behind `mlflow models serve`, which sends a stack trace with all others.
         """
-        images: list[ImageSource]
-        if "image" in model_input:
-            images = [_decoded(cell) for cell in model_input["image"]]
-        else:
-            images = [_existing(cell) for cell in model_input.iloc[:, 0]]
-        rows: list[tuple[Any, ...]] = []
-        if images:
-            for index, prediction in enumerate(self._predictor.stream(images, **(params or {}))):
-                rows += _rows(index, prediction)
+        served = os.environ.get(_SERVED) == "true"
+        try:
+            rows = self._rows(_images(model_input, served=served), params or {})
+        except ValueError as error:
+            if served:
+                raise MlflowException(str(error), error_code=BAD_REQUEST) from None
+            raise
         return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def _rows(self, images: list[ImageSource], params: dict[str, Any]) -> list[tuple[Any, ...]]:
+        predictions = self._predictor.stream(images, **params) if images else ()
+        return [row for index, prediction in enumerate(predictions) for row in _rows(index, prediction)]
+
+
+def _images(table: pd.DataFrame, *, served: bool) -> list[ImageSource]:
+    if "image" in table:
+        return [_decoded(cell) for cell in table["image"]]
+    cells = list(table.iloc[:, 0]) if table.shape[1] else []
+    if served:
+        if "path" in table:
+            raise ValueError("column path: a server reads no files for its clients; send a column image, in base64")
+        return [_decoded(cell) for cell in cells]
+    return [_existing(cell) if "path" in table else _either(cell) for cell in cells]
+
+
+def _either(cell: Any) -> ImageSource:
+    """A path if there is such a file, else base64."""
+    if not isinstance(cell, str):
+        return _decoded(cell)
+    if len(cell) <= _LONGEST_PATH and Path(cell).is_file():
+        return Path(cell)
+    try:
+        return _decoded(cell)
+    except ValueError as error:
+        raise ValueError(f"{cell[:200]}: no such file, and as base64: {error}") from None
 
 
 def _existing(path: Any) -> Path:
@@ -66,8 +99,10 @@ def _decoded(image: Any) -> ImageSource:
         return image
     try:
         data = base64.b64decode(image, validate=True) if isinstance(image, str) else image
-    except binascii.Error:
-        raise ValueError(f"column image: {image[:40]!r} is not base64; paths go into a column path") from None
+    except ValueError:  # binascii's, or of characters beyond ASCII
+        raise ValueError(f"{image[:40]!r} is not base64; paths go into a column path") from None
+    if not isinstance(data, bytes):
+        raise ValueError(f"{str(image)[:40]} is no base64 text, bytes or array")
     return read_image(data)[0]
 
 

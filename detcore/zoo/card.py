@@ -40,12 +40,14 @@ class Card:
         title: name, version.
         about: the model in a sentence.
         sections: all of it.
+        kind: what is compared first: box, mask, keypoint or rotated; '' for others.
         classes: the title of the section that is as long as there are classes.
     """
 
     title: str
     about: str
     sections: Sequence[Section]
+    kind: str
     classes: str = "Classes"
 
 
@@ -68,6 +70,7 @@ def make_card(dossier: Dossier, lineage: Sequence[Generation], stated: CardConfi
             f"{kind}, {published.num_classes} classes, {dossier.num_parameters / 1e6:.1f} M parameters, trained on "
             f"{published.data.name}: {best} on {split}."
         ),
+        kind=_kind(dossier),
         sections=(
             Section(title="Intended use", text=stated.intended_use or _not_stated("intended_use")),
             Section(title="How to use it", code=_usage(dossier)),
@@ -93,8 +96,7 @@ def limits(dossier: Dossier) -> list[str]:
     if dossier.test and images is not None and images < FEW_IMAGES:
         found.append(f"The test split has only {images} images: figures may be off by several points.")
     found += _rare_and_weak(dossier)
-    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}_ap" in dossier.test), None)
-    if prefix is not None:
+    if prefix := _kind(dossier):
         sizes = {size: dossier.test[f"{prefix}_ap_{size}"] for size in _SIZES if f"{prefix}_ap_{size}" in dossier.test}
         if missing := [size for size in _SIZES if size not in sizes]:
             found.append(f"Nothing is known of {_and([_SIZES[size] for size in missing])} objects: test has none.")
@@ -143,8 +145,8 @@ def _figures(dossier: Dossier) -> Section:
 
 def _classes(dossier: Dossier) -> Section:
     tables, counts = dossier.per_class, dossier.split("train").get("objects_by_class", {})
-    prefix = next((p for p in _PREFIXES if any(f"{p}_ap" in table for table in tables.values())), None)
-    if prefix is None:
+    prefix = _kind(dossier)
+    if not prefix:
         names = dict.fromkeys(name for table in tables.values() for name in table)
         columns = {name: name for name in names}
     else:
@@ -154,7 +156,7 @@ def _classes(dossier: Dossier) -> Section:
     return Section(
         title="Classes",
         text=(
-            "On test. 'best F1' is at IoU 0.5, 'at score' the score_threshold it takes."
+            f"{prefix.capitalize()} figures on test. 'best F1' is at IoU 0.5, 'at score' the score_threshold it takes."
             if tables
             else f"Not measured by class. The classes: {', '.join(dossier.published.labels)}."
         ),
@@ -215,6 +217,10 @@ def _generation(generation: Generation) -> str:
     return "; ".join(parts)
 
 
+def _kind(dossier: Dossier) -> str:
+    return next((prefix for prefix in _PREFIXES if f"{prefix}_ap" in dossier.test), "")
+
+
 def _headline(name: str) -> bool:
     return name in ("miou", "pq", "proposal_ar1000") or name.endswith("_ap")
 
@@ -224,7 +230,7 @@ def _percent(value: float | None) -> str:
 
 
 def _not_stated(key: str) -> str:
-    return f"not stated (tracking.card.{key})"
+    return f"Not stated (tracking.card.{key})."
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

@@ -50,7 +50,7 @@ def html(card: Card, pictures: Path | None) -> str:
     for section in card.sections:
         body += [heading(section.title), *_html_body(section)]
         if section.title == card.classes and pictures is not None:
-            body += _pictures(pictures)
+            body += _pictures(pictures, card.kind)
     return page(card.title, card.about, body)
 
 
@@ -86,11 +86,12 @@ def _html_body(section: Section) -> Iterator[str]:
         yield table(section.columns, section.rows)
 
 
-def _pictures(folder: Path) -> Iterator[str]:
-    curves = sorted(folder.glob("*pr_curve.png"))
+def _pictures(folder: Path, kind: str) -> Iterator[str]:
+    curves = sorted(folder.glob("*pr_curve.png"), key=lambda path: (len(path.name), path.name))
     if curves:
         yield heading("Precision over recall", "On test, at IoU 0.5.")
-        yield row([figure(_address(path), path.stem.replace("_", " "), kind="plot") for path in curves])
+        names = [path.stem.removesuffix("pr_curve").rstrip("_") or kind for path in curves]
+        yield row([figure(_address(path), name, kind="plot") for path, name in zip(curves, names, strict=True)])
     samples = sorted((folder / "pictures").glob("*.png"))
     if samples:
         yield heading("Samples", "Images of the test split, evenly spread: truth on the left, the model on the right.")

@@ -44,9 +44,11 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """better, worse, or that these images do not show which; '' where there is no interval."""
+        """better, worse, the same, or that these images do not show which; '' where there is no interval."""
         if self.low is None or self.high is None:
             return ""
+        if self.low == self.high == 0:
+            return "the same"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not sure"
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def diff(first: Dossier, second: Dossier, *, sets: int = 1000) -> Diff:
         first=first.title,
         second=second.title,
         test=_changes(first.test, second.test, sure.get("metrics", {})),
-        val=_changes(first.published.metrics, second.published.metrics, {}),
+        val=_changes(_without_losses(first.published.metrics), _without_losses(second.published.metrics), {}),
         classes=sure.get("classes") or _classes(first, second),
         note=note,
         config=_differing(first.config, second.config),
@@ -186,6 +188,10 @@ def _changes(
         )
         for name in dict.fromkeys([*first, *second])
     )
+
+
+def _without_losses(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.startswith("val_")}
 
 
 def _classes(first: Dossier, second: Dossier) -> tuple[Change, ...]:

@@ -19,7 +19,6 @@ from detcore.data.shards import find_description
 from detcore.data.statistics import describe
 from detcore.inference import PublishedModel, read_description
 from detcore.inference.folder import WEIGHTS
-from detcore.tracking.client import without_password
 
 CONFIG, DATA, EVALUATION = "config.yaml", "data.json", "evaluation"
 _TABLES = ("metrics.json", "per_class.json", "detections.parquet", "truth.json.gz")
@@ -71,14 +70,15 @@ def collect(config: Config, folder: Path) -> None:
         config: what the run was trained with.
         folder: an empty one.
     """
-    settings = config.model_dump(mode="json")
-    settings["tracking"]["uri"] = without_password(config.tracking.uri) if config.tracking.uri else None
-    (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    (folder / CONFIG).write_text(yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True))
     dataset = find_description(config.data.shards, store=config.data.store)
     published = read_description(Path(config.run_dir, "model"))
     # Other data may lie there by now, or none: then nothing is said rather than something wrong.
     if dataset is not None and dataset["content_hash"] == published.data.content_hash:
-        (folder / DATA).write_text(json.dumps(describe(config)[0].to_dict()))
+        # A root that is nowhere: the shards are taken as they are, by whatever settings they were made.
+        data = config.data.model_copy(update={"root": f"{config.data.shards}/raw"})
+        statistics, _ = describe(config.model_copy(update={"data": data}))
+        (folder / DATA).write_text(json.dumps(statistics.to_dict()))
     evaluation = Path(config.run_dir, EVALUATION)
     if evaluation.is_dir():
         shutil.copytree(evaluation, folder / EVALUATION)
@@ -111,7 +111,7 @@ def _mapping(path: Path) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         values = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: names and values are expected, it holds a {type(values).__name__}")

@@ -1,25 +1,41 @@
 """A training whose last checkpoint was damaged goes on from the one before."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fault_table import FaultTable
 from tiny_training import StopAfter, TinyDetector, checkpoint_of, same, train
 
 
-def test_resumed_from_the_one_before(configure, capsys: pytest.CaptureFixture[str]) -> None:
+def cut(data: bytes) -> bytes:
+    return data[:-100]
+
+
+def flip(data: bytes) -> bytes:
+    return data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
+
+
+@pytest.mark.parametrize("file", ["training.pt", "weights.safetensors"])
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_resumed_from_the_one_before(
+    configure, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes], file: str, table: FaultTable
+) -> None:
     whole = configure(run="whole")
     train(TinyDetector(), whole)
 
     config, model = configure(), TinyDetector()
     train(model, config, worker=StopAfter(model, 7))
-    damaged = Path(config.run_dir) / "checkpoints" / "step-00000007" / "training.pt"
-    damaged.write_bytes(damaged.read_bytes()[:-100])
+    damaged = Path(config.run_dir) / "checkpoints" / "step-00000007" / file
+    damaged.write_bytes(damage(damaged.read_bytes()))
     model = TinyDetector()
     train(model, config)
     assert model.passes == 4  # from step 6
     said = capsys.readouterr().out
-    assert "step-00000007: broken checkpoint, training.pt" in said and "resuming at step 6 of 10" in said
+    assert f"step-00000007: broken checkpoint, {file}" in said and "resuming at step 6 of 10" in said
     assert same(checkpoint_of(config, 10), checkpoint_of(whole, 10))
+    what = "cut off" if damage is cut else "changed by one bit"
+    table.add(f"the last checkpoint's {file} is {what}", "went on from the one before, the same weights", steps_lost=1)
 
 
 def test_none_is_whole(configure, capsys: pytest.CaptureFixture[str]) -> None:

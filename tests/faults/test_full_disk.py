@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fault_table import FaultTable
 from tiny_training import TinyDetector, train
 
 from detcore.engine import CheckpointError
@@ -47,7 +48,7 @@ class FillTheDisk:
     def on_end(self, result: object) -> None: ...
 
 
-def test_the_checkpoint_before_stays_valid(configure) -> None:
+def test_the_checkpoint_before_stays_valid(configure, table: FaultTable) -> None:
     config = configure(engine__eval_every=None)  # checkpoints at 3 and 6
     folder = Path(config.run_dir) / "checkpoints"
     full = FillTheDisk(folder / "step-00000003")
@@ -64,6 +65,7 @@ def test_the_checkpoint_before_stays_valid(configure) -> None:
     model = TinyDetector()
     assert train(model, config).step == 10
     assert model.passes == 7
+    table.add("no room for a checkpoint", "stopped: cannot save this checkpoint; the one before stands", steps_lost=3)
 
 
 def test_a_full_disk_is_called_so(configure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fault_table import FaultTable
 from fault_trial import STEPS, Trial
-from faulty_training import ANSWERED, ASKED
+from faulty_training import Blow, when_asked
 from node_cluster import NETWORK, NodeCluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(400)]
@@ -27,21 +27,22 @@ def test_the_shared_folder_is_unreachable_while_saving(
     """A file where the folder of checkpoints was, for some seconds."""
     checkpoints, away = trial.folder / "run" / "checkpoints", trial.folder / "away"
 
-    def take_away() -> None:
-        while not (trial.folder / ASKED).exists():
-            time.sleep(0.05)
+    def take_away(address: str) -> None:
         checkpoints.rename(away)
         checkpoints.write_text("")
-        (trial.folder / ANSWERED).touch()
-        time.sleep(4)  # it is at once that rank 0 saves, and a new one takes longer to begin
-        checkpoints.unlink()
-        away.rename(checkpoints)
 
-    threading.Thread(target=take_away, daemon=True).start()
-    assert trial.train("ask").step == STEPS
+        def give_back() -> None:
+            time.sleep(4)  # it is at once that rank 0 saves, and a new one takes longer to begin
+            checkpoints.unlink()
+            away.rename(checkpoints)
+
+        threading.Thread(target=give_back, daemon=True).start()
+
+    when_asked(trial.folder, 7, take_away)
+    assert trial.train({7: Blow("ask")}).step == STEPS
     said = capsys.readouterr().out
     assert "failure 1 of 1: " in said and "cannot save this checkpoint" in said
-    lost, seconds = trial.steps_lost(), trial.seconds_to_recover()
+    lost, seconds = trial.recovery(8)
     fault = "the folder of checkpoints is unreachable while saving"
     table.add(fault, "went on, the same weights", steps_lost=lost, seconds=seconds)
     assert trial.as_if_nothing_had_happened()
@@ -92,21 +93,23 @@ def test_mlflow_is_killed_and_comes_back(trial: Trial, table: FaultTable, joined
     first.__enter__()
     back: list[object] = []
 
-    def kill_and_start() -> None:
-        while not (trial.folder / ASKED).exists():
-            time.sleep(0.05)
+    def kill_and_start(address: str) -> None:
         first.__exit__(None, None, None)
-        (trial.folder / ANSWERED).touch()
-        time.sleep(3)
-        second = mlflow_server(joined, folder)
-        second.__enter__()
-        back.append(second)
 
-    thread = threading.Thread(target=kill_and_start, daemon=True)
-    thread.start()
+        def start() -> None:
+            time.sleep(3)
+            second = mlflow_server(joined, folder)
+            second.__enter__()
+            back.append(second)
+
+        starting.append(threading.Thread(target=start, daemon=True))
+        starting[0].start()
+
+    starting: list[threading.Thread] = []
+    when_asked(trial.folder, 4, kill_and_start)
     try:
-        assert trial.train("ask", at=4, rank=0).step == STEPS
-        thread.join()
+        assert trial.train({4: Blow("ask", rank=0)}).step == STEPS
+        starting[0].join()
         from mlflow import MlflowClient
 
         from detcore.tracking import RunHandle, buffer

@@ -4,7 +4,8 @@ import re
 
 import pytest
 from fault_table import FaultTable
-from fault_trial import STEPS, Trial
+from fault_trial import Trial
+from faulty_training import Blow
 
 from detcore.engine import NonFiniteLossError
 from detcore.engine.stall import StalledError
@@ -22,31 +23,15 @@ def stopped(trial: Trial, table: FaultTable, fault: str, error: BaseException, s
     assert seconds < 60
 
 
-def test_an_error_of_the_world_is_tried_again(
-    trial: Trial, table: FaultTable, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert trial.train("raise").step == STEPS
-    assert "failure 1 of 1: the network hiccupped; starting again" in capsys.readouterr().out
-    seconds = trial.seconds_to_recover()
-    table.add(
-        "a rank raises ConnectionResetError",
-        "went on, the same weights",
-        steps_lost=trial.steps_lost(),
-        seconds=seconds,
-    )
-    assert trial.as_if_nothing_had_happened()
-    assert seconds < 60
-
-
 def test_a_mistake_is_not_tried_again(trial: Trial, table: FaultTable) -> None:
-    error, seconds = trial.fails("refuse")
+    error, seconds = trial.fails(Blow("refuse"))
     assert isinstance(error, KeyError)
     assert trial.steps_lost_before_the_end() == 0
     stopped(trial, table, "a rank raises KeyError", error, seconds)
 
 
 def test_nan_on_one_rank(trial: Trial, table: FaultTable) -> None:
-    error, seconds = trial.fails("nan")
+    error, seconds = trial.fails(Blow("nan"))
     assert isinstance(error, NonFiniteLossError)
     assert str(error).startswith("step 7: box not finite, on images [")
     assert trial.steps_lost_before_the_end() == 0
@@ -56,7 +41,7 @@ def test_nan_on_one_rank(trial: Trial, table: FaultTable) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_hangs_is_named(trial: Trial, table: FaultTable, rank: int) -> None:
     trial.cluster.update(max_failures=0, stall_timeout_s=STALL)
-    error, seconds = trial.fails("hang", rank=rank)
+    error, seconds = trial.fails(Blow("hang", rank=rank))
     assert isinstance(error, StalledError)
     assert re.match(NAMED.format(rank=rank), str(error)), str(error)
     assert "faulty_training.py" in str(error) and "the other ranks wait" in str(error)
@@ -66,19 +51,8 @@ def test_a_rank_that_hangs_is_named(trial: Trial, table: FaultTable, rank: int) 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_is_stopped_is_named(trial: Trial, table: FaultTable, rank: int) -> None:
     trial.cluster.update(max_failures=0, stall_timeout_s=STALL)
-    error, seconds = trial.fails("stop", rank=rank)
+    error, seconds = trial.fails(Blow("stop", rank=rank))
     assert isinstance(error, StalledError)
     assert re.match(NAMED.format(rank=rank), str(error)), str(error)
     assert "its process is stopped, or its machine or network is gone" in str(error)
     stopped(trial, table, f"SIGSTOP to the process of rank {rank}", error, seconds)
-
-
-def test_a_rank_that_hung_is_replaced(trial: Trial, table: FaultTable, capsys: pytest.CaptureFixture[str]) -> None:
-    trial.cluster.update(stall_timeout_s=STALL)
-    assert trial.train("hang").step == STEPS
-    assert "failure 1 of 1: rank 1" in capsys.readouterr().out
-    seconds = trial.seconds_to_recover()
-    table.add(
-        "rank 1 hangs, and may be replaced", "went on, the same weights", steps_lost=trial.steps_lost(), seconds=seconds
-    )
-    assert trial.as_if_nothing_had_happened()

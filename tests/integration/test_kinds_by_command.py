@@ -120,13 +120,15 @@ def test_from_raw_images_to_drawn_predictions(name: str, shared: Path, repositor
         assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
-    for stage in ("prepare", "train", "evaluate", "register"):
+    for stage in ("prepare", "train", "evaluate", "report", "register"):
         run(str(repository / "pipelines" / f"{stage}.py"), *settings)
     folder = tmp_path / "runs" / name
     registered = json.loads((folder / "registered.json").read_text())
     assert kind.metric in registered["val"] and registered["test"]
     assert len(list((folder / "evaluation" / "pictures").glob("*.png"))) == 2
     assert not (folder / "tracking").exists()  # all that there was is in MLflow
+    assert "</html>" in (folder / "report" / "report.html").read_text()
+    assert list((tmp_path / "mlruns").rglob("artifacts/report/report.html"))
     logged = [path.name for path in (tmp_path / "mlruns").rglob("images/predictions*.png")]
     assert {place for name in logged for place in ("00", "01") if f"predictions~{place}" in name} == {"00", "01"}
     report = run(str(repository / "pipelines" / "register.py"), "--report", *settings)

@@ -47,9 +47,7 @@ def guess_format(root: Path) -> str:
     if len(found) == 1:
         return found[0]
     what = f"is in several formats: {listing(found)}" if found else f"is in none of the formats {listing(list(SIGNS))}"
-    raise ValueError(
-        f"{root} {what}, as far as its files tell; say which with data=NAME of conf/data, or --format"
-    )
+    raise ValueError(f"{root} {what}, as far as its files tell; say which with data=NAME of conf/data, or --format")
 
 
 def _all_there(root: Path, patterns: tuple[str, ...]) -> bool:

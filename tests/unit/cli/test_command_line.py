@@ -53,9 +53,10 @@ def test_the_help_names_every_command_and_keeps_to_a_narrow_terminal(monkeypatch
 
 
 def test_facts_come_as_json_everywhere() -> None:
-    """Completion prints a script for the shell."""
+    """Completion prints a script for the shell, and serve answers over HTTP."""
     assert {words for words, parser in LEAVES.items() if "--json" not in parser._option_string_actions} == {
-        ("completion",)
+        ("completion",),
+        ("serve",),
     }
 
 

@@ -160,3 +160,80 @@ def test_equals_one_detection_after_the_other(
         at = [one_after_the_other(truth, found, label, t, eleven=protocol == "voc2007") for t in (0.5, 0.75)]
         own = [evaluation.per_class[name][key] for key in ("box_ap50", "box_ap75")]
         assert own == pytest.approx([100 * value for value in at], abs=1e-9)
+
+
+def rotated_scene(angle: float, *, difficult: bool = False) -> tuple[dict[str, Any], ImageDetections]:
+    """Two objects of 20 x 8, turned; the detections are TRUE_FALSE_TRUE's, and lie exactly where objects are."""
+    places = [[20.0, 20, 20, 8, angle], [70.0, 70, 20, 8, -angle]]
+    truth = truth_of((1, 1, 0, 0, 10, 10), (1, 1, 50, 50, 10, 10), difficult=(0,) if difficult else ())
+    for annotation, box in zip(truth["annotations"], places, strict=True):
+        annotation["bbox_rotated"] = box
+    return truth, ImageDetections(
+        image_id=1,
+        boxes_xyxy=TRUE_FALSE_TRUE.boxes_xyxy,
+        scores=TRUE_FALSE_TRUE.scores,
+        labels=TRUE_FALSE_TRUE.labels,
+        boxes_xywha=np.array([places[0], [50, 20, 20, 8, 0], places[1]]),
+    )
+
+
+def evaluated_rotated(truth: dict[str, Any], found: ImageDetections, protocol: str) -> Evaluation:
+    settings = EvaluationConfig(protocol=protocol)
+    evaluator = Evaluator(GroundTruth(coco=truth), predicts=("rotated",), settings=settings, operating_points=True)
+    evaluator.add_image(found)
+    return evaluator.compute()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"), [("voc2007", (6 * 1 + 5 * 2 / 3) / 11), ("voc2010", 1 / 2 * 1 + 1 / 2 * 2 / 3)]
+)
+def test_rotated_boxes_by_dotas_rules(protocol: str, expected: float) -> None:
+    metrics = evaluated_rotated(*rotated_scene(40), protocol).metrics
+    assert metrics["rotated_ap50"] == pytest.approx(100 * expected, abs=1e-9)
+    assert metrics.keys() == {f"rotated_{name}" for name in ("ap", "ap50", "ap75", "ar", "ar50")}
+    # A difficult object is neither found nor missed: false, true, of one.
+    spared = evaluated_rotated(*rotated_scene(40, difficult=True), "voc2010").metrics
+    assert spared["rotated_ap50"] == pytest.approx(50)
+
+
+def test_the_angle_decides_by_dotas_rules() -> None:
+    truth, found = rotated_scene(40)
+    upright = ImageDetections(
+        image_id=1,
+        boxes_xyxy=found.boxes_xyxy,
+        scores=found.scores,
+        labels=found.labels,
+        boxes_xywha=found.boxes_xywha * (1, 1, 1, 1, 0),  # type: ignore[operator]
+    )
+    assert evaluated_rotated(truth, upright, "voc2010").metrics["rotated_ap50"] == 0
+
+
+@pytest.mark.parametrize("protocol", ["voc2007", "voc2010"])
+def test_rotated_boxes_of_no_angle_are_upright_ones(
+    truth: dict[str, Any], found: list[ImageDetections], protocol: str
+) -> None:
+    expected = evaluated(truth, found, protocol)
+    for annotation in truth["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        annotation["bbox_rotated"] = [x + width / 2, y + height / 2, width, height, 0.0]
+    evaluator = Evaluator(
+        GroundTruth(coco=truth),
+        predicts=("rotated",),
+        settings=EvaluationConfig(protocol=protocol),
+        operating_points=True,
+    )
+    for image in found:
+        size = image.boxes_xyxy[:, 2:] - image.boxes_xyxy[:, :2]
+        turned = np.concatenate((image.boxes_xyxy[:, :2] + size / 2, size, np.zeros((len(size), 1))), axis=1)
+        evaluator.add_image(
+            ImageDetections(
+                image_id=image.image_id,
+                boxes_xyxy=image.boxes_xyxy,
+                scores=image.scores,
+                labels=image.labels,
+                boxes_xywha=turned,
+            )
+        )
+    assert evaluator.compute().metrics == pytest.approx(
+        {name.replace("box_", "rotated_"): value for name, value in expected.metrics.items()}, abs=1e-9
+    )

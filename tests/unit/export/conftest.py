@@ -1,6 +1,8 @@
 """Small detectors in published folders, and images to compare on."""
 
+import contextlib
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_detectors import NUM_CLASSES, SMALL
 
+from detcore.cli import main
 from detcore.models import build_model
 
 
@@ -49,6 +52,19 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return folder
 
     return publish
+
+
+@pytest.fixture(scope="session")
+def mask_rcnn_onnx(
+    published: Callable[[str], Path], pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A published Mask R-CNN, and the ONNX file that the command made of it: that takes a while."""
+    folder, file = published("mask_rcnn"), tmp_path_factory.mktemp("exported") / "model.onnx"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["export", str(folder), "--images", str(pictures), "--out", str(file)]) == 0
+    assert f"{file}: 3 images" in printed.getvalue()
+    assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]
+    return folder, file
 
 
 @pytest.fixture(scope="session")

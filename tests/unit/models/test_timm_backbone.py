@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
+from detcore.models.backbones.same_padding import EvenlySamePaddedConv
 from detcore.models.backbones.timm_backbone import TimmBackbone
 from detcore.models.norm import FrozenBatchNorm
 from detcore.models.stochastic_depth import DropPath
@@ -42,6 +44,21 @@ def test_content_does_not_shift_when_its_image_is_padded() -> None:
     with torch.inference_mode():
         narrow_stem, wide_stem = (model.body.conv_stem(x) for x in (content, wide))
     torch.testing.assert_close(narrow_stem, wide_stem[..., :32], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (7, 4, 1), (1, 2, 1), ((3, 5), 1, 2)]
+)
+def test_same_padding_is_timms_where_sides_are_multiples_of_the_stride(
+    kernel_size: int | tuple[int, int], stride: int, dilation: int
+) -> None:
+    theirs = Conv2dSame(4, 6, kernel_size, stride=stride, dilation=dilation, groups=2, bias=False)
+    x = torch.randn(2, 4, 24, 16)
+    assert torch.equal(EvenlySamePaddedConv.of(theirs)(x), theirs(x))
+
+
+def test_a_backbone_computes_no_padding_from_sizes() -> None:
+    assert not any(isinstance(module, Conv2dSame) for module in backbone().modules())
 
 
 def test_images_are_normalised_as_timm_trained() -> None:

@@ -124,7 +124,7 @@ def test_when_mlflow_comes_back_during_training_all_arrives(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handle = open_run(make_config(), dataset=dataset)
-    outbox = Outbox(handle, longest_pause=0.05)
+    outbox = Outbox(handle, longest_pause=0.05, rest=0.05)
     outbox.put(metrics(1, loss=3.0))
     wait_for(buffer_file.exists)
     outbox.put(metrics(2, loss=2.0))
@@ -193,7 +193,7 @@ def test_a_full_disk_does_not_end_the_thread(
         raise OSError(28, "No space left on device")
 
     mlflow_away.setattr(buffer_module, "write", no_space)
-    outbox = Outbox(handle, longest_pause=0.05)
+    outbox = Outbox(handle, longest_pause=0.05, rest=0.05)
     outbox.put(metrics(1, loss=3.0))
     wait_for(lambda: any("No space left" in record.getMessage() for record in caplog.records))
     mlflow_away.undo()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 from PIL import Image
 from tracking_samples import MakeConfig, MakeModel
 
@@ -76,3 +77,26 @@ def test_bad_input_is_named(loaded: Any, tmp_path: Path) -> None:
         pyfunc.predict(str(tmp_path))
     with pytest.raises(ValueError, match="is not base64; paths go into a column path"):
         pyfunc.predict(pd.DataFrame({"image": ["scene.jpg"]}))
+
+
+def test_text_may_be_an_image_too(loaded: Any, photograph: Path) -> None:
+    pyfunc, _ = loaded
+    everything = {"score_threshold": 0.0}
+    encoded = base64.b64encode(photograph.read_bytes()).decode()
+    table = pyfunc.predict(str(photograph), params=everything)
+    pd.testing.assert_frame_equal(pyfunc.predict([encoded], params=everything), table)
+
+
+def test_a_server_reads_no_files_for_its_clients(
+    loaded: Any, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is wrong is MLflow's own exception: with others its server sends a stack trace."""
+    pyfunc, _ = loaded
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    with pytest.raises(MlflowException, match="a server reads no files for its clients"):
+        pyfunc.predict(pd.DataFrame({"path": [str(photograph)]}))
+    with pytest.raises(MlflowException, match="is not base64") as raised:
+        pyfunc.predict([str(photograph)])
+    assert raised.value.get_http_status_code() == 400
+    with pytest.raises(MlflowException, match=r"score_threshold 7\.0 is not between 0 and 1"):
+        pyfunc.predict(pyfunc.input_example, params={"score_threshold": 7.0})

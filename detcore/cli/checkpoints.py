@@ -34,5 +34,5 @@ def _publish(options: argparse.Namespace) -> Answer:
         which = int(which)
     checkpoints = CheckpointFolder(options.training / "checkpoints", keep=1, say=print)
     step = publish_checkpoint(checkpoints, which, target)
-    facts = {"folder": str(target), "step": step, "training": str(options.training)}
+    facts = {"folder": str(target), "run": str(options.training), "step": step}
     return Answer(facts=facts, text=f"{target}: step {step} of {options.training}")

@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 
 import detcore
@@ -45,8 +45,8 @@ usage: detcore COMMAND …     detcore COMMAND --help has examples
 
 Object detection from raw images to a registered, deployed model.
 """
-_REST = """
-from photographs in COCO's, VOC's or YOLO's format to a deployed detector:
+_EXAMPLES = """
+from photographs in COCO's, VOC's or YOLO's format to a deployed detector
   detcore data check photos/
   detcore train photos/ data.name=parts model=faster_rcnn_lite0 engine=finetune
   detcore evaluate runs/parts-faster-rcnn-lite0
@@ -55,14 +55,23 @@ from photographs in COCO's, VOC's or YOLO's format to a deployed detector:
   detcore predict parts-faster-rcnn-lite0@champion scene.jpg --out drawn
   detcore serve parts-faster-rcnn-lite0@champion
   detcore export parts-faster-rcnn-lite0@champion --images photos/ --out parts.onnx
-in Python: detcore.load("parts-faster-rcnn-lite0@champion").predict("scene.jpg")
 
-MODEL    a registered name (name@alias, name/3; name is its latest version), a published folder, or to predict with or
-         serve, a file that detcore export wrote
-options  --help, --version, --traceback (show where an error comes from)
-exit     0 done; 1 done, but the data has errors or images were skipped; 2 something you can mend, told in one line;
-         3 a fault of detcore's own, with a traceback; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 a closed pipe
+predicting in Python
+  detcore.load("parts-faster-rcnn-lite0@champion").predict("scene.jpg")
 """
+_WORDS = {
+    "MODEL": "a registered name (name@alias, name/3; name is its latest version), a published folder, or to predict "
+    "with or serve, a file that detcore export wrote",
+    "options": "--help, --version, --traceback (show where an error comes from)",
+}
+_EXIT_CODES = {
+    "0": "done",
+    "1": "done, but the data has errors or images were skipped",
+    "2": "something that you can mend, told in one line",
+    "3": "a fault of detcore's own, with a traceback",
+    "130, 143": "stopped by Ctrl-C, by SIGTERM; a training has checkpointed",
+    "141": "the reader of a pipe has left",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,14 +87,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(_parsed(arguments))
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by the shell's >&-
+                sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads on, as with `| head`; Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # nobody reads on, as with `| head`
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
+    except OSError as error:  # a full disk shows only when what was printed is written
+        _discard_output()
+        print(f"detcore: standard output: {error.strerror}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _discard_output() -> None:
+    """Python would write what is left, and complain once more, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -104,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
         raise
     except Exception as error:
         line = _remedy(error)
-        if line is None or options.traceback:
+        if line is None or options.traceback or os.environ.get("DETCORE_DEBUG") == "1":
             traceback.print_exc()
         if line is None:
             print(f"{called}: a fault of detcore's own: please report the lines above", file=sys.stderr)
@@ -160,15 +178,19 @@ class _StoryParser(Parser):
     chapters: Sequence[tuple[str, dict[str, str]]] = ()
 
     def format_help(self) -> str:
-        width = shutil.get_terminal_size().columns - 1
-        names = max(len(name) for _, summaries in self.chapters for name in summaries)
         lines = [_STORY]
         for title, summaries in self.chapters:
-            lines.append(title)
-            for name, summary in summaries.items():
-                first, rest = f"  {name:<{names}}  ", " " * (names + 4)
-                lines += textwrap.wrap(summary, max(width, 40), initial_indent=first, subsequent_indent=rest)
-        return "\n".join([*lines, _REST])
+            lines += [title, *_columns(summaries)]
+        return "\n".join([*lines, _EXAMPLES, *_columns(_WORDS, indent=0), "", "exit codes", *_columns(_EXIT_CODES), ""])
+
+
+def _columns(told: Mapping[str, str], *, indent: int = 2) -> Iterator[str]:
+    """Each name, and beside it what is told of it, as wide as the terminal is."""
+    width = max(shutil.get_terminal_size().columns - 1, 40)
+    beside = indent + 12
+    for name, words in told.items():
+        first = f"{'':{indent}}{name:<{beside - indent}}"
+        yield from textwrap.wrap(words, width, initial_indent=first, subsequent_indent=" " * beside)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -135,7 +135,9 @@ def _find(root: Path, config: dict[str, Any]) -> dict[str, Path]:
         if folders:
             found[split] = folders[0]
         elif stated:
-            raise ValueError(f"{root}: data.yaml says {split}: {stated[0]}, which is no folder here; set data.splits")
+            raise ValueError(
+                f"{root}: data.yaml says {split}: {stated[0]}, which is no folder here; mend that line or take it out"
+            )
     if not found and (root / "images").is_dir():
         found["train"] = root / "images"
     return found

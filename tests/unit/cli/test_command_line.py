@@ -47,13 +47,13 @@ def test_every_command_has_examples_that_parse(words: tuple[str, ...]) -> None:
 def test_the_help_names_every_command_and_keeps_to_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     told = build_parser().format_help()
-    chapters = told.split("from photographs")[0].splitlines()
+    chapters = told.split("\nfrom photographs")[0].splitlines()
     assert all(any(line.startswith(f"  {words[0]} ") for line in chapters) for words in LEAVES)
     assert max(map(len, chapters[4:])) < 60
 
 
 def test_facts_come_as_json_everywhere() -> None:
-    """Completion prints a script for the shell, and a server tells its clients."""
+    """Completion prints a script for the shell, and serve answers over HTTP."""
     assert {words for words, parser in LEAVES.items() if "--json" not in parser._option_string_actions} == {
         ("completion",),
         ("serve",),
@@ -191,6 +191,24 @@ def test_a_closed_pipe_is_no_error() -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("shell", ["bash", "fish"])  # more and less than a buffer
+def test_a_full_disk_is_one_line(shell: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "detcore.cli", "completion", shell], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2 and done.stderr.endswith(b"No space left on device\n")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_closed_standard_output_is_no_fault() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m detcore.cli completion bash >&-"], capture_output=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_locale_without_our_letters() -> None:

@@ -1,4 +1,4 @@
-"""An exported model without detcore or PyTorch: `python onnx_predict.py model.onnx scene.jpg` prints JSON.
+"""An exported model without detcore or PyTorch: `python onnx_predict.py model.onnx scene.jpg [SCORE]`.
 
 All that is needed: pip install onnxruntime numpy pillow. How images are to be made ready, and what the classes are
 called, stands in the file itself.
@@ -79,9 +79,9 @@ def predict(session: onnxruntime.InferenceSession, image: Image.Image, *, score:
 
 
 if __name__ == "__main__":
-    model, picture = sys.argv[1:]
+    model, picture, *score = sys.argv[1:]
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    seen = predict(session, ImageOps.exif_transpose(Image.open(picture)))
+    seen = predict(session, ImageOps.exif_transpose(Image.open(picture)), score=float(score[0]) if score else 0.5)
     for one in seen["objects"]:
         if "mask" in one:
             one["mask_pixels"] = int(one.pop("mask").sum())

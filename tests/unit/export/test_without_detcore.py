@@ -55,8 +55,8 @@ def test_onnx_runtime_numpy_and_pillow_are_enough(
         export(folder, file, format="onnx", images=pictures)
     image = pictures / "1.png"
     script = (repository / "examples" / "onnx_predict.py").read_text()
-    seen = json.loads(run_without({"detcore", "torch"}, script, file, image, folder=tmp_path))
-    expected = detcore.load(folder, device="cpu").predict(image)
+    seen = json.loads(run_without({"detcore", "torch"}, script, file, image, "0.1", folder=tmp_path))
+    expected = detcore.load(folder, device="cpu").predict(image, score_threshold=0.1)
     assert [one["class"] for one in seen["objects"]] == list(expected.class_names)
     boxes = np.array([one["box_xyxy"] for one in seen["objects"]]).reshape(-1, 4)
     np.testing.assert_allclose(boxes, expected.boxes_xyxy, atol=0.5)

@@ -54,7 +54,8 @@ def publish(folder: Path, data: bytes | None = None, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     weights = folder / "weights.safetensors"
     if data is None:
-        data = to_safetensors(build_model(section, num_classes=3, load_weights=False).state_dict())
+        state = build_model(section, num_classes=3, load_weights=False).state_dict()
+        data = to_safetensors({name: tensor.contiguous() for name, tensor in state.items()})
     weights.write_bytes(data)
     description = {
         "format_version": 1,

@@ -1,5 +1,6 @@
 """Puts the parts of a training together, after checking that they fit."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -128,12 +129,17 @@ def build_passes(model: nn.Module, *, engine: EngineConfig, precision: Precision
         say(f"engine.cuda_graphs: there are none on {precision.device.type}; every operator is launched by itself")
     if world_size() > 1:
         device_ids = [precision.device] if precision.device.type == "cuda" else None
-        losses = DistributedDataParallel(
-            losses, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        losses = DistributedDataParallel(losses, device_ids=device_ids, gradient_as_bucket_view=True, **_OWN_BUFFERS)
         if half_exchange:
             losses.register_comm_hook(None, bf16_compress_hook)
     return plain(losses)
+
+
+# Each rank keeps its own buffers from step to step; torch 2.14 warns of the older name, which is all that 2.11 has.
+_PARAMETERS = inspect.signature(DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers": False
+}
 
 
 def _loaders(model: nn.Module, *, config: Config, worker: Worker, precision: Precision) -> Callable[..., Loader]:

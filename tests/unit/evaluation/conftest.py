@@ -7,6 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from detcore.evaluation import ImageDetections
+from detcore.evaluation.results import Results
 
 HEIGHT, WIDTH = 96, 128
 CLASSES = ("one", "two", "three", "never")
@@ -79,3 +80,15 @@ def truth() -> dict[str, Any]:
 @pytest.fixture
 def found(truth: dict[str, Any]) -> list[ImageDetections]:
     return random_detections(np.random.default_rng(8), truth)
+
+
+@pytest.fixture
+def results(truth: dict[str, Any], found: list[ImageDetections]) -> Results:
+    return Results(
+        image_ids=np.concatenate([np.full(len(image.scores), image.image_id) for image in found]),
+        category_ids=np.concatenate([image.labels + 1 for image in found]),
+        boxes_xyxy=np.concatenate([image.boxes_xyxy for image in found]),
+        scores=np.concatenate([image.scores for image in found]),
+        sizes=np.tile((96, 128), (sum(len(image.scores) for image in found), 1)),
+        rles=[rle for image in found for rle in image.rles or ()],
+    )

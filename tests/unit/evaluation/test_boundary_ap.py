@@ -44,18 +44,6 @@ class ByBoundary(COCOeval):
         return np.minimum(whole, coco_mask.iou(own, true, [int(a["iscrowd"]) for a in truth]))
 
 
-@pytest.fixture
-def results(truth: dict[str, Any], found: list[ImageDetections]) -> Results:
-    return Results(
-        image_ids=np.concatenate([np.full(len(image.scores), image.image_id) for image in found]),
-        category_ids=np.concatenate([image.labels + 1 for image in found]),
-        boxes_xyxy=np.concatenate([image.boxes_xyxy for image in found]),
-        scores=np.concatenate([image.scores for image in found]),
-        sizes=np.tile((96, 128), (sum(len(image.scores) for image in found), 1)),
-        rles=[rle for image in found for rle in image.rles or ()],
-    )
-
-
 def test_as_pycocotools_with_the_papers_overlap(truth: dict[str, Any], results: Results) -> None:
     assert sum(a["iscrowd"] for a in truth["annotations"]) >= 5
     loaded = COCO()

@@ -45,18 +45,6 @@ def test_the_coco_apis_own_example(shared: Path, backend: Any, iou_type: IouType
     )
 
 
-@pytest.fixture
-def results(truth: dict[str, Any], found: list[ImageDetections]) -> Results:
-    return Results(
-        image_ids=np.concatenate([np.full(len(image.scores), image.image_id) for image in found]),
-        category_ids=np.concatenate([image.labels + 1 for image in found]),
-        boxes_xyxy=np.concatenate([image.boxes_xyxy for image in found]),
-        scores=np.concatenate([image.scores for image in found]),
-        sizes=np.tile((96, 128), (sum(len(image.scores) for image in found), 1)),
-        rles=[rle for image in found for rle in image.rles or ()],
-    )
-
-
 def equal(a: Accumulated, b: Accumulated) -> None:
     np.testing.assert_allclose(a.precision, b.precision, rtol=0, atol=1e-9)
     np.testing.assert_allclose(a.recall, b.recall, rtol=0, atol=1e-9)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detcore.evaluation import GroundTruth, ImageDetections, Results, diagnosis
+from detcore.evaluation import GroundTruth, Results, diagnosis
 from detcore.evaluation.bootstrap import interval, mean, resampled
 from detcore.evaluation.coco import accumulate
 from detcore.evaluation.detections_file import load_detections, save_detections
@@ -18,19 +18,6 @@ from detcore.evaluation.mistakes import mistakes
 from detcore.evaluation.operating import score_curves
 
 INF = float("inf")
-
-
-@pytest.fixture
-def results(found: list[ImageDetections]) -> Results:
-    count = [len(image.scores) for image in found]
-    return Results(
-        image_ids=np.repeat([image.image_id for image in found], count),
-        category_ids=np.concatenate([image.labels + 1 for image in found]),
-        boxes_xyxy=np.concatenate([image.boxes_xyxy for image in found]),
-        scores=np.concatenate([image.scores for image in found]),
-        sizes=np.tile((96, 128), (sum(count), 1)),
-        rles=[rle for image in found for rle in image.rles or ()],
-    )
 
 
 def one_image(

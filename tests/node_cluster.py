@@ -129,13 +129,11 @@ class NodeCluster:
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]
             command += [f"--resources={json.dumps(dict(resources))}"] if resources else []
             command += [f"--temp-dir={self._sessions / 'ray'}"] if head else []
-            # Ray would mix up the files of nodes that share a folder for them.
-            own = self._sessions / ("ray" if head else f"node-{number}")
+            own = self._own(number)
             own.mkdir(exist_ok=True)
-            apart = ["sh", "-c", f'mount --bind {own} {self._sessions / "ray"} && exec "$@"', "sh"]
             with (self._sessions / f"node-{number}.log").open("wb") as log:
                 self._nodes[number] = subprocess.Popen(
-                    self.inside(number, *apart, *command),
+                    self.inside(number, *command),
                     env=self.environment if head else {**self.environment, **self._with_ports(own)},
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -165,9 +163,21 @@ class NodeCluster:
                 assert time.monotonic() < deadline, f"node {number} does not start: {log.read_text()}"
                 time.sleep(0.2)
 
+    @property
+    def training_logs(self) -> Path:
+        """Where Ray Train's controller on the head notes what it does."""
+        return self._own(0) / "session_latest" / "logs" / "train"
+
     def inside(self, number: int, *command: str) -> list[str]:
-        """A command, to be run on a node."""
-        return [*_OUTSIDE, "ip", "netns", "exec", self._name(number), *command]
+        """A command, to be run on a node, as the process that is started.
+
+        Ray would mix up the files of nodes that share a folder for them.
+        """
+        apart = ["sh", "-c", f'mount --bind {self._own(number)} {self._own(0)} && exec "$@"', "sh"]
+        return [*_OUTSIDE, "ip", "netns", "exec", self._name(number), *(apart if number else []), *command]
+
+    def _own(self, number: int) -> Path:
+        return self._sessions / (f"node-{number}" if number else "ray")
 
     def number_of(self, address: str) -> int:
         """Of the node with an address."""

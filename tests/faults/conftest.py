@@ -6,11 +6,13 @@ import pytest
 from fault_table import FaultTable
 from fault_trial import STEPS, Trial
 from node_cluster import NodeCluster
+from recovery_phases import Recoveries
 from tiny_training import tiny_config, write_shards
 
 from detcore.config import ClusterConfig, Config
 
 TABLE = pytest.StashKey[FaultTable]()
+PHASES = pytest.StashKey[Recoveries]()
 
 
 class Configure(Protocol):
@@ -34,17 +36,25 @@ def configure(tmp_path: Path, tiny_shards: Path) -> Configure:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = FaultTable()
+    config.stash[PHASES] = Recoveries()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.getoption("--faults") and (lines := str(config.stash[TABLE])):
-        terminalreporter.write_line(f"\n{lines}")
+    for lines in map(str, (config.stash[TABLE], config.stash[PHASES])):
+        if config.getoption("--faults") and lines:
+            terminalreporter.write_line(f"\n{lines}")
 
 
 @pytest.fixture
 def table(pytestconfig: pytest.Config) -> FaultTable:
     """What happened to each fault; printed after all tests."""
     return pytestconfig.stash[TABLE]
+
+
+@pytest.fixture
+def recoveries(pytestconfig: pytest.Config) -> Recoveries:
+    """Where the time of each recovery went; printed after all tests."""
+    return pytestconfig.stash[PHASES]
 
 
 @pytest.fixture(scope="session")

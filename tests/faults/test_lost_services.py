@@ -40,9 +40,9 @@ def test_the_shared_folder_is_unreachable_while_saving(
     assert trial.train({7: Blow("ask")}).step == STEPS
     said = capsys.readouterr().out
     assert "failure 1 of 1: " in said and "cannot save this checkpoint" in said
-    lost, seconds = trial.recovery(8)
+    lost, fell, back = trial.recovery(8)
     fault = "the folder of checkpoints is unreachable while saving"
-    table.add(fault, "went on, the same weights", steps_lost=lost, seconds=seconds)
+    table.add(fault, "went on, the same weights", steps_lost=lost, seconds=back - fell)
     assert trial.as_if_nothing_had_happened()
     assert lost == 3  # back from step 9 to 6
 
@@ -120,7 +120,7 @@ def test_mlflow_is_killed_and_comes_back(trial: Trial, table: FaultTable, joined
         buffer.flush_buffer(trial.config.run_dir)  # what was still undelivered at the end, as the next stage does
         handle = RunHandle.load(trial.config.run_dir)
         assert handle is not None
-        steps = [metric.step for metric in MlflowClient(uri_of(joined)).get_metric_history(handle.run_id, "loss")]
+        steps = [metric.step for metric in MlflowClient(uri_of(joined)).get_metric_history(handle.run_id, "train/loss")]
         assert sorted(steps) == list(range(1, STEPS + 1))
     finally:
         for server in back:

@@ -77,9 +77,7 @@ class Mirror:
             meanwhile()
             waited += 1
             if waited == _SILENT_SECONDS:
-                self._say(
-                    f"waiting for {self.url} to take the last checkpoint, which is in {self._folder.path} already"
-                )
+                self._say(f"waiting for {self.url} to take the last checkpoint; {self._folder.path} has it")
         if copying is not None:
             copying.result()
 

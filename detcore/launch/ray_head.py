@@ -25,7 +25,8 @@ class HeadWatch:
 
     def __init__(self) -> None:
         # A client's server is not watched: it has no such address, and ends the connection itself.
-        self.address = "" if ray.util.client.ray.is_connected() else ray.get_runtime_context().gcs_address
+        by_client = ray.util.client.ray.is_connected()  # type: ignore[no-untyped-call]
+        self.address = "" if by_client else ray.get_runtime_context().gcs_address
         self._answered = time.monotonic()
         self._ended = threading.Event()
 

@@ -122,7 +122,7 @@ def test_the_head_is_lost(trial: Trial, table: FaultTable) -> None:
     with NodeCluster() as nodes:
         nodes.start(1, 2)
         nodes.wait(1, 2)
-        with killed_at_the_end(_drive(nodes, trial, on=1, seconds=1.0)) as driver:
+        with killed_at_the_end(_drive(nodes, trial, on=1, seconds=1.5)) as driver:
             wait_for_step(trial.folder, 7, driver)
             nodes.kill(0)
             lost = time.time()

@@ -64,7 +64,7 @@ def wait_for_step(folder: Path, step: int, driver: subprocess.Popen[str]) -> Non
 def is_of_a_training(pid: int) -> bool:
     """Whether a process is one of Ray Train's, which take their actor's name."""
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).cmdline()[0].startswith(("ray::RayTrainWorker", "ray::TrainController"))
+        return " ".join(psutil.Process(pid).cmdline()).startswith(("ray::RayTrainWorker", "ray::TrainController"))
     return False
 
 

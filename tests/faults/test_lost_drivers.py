@@ -127,10 +127,10 @@ def test_the_driver_is_asked_to_go_while_it_waits(trial: Trial, table: FaultTabl
 
 def test_the_head_is_lost(trial: Trial, table: FaultTable) -> None:
     """With all that ran on it; the driver is on another node. Then there is a new cluster."""
-    with NodeCluster() as nodes:
+    with NodeCluster(environment={"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}) as nodes:  # half of what Ray has
         nodes.start(1, 2)
         nodes.wait(1, 2)
-        with killed_at_the_end(_drive(nodes, trial, on=1, seconds=1.5)) as driver:
+        with killed_at_the_end(_drive(nodes, trial, on=1, seconds=1.0)) as driver:
             wait_for_step(trial.folder, 7, driver)
             nodes.kill(0)
             lost = time.time()

@@ -27,7 +27,7 @@ class HeadWatch:
         # A client's server is not watched: it has no such address, and ends the connection itself.
         by_client = ray.util.client.ray.is_connected()  # type: ignore[no-untyped-call]
         self.address = "" if by_client else ray.get_runtime_context().gcs_address
-        self._answered = time.monotonic()
+        self._silent = 0.0
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
@@ -39,14 +39,16 @@ class HeadWatch:
         self._ended.set()
 
     def silent_for(self) -> float:
-        """Seconds since the head last answered; 0 where that is not watched."""
-        return time.monotonic() - self._answered if self.address else 0.0
+        """Seconds in which the head did not answer when it was asked: not those in which this process was suspended."""
+        return self._silent
 
     def _ask(self) -> None:
         host, _, port = self.address.rpartition(":")
         while not self._ended.wait(_INTERVAL_SECONDS):
+            begun = time.monotonic()
             try:
                 socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
             except OSError:
-                continue
-            self._answered = time.monotonic()
+                self._silent += _INTERVAL_SECONDS + min(time.monotonic() - begun, _PROBE_SECONDS)
+            else:
+                self._silent = 0.0

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from detcore.config import ClusterConfig, Config
 
 TABLE = pytest.StashKey[FaultTable]()
 PHASES = pytest.StashKey[Recoveries]()
+FAILED = pytest.StashKey[bool]()
 
 
 class Configure(Protocol):
@@ -45,10 +46,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"\n{lines}")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture
-def table(pytestconfig: pytest.Config) -> FaultTable:
+def table(request: pytest.FixtureRequest) -> Iterator[FaultTable]:
     """What happened to each fault; printed after all tests."""
-    return pytestconfig.stash[TABLE]
+    own = FaultTable()
+    yield own
+    failed = request.node.stash.get(FAILED, False)
+    request.config.stash[TABLE].take(request.node.name, own.rows, passed=not failed)
 
 
 @pytest.fixture

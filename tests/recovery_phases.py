@@ -14,6 +14,8 @@ PHASES = {
     "group joined": "Train function launched on workers",
 }
 """The end of each, as the controller notes it; then follows what the ranks do until their first step."""
+FIRST = ("noticed", "old group ended")
+"""Of these the first counts: where there is no room for the new group it is tried again."""
 LAST = "first step"
 
 
@@ -33,8 +35,9 @@ class Recoveries:
         for path in logs.glob("ray-train-sys-controller-*.log"):
             for line in path.read_text().splitlines():
                 when, message = _record(line)
-                if begin <= when <= end:
-                    found.update({phase: when for phase, sign in PHASES.items() if sign in message})
+                for phase, sign in PHASES.items():
+                    if begin <= when <= end and sign in message and not (phase in FIRST and phase in found):
+                        found[phase] = when
         times = [begin, *(found[phase] for phase in PHASES if phase in found), end]
         names = [*(phase for phase in PHASES if phase in found), LAST]
         seconds = {name: times[index + 1] - times[index] for index, name in enumerate(names)}

@@ -147,8 +147,7 @@ class _Attempt:
         self._thread.start()
 
     def leave(self) -> None:
-        """To be called once Ray is shut down, which ends the thread: if it were in Ray's code when Python ends, it
-        would crash."""
+        """To be called once Ray is shut down, which ends the thread: Python would crash if it ended with it in Ray."""
         self._thread.join(_LEAVE_SECONDS)
 
     def result(self, relay: console.Relay, cluster: ClusterConfig, stop: StopFile, head: HeadWatch) -> FitResult:
@@ -185,7 +184,7 @@ class _Attempt:
                 raise InterruptedError(
                     f"stopped by {stop.received}: no worker is there to save; the last checkpoint is kept"
                 )
-            if not running and now - max(heard, told) > _PATIENCE_SECONDS:
+            if not running and now - max(heard, told) > _PATIENCE_SECONDS and not head.silent_for():
                 told = now  # Ray waits for ever, in case the cluster grows
                 print(f"nothing heard of the workers yet; {resources(cluster)}", flush=True)
             if head.silent_for() > _HEAD_SECONDS:

@@ -1,8 +1,12 @@
 """The driver of a training: prepared data, a tracked run, and ranks here or on a cluster."""
 
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from torch import nn
@@ -46,12 +50,38 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
 
 
 def _train(config: Config, *, model: nn.Module | None, transform: SampleTransform | None) -> FitResult:
-    ensure_shards(config)
-    dataset = read_description(config.data.shards, store=config.data.store)
-    config = with_architecture(config, dataset=dataset)
-    job = Job(config=with_absolute_paths(config), model=model, transform=transform)
-    if not config.tracking.enabled:
-        return _launch(job)
+    with _joined(config) as joined:
+        ensure_shards(config)
+        dataset = read_description(config.data.shards, store=config.data.store)
+        config = with_architecture(config, dataset=dataset)
+        job = Job(config=with_absolute_paths(config), model=model, transform=transform)
+        if joined:
+            from detcore.launch.ray_nodes import check_files
+
+            check_files(job.config)
+        return _tracked(job, config, dataset) if config.tracking.enabled else _launch(job)
+
+
+@contextmanager
+def _joined(config: Config) -> Iterator[bool]:
+    """Inside, Ray is connected where the training joins a cluster, whose nodes can reach its folders.
+
+    A cluster of its own is started only when all else is ready.
+    """
+    cluster, ray = config.cluster, sys.modules.get("ray")
+    connected = ray is not None and ray.is_initialized()
+    if cluster.type != "ray" or not (connected or cluster.address or os.environ.get("RAY_ADDRESS")):
+        yield False
+        return
+    from detcore.launch.ray_cluster import ray_cluster
+    from detcore.launch.ray_nodes import check_places
+
+    with ray_cluster(cluster):
+        check_places(config)
+        yield True
+
+
+def _tracked(job: Job, config: Config, dataset: Mapping[str, Any]) -> FitResult:
     run = open_run(config, dataset=dataset)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:

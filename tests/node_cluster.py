@@ -22,6 +22,7 @@ TESTS = Path(__file__).resolve().parent
 PREFIX = "detcore"
 NETWORK = "10.213.77"
 RAY_PORT = 6379
+DASHBOARD_PORT = 8265
 _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 _OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
@@ -54,9 +55,14 @@ class NodeCluster:
     """Node 0 is the head, without CPUs for workers; nodes 1, 2, … have one or more each.
 
     A context manager. Nodes are started with `start`, and ended with the context.
+
+    Args:
+        environment: of all nodes, besides this process's own.
+        dashboard: whether the head has one, at `dashboard_address`, which takes jobs.
     """
 
-    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *, environment: dict[str, str] | None = None, dashboard: bool = False) -> None:
+        self._dashboard = dashboard
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         self._namespaces: list[int] = []
         self._lock = os.open(Path(tempfile.gettempdir(), f"{PREFIX}-nodes.lock"), os.O_CREAT | os.O_WRONLY)
@@ -78,6 +84,7 @@ class NodeCluster:
         }
 
     address = f"{NETWORK}.1:{RAY_PORT}"
+    dashboard_address = f"http://{NETWORK}.1:{DASHBOARD_PORT}"
 
     def __enter__(self) -> "NodeCluster":
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another's are not touched
@@ -123,7 +130,8 @@ class NodeCluster:
                 "--disable-usage-stats",
                 f"--node-ip-address={_address(number)}",
             ]
-            command += ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"] if head else []
+            command += ["--head", f"--port={RAY_PORT}", f"--include-dashboard={str(self._dashboard).lower()}"] * head
+            command += [f"--dashboard-host={_address(0)}", f"--dashboard-port={DASHBOARD_PORT}"] * head
             command += [] if head else [f"--address={self.address}"]
             command += [f"--{option}={port}" for option, _, port in _AGENT_PORTS]
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]

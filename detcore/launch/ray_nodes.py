@@ -23,6 +23,8 @@ from detcore.tracking.client import sqlite_path, tracking_uri, without_password
 
 DESCRIPTION = "dataset.json"
 _PATIENCE_SECONDS = 60.0
+_UNPACKED = "working_dir_files"
+"""The folder of a node in which Ray unpacks what jobs came with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +109,15 @@ def no_shards(config: Config) -> str:
 
 def _check_kept(config: Config) -> None:
     """Raises where results would be in the folder that `ray job submit --working-dir` has made, which Ray removes."""
-    uploaded = ray.get_runtime_context().runtime_env.get("working_dir", "")
-    if not is_url(uploaded):
+    if not is_url(ray.get_runtime_context().runtime_env.get("working_dir", "")):
         return
-    package = Path(urlsplit(uploaded).netloc or urlsplit(uploaded).path).stem
     here = "the copy of the submitted folder that Ray removes after the job"
-    if package in Path(config.run_dir).absolute().parts:
+    if _UNPACKED in Path(config.run_dir).absolute().parts:
         raise ValueError(
             f"run_dir = {config.run_dir} is in {here}: set run_dir to a folder that stays, and that all nodes mount"
         )
     database = _database(config)
-    if database is not None and package in database.parts:
+    if database is not None and _UNPACKED in database.parts:
         raise ValueError(f"MLflow's database {database.name} is in {here}: {_SERVER}")
 
 

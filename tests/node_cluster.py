@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on one machine: each in a network namespace of its own, with its own address.
 
-Needs root and iproute2. The nodes see one file system, as those of a real cluster see a shared one.
+Needs root and iproute2. The nodes see one file system, as those of a real cluster see a shared one. Several clusters
+can be there at once, each of another process and with names and addresses of its own.
 """
 
 import ctypes
@@ -20,13 +21,14 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 PREFIX = "detcore"
-NETWORK = "10.213.77"
+MOST_CLUSTERS = 16
+MOST_NODES = 10
 RAY_PORT = 6379
 DASHBOARD_PORT = 8265
 _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 _OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
-"""Of what `within_head` has changed."""
+"""Of what `NodeCluster.within_head` has changed."""
 _AGENT_PORTS = (
     ("dashboard-agent-grpc-port", "metrics_agent_port", 6381),
     ("dashboard-agent-listen-port", "dashboard_agent_listen_port", 6382),
@@ -43,7 +45,7 @@ def missing() -> str:
         return "network namespaces need root"
     if shutil.which("ip") is None:
         return "no iproute2"
-    name = f"{PREFIX}-probe"
+    name = f"{PREFIX}-probe-{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
     if made.returncode:
         return f"no network namespaces: {made.stderr.strip()}"
@@ -65,7 +67,9 @@ class NodeCluster:
         self._dashboard = dashboard
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         self._namespaces: list[int] = []
-        self._lock = os.open(Path(tempfile.gettempdir(), f"{PREFIX}-nodes.lock"), os.O_CREAT | os.O_WRONLY)
+        self._slot, self._lock = _free_slot()
+        self.address = f"{self.address_of(0)}:{RAY_PORT}"
+        self.dashboard_address = f"http://{self.address_of(0)}:{DASHBOARD_PORT}"
         self._sessions = Path(tempfile.mkdtemp(prefix="rn"))  # short: Ray's sockets lie below it
         self.environment = {
             **os.environ,
@@ -83,15 +87,11 @@ class NodeCluster:
             **(environment or {}),
         }
 
-    address = f"{NETWORK}.1:{RAY_PORT}"
-    dashboard_address = f"http://{NETWORK}.1:{DASHBOARD_PORT}"
-
     def __enter__(self) -> "NodeCluster":
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another's are not touched
-        self._namespaces = [number for number in range(10) if Path(f"/run/netns/{_namespace(number)}").exists()]
+        self._namespaces = [number for number in range(MOST_NODES) if _netns(self._name(number)).exists()]
         self._remove()  # what a run that was killed has left
-        _ip("link", "add", f"{PREFIX}-br", "type", "bridge")
-        _ip("link", "set", f"{PREFIX}-br", "up")
+        _ip("link", "add", self._name("br"), "type", "bridge")
+        _ip("link", "set", self._name("br"), "up")
         self.start(0)
         return self
 
@@ -105,10 +105,10 @@ class NodeCluster:
             number = self._namespaces.pop()
             self.kill(number)
             with suppress(subprocess.CalledProcessError):  # it would go with the namespace, but later
-                _ip("link", "delete", _plug(number))
-            _ip("netns", "delete", _namespace(number))
+                _ip("link", "delete", self._name(f"v{number}"))
+            _ip("netns", "delete", self._name(number))
         with suppress(subprocess.CalledProcessError):
-            _ip("link", "delete", f"{PREFIX}-br")
+            _ip("link", "delete", self._name("br"))
 
     def start(
         self, *numbers: int, cpus: int = 1, resources: Mapping[str, float] | None = None, within: Sequence[str] = ()
@@ -128,10 +128,9 @@ class NodeCluster:
                 "start",
                 "--block",
                 "--disable-usage-stats",
-                f"--node-ip-address={_address(number)}",
+                f"--node-ip-address={self.address_of(number)}",
             ]
-            command += ["--head", f"--port={RAY_PORT}", f"--include-dashboard={str(self._dashboard).lower()}"] * head
-            command += [f"--dashboard-host={_address(0)}", f"--dashboard-port={DASHBOARD_PORT}"] * head
+            command += ["--head", f"--port={RAY_PORT}", *self._of_dashboard()] if head else []
             command += [] if head else [f"--address={self.address}"]
             command += [f"--{option}={port}" for option, _, port in _AGENT_PORTS]
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]
@@ -150,6 +149,11 @@ class NodeCluster:
                 )
             if head:
                 self.wait(0)
+
+    def _of_dashboard(self) -> list[str]:
+        if not self._dashboard:
+            return ["--include-dashboard=false"]
+        return [f"--dashboard-host={self.address_of(0)}", f"--dashboard-port={DASHBOARD_PORT}"]
 
     def _with_ports(self, own: Path) -> dict[str, str]:
         """Writes the files of agents' ports beforehand, and gives the node the name that they are of.
@@ -175,18 +179,18 @@ class NodeCluster:
 
     def inside(self, number: int, *command: str) -> list[str]:
         """A command, to be run on a node."""
-        return [*_OUTSIDE, "ip", "netns", "exec", _namespace(number), *command]
+        return [*_OUTSIDE, "ip", "netns", "exec", self._name(number), *command]
 
     def number_of(self, address: str) -> int:
         """Of the node with an address."""
         return int(address.rsplit(".", 1)[1]) - 1
 
     def address_of(self, number: int) -> str:
-        return _address(number)
+        return f"10.213.{self._slot}.{number + 1}"
 
     def processes(self, number: int) -> list[int]:
         """Of a node."""
-        return [int(pid) for pid in _ip("netns", "pids", _namespace(number)).split()]
+        return [int(pid) for pid in _ip("netns", "pids", self._name(number)).split()]
 
     def kill(self, number: int) -> None:
         """All of a node at once, as when its machine loses power."""
@@ -204,49 +208,57 @@ class NodeCluster:
 
     def unplug(self, number: int) -> None:
         """The node's network, without a word to anybody."""
-        _ip("link", "set", _plug(number), "down")
+        _ip("link", "set", self._name(f"v{number}"), "down")
 
     def plug_in(self, number: int) -> None:
-        _ip("link", "set", _plug(number), "up")
+        _ip("link", "set", self._name(f"v{number}"), "up")
+
+    @contextmanager
+    def within_head(self) -> Iterator[None]:
+        """Inside, this thread and those that it starts have the head's network."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with _netns(self._name(0)).open() as head:
+            assert libc.setns(head.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            assert libc.setns(_OWN_NETWORK, _CLONE_NEWNET) == 0
+
+    def _name(self, what: int | str) -> str:
+        """Of a node's namespace or of a network's part: no longer than the 15 characters that Linux takes."""
+        return f"{PREFIX}-{self._slot}-{what}"
 
     def _network(self, number: int) -> None:
         if number in self._namespaces:
             return
-        name = _namespace(number)
+        name = self._name(number)
         _ip("netns", "add", name)
         self._namespaces.append(number)
-        _ip("link", "add", _plug(number), "type", "veth", "peer", "name", "eth0", "netns", name)
-        _ip("link", "set", _plug(number), "master", f"{PREFIX}-br", "up")
+        _ip("link", "add", self._name(f"v{number}"), "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", self._name(f"v{number}"), "master", self._name("br"), "up")
         for words in (
             ("link", "set", "lo", "up"),
-            ("addr", "add", f"{_address(number)}/24", "dev", "eth0"),
+            ("addr", "add", f"{self.address_of(number)}/24", "dev", "eth0"),
             ("link", "set", "eth0", "up"),
         ):
             _ip("-netns", name, *words)
 
 
-@contextmanager
-def within_head() -> Iterator[None]:
-    """Inside, this thread and those that it starts have the head's network."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with Path(f"/run/netns/{_namespace(0)}").open() as head:
-        assert libc.setns(head.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    try:
-        yield
-    finally:
-        assert libc.setns(_OWN_NETWORK, _CLONE_NEWNET) == 0
+def _free_slot() -> tuple[int, int]:
+    """A number for a cluster that no other process has now, and the lock that keeps it."""
+    for slot in range(MOST_CLUSTERS):
+        lock = os.open(Path(tempfile.gettempdir(), f"{PREFIX}-nodes-{slot}.lock"), os.O_CREAT | os.O_WRONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return slot, lock
+    raise RuntimeError(f"{MOST_CLUSTERS} clusters are running already")
 
 
-def _namespace(number: int) -> str:
-    return f"{PREFIX}-{number}"
-
-
-def _plug(number: int) -> str:
-    return f"{PREFIX}-v{number}"
-
-
-def _address(number: int) -> str:
-    return f"{NETWORK}.{number + 1}"
+def _netns(name: str) -> Path:
+    return Path("/run/netns", name)
 
 
 def _ip(*words: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import pytest
 from fault_table import FaultTable
 from fault_trial import STEPS, Trial
-from node_cluster import NodeCluster, within_head
+from node_cluster import NodeCluster
 from tiny_training import tiny_config, write_shards
 
 from detcore.config import ClusterConfig, Config
@@ -52,7 +52,7 @@ def joined(nodes: NodeCluster) -> Iterator[NodeCluster]:
     """This process as a driver on the head."""
     from detcore.launch.ray_cluster import ray_cluster, set_timeouts
 
-    with within_head():
+    with nodes.within_head():
         set_timeouts(ClusterConfig())
         with ray_cluster(ClusterConfig(address=nodes.address)):
             yield nodes

@@ -18,13 +18,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from detcore.config import Config
 from detcore.config.stores import is_url
+from detcore.launch.kept import check_kept, is_kept
 from detcore.launch.ray_cluster import gpus_per_worker
 from detcore.tracking.client import sqlite_path, tracking_uri, without_password
 
 DESCRIPTION = "dataset.json"
 _PATIENCE_SECONDS = 60.0
-_UNPACKED = "working_dir_files"
-"""The folder of a node in which Ray unpacks what jobs came with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +45,11 @@ def check_places(config: Config) -> None:
     Nodes that come later are for `ray_worker.check_shared`, which each worker asks first.
 
     Raises:
-        ValueError: something would be lost with the job's own folder, or is not where a worker may be; with the remedy.
+        ValueError: something would be removed with a job's own folder, or is not where a worker may be; with the
+            remedy.
     """
-    _check_kept(config)
+    check_kept("run_dir", config.run_dir)
+    _check_database(config)
     nodes = _other_nodes(config)
     if not nodes:
         return
@@ -107,28 +108,20 @@ def no_shards(config: Config) -> str:
     )
 
 
-def _check_kept(config: Config) -> None:
-    """Raises where results would be in the folder that `ray job submit --working-dir` has made, which Ray removes."""
-    if not is_url(ray.get_runtime_context().runtime_env.get("working_dir", "")):
-        return
-    here = "the copy of the submitted folder that Ray removes after the job"
-    if _UNPACKED in Path(config.run_dir).absolute().parts:
-        raise ValueError(
-            f"run_dir = {config.run_dir} is in {here}: set run_dir to a folder that stays, and that all nodes mount"
-        )
-    database = _database(config)
-    if database is not None and _UNPACKED in database.parts:
-        raise ValueError(f"MLflow's database {database.name} is in {here}: {_SERVER}")
-
-
 _SERVER = (
     "run `mlflow server` and set tracking.uri=http://HOST:5000 (or MLFLOW_TRACKING_URI in the job's environment), or "
     "tracking.enabled=false"
 )
 
 
-def _database(config: Config) -> Path | None:
-    return sqlite_path(tracking_uri(config.tracking)) if config.tracking.enabled else None
+def _check_database(config: Config) -> None:
+    """Raises a ValueError where MLflow's database would be removed with a job's own folder."""
+    database = sqlite_path(tracking_uri(config.tracking)) if config.tracking.enabled else None
+    if database is not None and not is_kept(database):
+        raise ValueError(
+            f"MLflow's database {database.name} is in the copy of the submitted folder that Ray removes after the job: "
+            f"{_SERVER}"
+        )
 
 
 def _check_tracking(config: Config, *, nodes: int) -> None:

@@ -1,7 +1,6 @@
 """What is asked before a training on a cluster begins. The nodes' answers: tests/integration/test_jobs_on_nodes.py."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,26 +8,19 @@ from tiny_training import tiny_config
 
 from detcore.config import Config
 from detcore.launch import ray_nodes
+from detcore.launch.kept import is_kept
 from detcore.launch.ray_nodes import Needed, check_files, check_places
-
-PACKAGE = "_ray_pkg_0123456789abcdef"
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Needed]:
     """A cluster of three nodes, and what the other two are asked for."""
     found: list[Needed] = []
-    submitted(monkeypatch, working_dir=None)
     monkeypatch.setattr(
         ray_nodes, "_other_nodes", lambda config: {"a" * 56: "n1 (10.0.0.2)", "b" * 56: "n2 (10.0.0.3)"}
     )
     monkeypatch.setattr(ray_nodes, "_ask", lambda nodes, needed: found.extend(needed))
     return found
-
-
-def submitted(monkeypatch: pytest.MonkeyPatch, *, working_dir: str | None) -> None:
-    runtime_env = {} if working_dir is None else {"working_dir": working_dir}
-    monkeypatch.setattr(ray_nodes.ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env=runtime_env))
 
 
 def on_ray(folder: Path, **changes: Any) -> Config:
@@ -85,12 +77,10 @@ def test_files_that_the_configuration_names_are_asked_for(asked: list[Needed], t
     assert "engine.evaluation.hierarchy" in needed.lack
 
 
-@pytest.mark.parametrize("working_dir", [f"gcs://{PACKAGE}.zip", f"s3://bucket/code/{PACKAGE}.zip"])
 def test_results_in_the_submitted_folders_copy_are_refused(
-    working_dir: str, asked: list[Needed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: list[Needed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submitted(monkeypatch, working_dir=working_dir)
-    copy = tmp_path / "working_dir_files" / PACKAGE
+    copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
     config = on_ray(tmp_path, tracking__enabled=False)
@@ -100,3 +90,4 @@ def test_results_in_the_submitted_folders_copy_are_refused(
     with pytest.raises(ValueError, match=r"MLflow's database mlflow\.db is in the copy of .*: run `mlflow server`"):
         check_places(config)
     assert not asked
+    assert is_kept(tmp_path) and is_kept(copy.parents[1]) and not is_kept("data")

@@ -90,4 +90,4 @@ def test_results_in_the_submitted_folders_copy_are_refused(
     with pytest.raises(ValueError, match=r"MLflow's database mlflow\.db is in the copy of .*: run `mlflow server`"):
         check_places(config)
     assert not asked
-    assert is_kept(tmp_path) and is_kept(copy.parents[1]) and not is_kept("data")
+    assert is_kept(tmp_path) and is_kept(copy.parents[1]) and not is_kept("data") and is_kept("s3://team/data")

@@ -189,8 +189,10 @@ class RowReader:
 
     def _picture(self, sample: int, image: Tensor, draws: Draws) -> Picture:
         """A sample as the split has it, or as the user's transform changed it."""
-        objects = self._split.objects(sample)
         semantic = self._split.semantic(sample) if self._split.has_semantic else None
+        if self._transform is None and (flat := self._split.targets(sample)) is not None:
+            return Picture(image, PlacedObjects(*flat), None if semantic is None else torch.from_numpy(semantic))
+        objects = self._split.objects(sample)
         found: Objects | Sample = objects
         if self._transform is not None:
             raw = self._as_sample(sample, image, objects, semantic)

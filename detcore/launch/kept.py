@@ -3,24 +3,32 @@
 from itertools import pairwise
 from pathlib import Path
 
+from detcore.config import TrackingConfig
 from detcore.config.stores import is_url
+from detcore.tracking.client import sqlite_path, tracking_uri
 
+SERVER = (
+    "run `mlflow server` and set tracking.uri=http://HOST:5000 (or MLFLOW_TRACKING_URI in the job's environment), or "
+    "tracking.enabled=false"
+)
+_COPY = "is in the copy of the submitted folder that Ray removes after the job"
 _UNPACKED = ("runtime_resources", "working_dir_files")
 """Of a node's folders, those in which Ray unpacks what jobs came with."""
 
 
 def is_kept(place: str | Path) -> bool:
     """Whether a file, a folder or what is at a URL stays after the job; so does all that is not a job's."""
-    if is_url(place):
-        return True
-    parts = Path(place).absolute().parts
-    return not any(pair == _UNPACKED for pair in pairwise(parts))
+    return is_url(place) or _UNPACKED not in pairwise(Path(place).absolute().parts)
 
 
 def check_kept(setting: str, place: str) -> None:
     """Raises a ValueError with the remedy where results would be lost."""
     if not is_kept(place):
-        raise ValueError(
-            f"{setting} = {place} is in the copy of the submitted folder that Ray removes after the job: set {setting} "
-            "to a folder that stays, and that all nodes mount"
-        )
+        raise ValueError(f"{setting} = {place} {_COPY}: set {setting} to a folder that stays, and that all nodes mount")
+
+
+def check_records_are_kept(tracking: TrackingConfig) -> None:
+    """Raises a ValueError with the remedy where runs or versions would be lost."""
+    database = sqlite_path(tracking_uri(tracking)) if tracking.enabled else None
+    if database is not None and not is_kept(database):
+        raise ValueError(f"MLflow's database {database.name} {_COPY}: {SERVER}")

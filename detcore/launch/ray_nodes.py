@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from detcore.config import Config
 from detcore.config.stores import is_url
-from detcore.launch.kept import check_kept, is_kept
+from detcore.launch.kept import SERVER
 from detcore.launch.ray_cluster import gpus_per_worker
 from detcore.tracking.client import sqlite_path, tracking_uri, without_password
 
@@ -45,11 +45,8 @@ def check_places(config: Config) -> None:
     Nodes that come later are for `ray_worker.check_shared`, which each worker asks first.
 
     Raises:
-        ValueError: something would be removed with a job's own folder, or is not where a worker may be; with the
-            remedy.
+        ValueError: something is not where a worker may be; with the remedy.
     """
-    check_kept("run_dir", config.run_dir)
-    _check_database(config)
     nodes = _other_nodes(config)
     if not nodes:
         return
@@ -108,29 +105,13 @@ def no_shards(config: Config) -> str:
     )
 
 
-_SERVER = (
-    "run `mlflow server` and set tracking.uri=http://HOST:5000 (or MLFLOW_TRACKING_URI in the job's environment), or "
-    "tracking.enabled=false"
-)
-
-
-def _check_database(config: Config) -> None:
-    """Raises a ValueError where MLflow's database would be removed with a job's own folder."""
-    database = sqlite_path(tracking_uri(config.tracking)) if config.tracking.enabled else None
-    if database is not None and not is_kept(database):
-        raise ValueError(
-            f"MLflow's database {database.name} is in the copy of the submitted folder that Ray removes after the job: "
-            f"{_SERVER}"
-        )
-
-
 def _check_tracking(config: Config, *, nodes: int) -> None:
     if not config.tracking.enabled:
         return
     uri = tracking_uri(config.tracking)
     others = f"and workers may be on {nodes} other{'s' if nodes > 1 else ''}"
     if sqlite_path(uri) is not None:
-        raise ValueError(f"MLflow's database {uri} is of this node alone, {others}: {_SERVER}")
+        raise ValueError(f"MLflow's database {uri} is of this node alone, {others}: {SERVER}")
     if _is_loopback(urlsplit(uri).hostname):
         raise ValueError(
             f"MLflow at {without_password(uri)} answers this node alone, {others}: use its name or address in the "

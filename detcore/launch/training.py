@@ -20,6 +20,7 @@ from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, pick_device
 from detcore.engine.atomic import write_file
 from detcore.launch.job import Job, run_rank
+from detcore.launch.kept import check_kept, check_records_are_kept
 from detcore.launch.lock import only_training
 from detcore.launch.starting import with_architecture
 from detcore.tracking import close_run, open_run
@@ -43,6 +44,8 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
             the same folder; one line.
         OSError: if something cannot be written.
     """
+    check_kept("run_dir", config.run_dir)
+    check_records_are_kept(config.tracking)
     with only_training(Path(config.run_dir)):
         text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
         write_file(Path(config.run_dir, CONFIG), text.encode())

@@ -8,7 +8,6 @@ from tiny_training import tiny_config
 
 from detcore.config import Config
 from detcore.launch import ray_nodes
-from detcore.launch.kept import is_kept
 from detcore.launch.ray_nodes import Needed, check_files, check_places
 
 
@@ -75,19 +74,3 @@ def test_files_that_the_configuration_names_are_asked_for(asked: list[Needed], t
     (needed,) = asked
     assert needed.path == tmp_path / "tree.json"
     assert "engine.evaluation.hierarchy" in needed.lack
-
-
-def test_results_in_the_submitted_folders_copy_are_refused(
-    asked: list[Needed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
-    copy.mkdir(parents=True)
-    monkeypatch.chdir(copy)
-    config = on_ray(tmp_path, tracking__enabled=False)
-    with pytest.raises(ValueError, match=r"run_dir = runs/a is in the copy of the submitted folder .*: set run_dir to"):
-        check_places(config.model_copy(update={"run_dir": "runs/a"}))
-    config = on_ray(tmp_path, tracking__enabled=True, tracking__uri="sqlite:///mlflow.db")
-    with pytest.raises(ValueError, match=r"MLflow's database mlflow\.db is in the copy of .*: run `mlflow server`"):
-        check_places(config)
-    assert not asked
-    assert is_kept(tmp_path) and is_kept(copy.parents[1]) and not is_kept("data") and is_kept("s3://team/data")

@@ -125,15 +125,17 @@ def start(
 
     threading.Thread(target=listen, daemon=True).start()
     history = run / "history.csv"
-    while not (history.is_file() and len(history.read_text().splitlines()) > 1):
-        latest |= cpu_seconds(head) | cpu_seconds(process)
-        if process.poll() is not None:
-            raise SystemExit(f"{' '.join(command)} failed:\n{''.join(said)[-4000:]}")
-        time.sleep(0.2)
-    seconds = time.perf_counter() - begun
-    stop()
-    process.kill()
-    process.wait()
+    try:
+        while not (history.is_file() and len(history.read_text().splitlines()) > 1):
+            latest |= cpu_seconds(head) | cpu_seconds(process)
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(command)} failed:\n{''.join(said)[-4000:]}")
+            time.sleep(0.2)
+        seconds = time.perf_counter() - begun
+        stop()
+    finally:
+        process.kill()
+        process.wait()
     return Start(seconds, sum(value - before.get(key, 0.0) for key, value in latest.items()), marks)
 
 

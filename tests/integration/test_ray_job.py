@@ -30,6 +30,8 @@ class Head:
             **os.environ,
             "HOME": str(folder),  # the token is kept below it
             "RAY_AUTH_MODE": "token",
+            "RAY_raylet_start_wait_time_s": "180",  # its parts otherwise give each other up where machines are busy
+            "RAY_agent_register_timeout_ms": "600000",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(repository),
         }
@@ -59,7 +61,7 @@ def head(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     sessions = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets lie below it
     head = Head(repository, tmp_path_factory.mktemp("head"), sessions)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while head.submit("true").returncode:
             assert head.process.poll() is None, head.process.communicate()[0]
             assert time.monotonic() < deadline, "the cluster does not take jobs"

@@ -202,6 +202,8 @@ def main() -> None:
             "HOME": name,  # Ray keeps its token there
             "DETCORE_CACHE": os.environ.get("DETCORE_CACHE") or str(Path.home() / ".cache" / "detcore"),
             "RAY_AUTH_MODE": "token",
+            "RAY_raylet_start_wait_time_s": "180",  # its parts otherwise give each other up where machines are busy
+            "RAY_agent_register_timeout_ms": "600000",
         }
         environment.pop("PYTHONPATH", None)  # the job has what was submitted
         subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)

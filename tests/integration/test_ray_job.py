@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from detcore.toolchain.library import cache_folder
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
@@ -29,6 +31,7 @@ class Head:
         self.environment = {
             **os.environ,
             "HOME": str(folder),  # the token is kept below it
+            "DETCORE_CACHE": str(cache_folder().parent),
             "RAY_AUTH_MODE": "token",
             "RAY_raylet_start_wait_time_s": "180",  # its parts otherwise give each other up where machines are busy
             "RAY_agent_register_timeout_ms": "600000",

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -37,7 +38,6 @@ RECIPE = [
 ]
 BAR_SECONDS = 45.0
 PATIENCE_SECONDS = 300.0
-JOB = "start"
 MARKS = {
     "submitted successfully": "the folder is packed and uploaded",
     "Running entrypoint": "unpacked, and the driver's process begins",
@@ -172,14 +172,14 @@ class Measurement:
 
     def job(self) -> Start:
         run = Path(tempfile.mkdtemp(prefix="job", dir=self.folder))
-        command = [RAY, "job", "submit", *self.address, "--submission-id", JOB, "--working-dir", str(REPOSITORY), "--"]
+        command = [RAY, "job", "submit", *self.address, "--submission-id", run.name]
+        command += ["--working-dir", str(REPOSITORY), "--"]
         command += ["python", "pipelines/train.py", *self.overrides, f"run_dir={run}"]
         command += [f"tracking.uri=sqlite:///{self.folder}/mlflow.db"]
-        return start(command, run, environment=self.environment, head=self.head, stop=self._stop)
+        return start(command, run, environment=self.environment, head=self.head, stop=partial(self._stop, run.name))
 
-    def _stop(self) -> None:
-        for verb in ("stop", "delete"):
-            self._ray(verb, *self.address, JOB).check_returncode()
+    def _stop(self, name: str) -> None:
+        self._ray("stop", *self.address, name).check_returncode()
 
     def _ray(self, verb: str, *words: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run([RAY, "job", verb, *words], env=self.environment, capture_output=True)
@@ -202,6 +202,7 @@ def main() -> None:
             "HOME": name,  # Ray keeps its token there
             "DETCORE_CACHE": os.environ.get("DETCORE_CACHE") or str(Path.home() / ".cache" / "detcore"),
             "RAY_AUTH_MODE": "token",
+            "PYTHONUNBUFFERED": "1",  # what the client says is timed
             "RAY_raylet_start_wait_time_s": "180",  # its parts otherwise give each other up where machines are busy
             "RAY_agent_register_timeout_ms": "600000",
         }

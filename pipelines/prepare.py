@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from detcore.data import prepare
 from detcore.launch import parser, read_config, run_main
+from detcore.launch.kept import check_kept
 
 
 def main(arguments: Sequence[str]) -> int:
     config = read_config(parser(__doc__).parse_args(arguments))
+    check_kept("data.shards", config.data.shards)
     prepare(config.data, seed=config.seed)
     return 0
 

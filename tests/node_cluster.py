@@ -24,6 +24,7 @@ PREFIX = "detcore"
 MOST_CLUSTERS = 16
 MOST_NODES = 10
 RAY_PORT = 6379
+DASHBOARD_PORT = 8265
 _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 _OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
@@ -56,13 +57,19 @@ class NodeCluster:
     """Node 0 is the head, without CPUs for workers; nodes 1, 2, … have one or more each.
 
     A context manager. Nodes are started with `start`, and ended with the context.
+
+    Args:
+        environment: of all nodes, besides this process's own.
+        dashboard: whether the head has one, at `dashboard_address`, which takes jobs.
     """
 
-    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *, environment: dict[str, str] | None = None, dashboard: bool = False) -> None:
+        self._dashboard = dashboard
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         self._namespaces: list[int] = []
         self._slot, self._lock = _free_slot()
         self.address = f"{self.address_of(0)}:{RAY_PORT}"
+        self.dashboard_address = f"http://{self.address_of(0)}:{DASHBOARD_PORT}"
         self._sessions = Path(tempfile.mkdtemp(prefix="rn"))  # short: Ray's sockets lie below it
         self.environment = {
             **os.environ,
@@ -123,7 +130,7 @@ class NodeCluster:
                 "--disable-usage-stats",
                 f"--node-ip-address={self.address_of(number)}",
             ]
-            command += ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"] if head else []
+            command += ["--head", f"--port={RAY_PORT}", *self._of_dashboard()] if head else []
             command += [] if head else [f"--address={self.address}"]
             command += [f"--{option}={port}" for option, _, port in _AGENT_PORTS]
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]
@@ -140,6 +147,11 @@ class NodeCluster:
                 )
             if head:
                 self.wait(0)
+
+    def _of_dashboard(self) -> list[str]:
+        if not self._dashboard:
+            return ["--include-dashboard=false"]
+        return [f"--dashboard-host={self.address_of(0)}", f"--dashboard-port={DASHBOARD_PORT}"]
 
     def _with_ports(self, own: Path) -> dict[str, str]:
         """Writes the files of agents' ports beforehand, and gives the node the name that they are of.

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from ray.exceptions import RayTaskError
@@ -24,15 +25,17 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from detcore.config import ClusterConfig
-from detcore.engine import FitResult
 from detcore.launch import console
-from detcore.launch.job import Job
 from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster, resources, set_timeouts
 from detcore.launch.ray_head import RECONNECT_SECONDS, HeadWatch
 from detcore.launch.ray_torch import NodesNetwork
-from detcore.launch.ray_worker import MARK_NAME, train_rank
 from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
 from detcore.launch.stopping import StopFile
+
+# Ray's controller imports this file for `Failures`, and the workers wait for it: not for these rooms, too.
+if TYPE_CHECKING:
+    from detcore.engine import FitResult
+    from detcore.launch.job import Job
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0
@@ -43,7 +46,7 @@ _HEAD_SECONDS = RECONNECT_SECONDS / 4
 _AFTERMATH = (ConnectionAbortedError, RuntimeError)
 
 
-def fit_on_ray(job: Job) -> FitResult:
+def fit_on_ray(job: "Job") -> "FitResult":
     """Trains with `job.config.cluster.num_workers` workers and shows rank 0's output here.
 
     Workers that were lost are replaced, and the training goes on from its last checkpoint, `cluster.max_failures`
@@ -53,6 +56,8 @@ def fit_on_ray(job: Job) -> FitResult:
         InterruptedError, ConnectionError: stopped without a worker to save, or the cluster's head is gone.
         Exception: what the first failing worker raised.
     """
+    from detcore.launch.ray_worker import MARK_NAME
+
     cluster, run_dir = job.config.cluster, Path(job.config.run_dir)
     mark = uuid.uuid4().hex
     with ExitStack() as afterwards, ExitStack() as stack:
@@ -82,7 +87,9 @@ def _workers(cluster: ClusterConfig) -> str:
     return f"{cluster.num_workers} {'worker' if cluster.num_workers == 1 else 'workers'}"
 
 
-def _trainer(job: Job, mark: str) -> TorchTrainer:
+def _trainer(job: "Job", mark: str) -> TorchTrainer:
+    from detcore.launch.ray_worker import train_rank
+
     config, cluster, run_dir = job.config, job.config.cluster, Path(job.config.run_dir)
     gpus = gpus_per_worker(cluster, device=config.engine.device)
     return TorchTrainer(  # Train V2; type checkers see V1 by the same names
@@ -150,7 +157,7 @@ class _Attempt:
         """To be called once Ray is shut down, which ends the thread: Python would crash if it ended with it in Ray."""
         self._thread.join(_LEAVE_SECONDS)
 
-    def result(self, relay: console.Relay, cluster: ClusterConfig, stop: StopFile, head: HeadWatch) -> FitResult:
+    def result(self, relay: console.Relay, cluster: ClusterConfig, stop: StopFile, head: HeadWatch) -> "FitResult":
         """Waits for the end, and shows what the workers say.
 
         Raises:

@@ -19,6 +19,7 @@ from detcore.engine import FitResult
 from detcore.engine.stall import StallWatch, host_name, own_store
 from detcore.launch import console
 from detcore.launch.job import Job, run_rank
+from detcore.launch.ray_nodes import DESCRIPTION, no_run_dir, no_shards
 from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
 
 MARK_NAME = ".shared"
@@ -150,13 +151,7 @@ def check_shared(job: Job, mark: str, *, node: str) -> None:
     except OSError:
         found = ""
     if found != mark:
-        raise ValueError(
-            f"node {node} does not share run_dir {config.run_dir} with the driver: checkpoints would be lost with the "
-            "node; set run_dir to a folder of a file system that all nodes mount"
-        )
+        raise ValueError(f"node {node} {no_run_dir(config)}")
     shards = config.data.shards
-    if not is_url(shards) and not os.path.isfile(Path(shards, "dataset.json")):
-        raise ValueError(
-            f"node {node} does not have data.shards {shards}: put them on a file system that all nodes mount, or into "
-            "a store: data.shards=s3://BUCKET/NAME"
-        )
+    if not is_url(shards) and not os.path.isfile(Path(shards, DESCRIPTION)):
+        raise ValueError(f"node {node} {no_shards(config)}")

@@ -10,6 +10,7 @@ from detcore.engine.atomic import write_file
 from detcore.inference import read_description
 from detcore.launch.evaluation import FOLDER as EVALUATION_FOLDER
 from detcore.launch.evaluation import MODEL_SHA256
+from detcore.launch.kept import check_records_are_kept
 from detcore.launch.reporting import REPORT
 from detcore.tracking import register
 from detcore.tracking.client import tracking_uri, without_password
@@ -33,6 +34,7 @@ def register_published(config: Config) -> dict[str, Any]:
         ValueError: if there is no published model or no evaluation of these weights, or MLflow refuses.
         ConnectionError: if MLflow is out of reach.
     """
+    check_records_are_kept(config.tracking)
     model_dir, evaluation = Path(config.run_dir, "model"), Path(config.run_dir, EVALUATION_FOLDER)
     published = read_description(model_dir)
     measured = evaluation / MODEL_SHA256

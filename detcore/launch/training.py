@@ -1,8 +1,12 @@
 """The driver of a training: prepared data, a tracked run, and ranks here or on a cluster."""
 
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from torch import nn
@@ -16,6 +20,7 @@ from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, pick_device
 from detcore.engine.atomic import write_file
 from detcore.launch.job import Job, run_rank
+from detcore.launch.kept import check_kept, check_records_are_kept
 from detcore.launch.lock import only_training
 from detcore.launch.starting import with_architecture
 from detcore.tracking import close_run, open_run
@@ -39,6 +44,8 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
             the same folder; one line.
         OSError: if something cannot be written.
     """
+    check_kept("run_dir", config.run_dir)
+    check_records_are_kept(config.tracking)
     with only_training(Path(config.run_dir)):
         text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
         write_file(Path(config.run_dir, CONFIG), text.encode())
@@ -46,12 +53,38 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
 
 
 def _train(config: Config, *, model: nn.Module | None, transform: SampleTransform | None) -> FitResult:
-    ensure_shards(config)
-    dataset = read_description(config.data.shards, store=config.data.store)
-    config = with_architecture(config, dataset=dataset)
-    job = Job(config=with_absolute_paths(config), model=model, transform=transform)
-    if not config.tracking.enabled:
-        return _launch(job)
+    with _joined(config) as joined:
+        ensure_shards(config)
+        dataset = read_description(config.data.shards, store=config.data.store)
+        config = with_architecture(config, dataset=dataset)
+        job = Job(config=with_absolute_paths(config), model=model, transform=transform)
+        if joined:
+            from detcore.launch.ray_nodes import check_files
+
+            check_files(job.config)
+        return _tracked(job, config, dataset) if config.tracking.enabled else _launch(job)
+
+
+@contextmanager
+def _joined(config: Config) -> Iterator[bool]:
+    """Inside, Ray is connected where the training joins a cluster, whose nodes can reach its folders.
+
+    A cluster of its own is started only when all else is ready.
+    """
+    cluster, ray = config.cluster, sys.modules.get("ray")
+    connected = ray is not None and ray.is_initialized()
+    if cluster.type != "ray" or not (connected or cluster.address or os.environ.get("RAY_ADDRESS")):
+        yield False
+        return
+    from detcore.launch.ray_cluster import ray_cluster
+    from detcore.launch.ray_nodes import check_places
+
+    with ray_cluster(cluster):
+        check_places(config)
+        yield True
+
+
+def _tracked(job: Job, config: Config, dataset: Mapping[str, Any]) -> FitResult:
     run = open_run(config, dataset=dataset)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:

@@ -38,7 +38,7 @@ def build(target: Target, *, again: bool) -> Path:
     folder = folder_of(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _exclusive(folder / "lock"):
+        with _exclusive(folder / "lock", meanwhile=f"another process builds the native library for {target.product}"):
             if (library := cached(target)) is not None:
                 return library
             if why := obstacle(target, again=again):
@@ -170,7 +170,11 @@ def folder_of(target: Target) -> Path:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: Path, *, meanwhile: str) -> Iterator[None]:
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.warning("%s: waiting for it, some minutes at most", meanwhile)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -87,7 +87,10 @@ class TrackingCallback:
     def on_start(self, start: Start) -> None:
         self._start = start
         resumed = start.step > 0
-        self._outbox = Outbox(settle(self._handle, resumed=resumed))
+        handle = settle(self._handle, resumed=resumed)
+        if handle.run_id is not None:  # else the outbox makes it, and says so
+            print(f"MLflow run: {handle.address}", flush=True)
+        self._outbox = Outbox(handle)
         if resumed:
             self._outbox.put({"kind": "reopen"})
         tracking = start.config.tracking

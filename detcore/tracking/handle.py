@@ -37,6 +37,12 @@ class RunHandle:
     opening: dict[str, Any]
     previous: dict[str, Any] | None = None
 
+    @property
+    def address(self) -> str:
+        """For people: the run's page in MLflow's UI, or the run and the database that a UI can be started for."""
+        uri = without_password(self.uri)
+        return f"{uri.rstrip('/')}/#/runs/{self.run_id}" if uri.startswith("http") else f"{self.run_id} in {uri}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values to store. A uri with a password is left out: the folder may be shared."""
         return {**asdict(self), "uri": self.uri if self.uri == without_password(self.uri) else None}

@@ -82,7 +82,10 @@ class Outbox:
         try:
             if self._pending or self._handle.opening:
                 client = connect(self._handle.uri)
+                known = self._handle.run_id
                 self._handle = finish_opening(client, self._handle.latest())
+                if known is None:
+                    print(f"MLflow run: {self._handle.address}", flush=True)
                 assert self._handle.run_id is not None
                 deliver_all(client, self._handle.run_id, self._pending)
         except Exception as error:  # whatever MLflow and its artifact store raise must not end this thread

@@ -1,10 +1,16 @@
 """Which code and which data a run was made of: git's commit and DVC's hash."""
 
+import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+COMMIT_VARIABLE = "DETCORE_GIT_COMMIT"
+"""What says it where code travels without its repository, as `git describe --always --dirty --abbrev=40 --exclude '*'`
+prints it."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,21 @@ class Commit:
 
 
 def git_commit(folder: Path | None = None) -> Commit | None:
-    """The commit checked out in `folder` (default: the working folder); None outside a repository or without git."""
+    """The commit that DETCORE_GIT_COMMIT states, else that checked out in `folder` (default: the working folder).
+
+    Returns:
+        None outside a repository or without git.
+
+    Raises:
+        ValueError: what is stated is none.
+    """
+    if stated := os.environ.get(COMMIT_VARIABLE):
+        if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", stated):
+            raise ValueError(
+                f"{COMMIT_VARIABLE}={stated!r} is no commit: set it to what `git describe --always --dirty --abbrev=40 "
+                "--exclude '*'` prints, or leave it out"
+            )
+        return Commit(sha=stated[:40], dirty=stated.endswith("-dirty"))
     sha = _git("rev-parse", "HEAD", folder=folder)
     if not sha:
         return None

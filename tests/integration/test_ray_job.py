@@ -1,9 +1,11 @@
 """`ray start --head` and `ray job submit`, with Ray's token authentication, on the loopback address."""
 
 import os
+import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from detcore.toolchain.library import cache_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -27,7 +31,10 @@ class Head:
         self.environment = {
             **os.environ,
             "HOME": str(folder),  # the token is kept below it
+            "DETCORE_CACHE": str(cache_folder().parent),
             "RAY_AUTH_MODE": "token",
+            "RAY_raylet_start_wait_time_s": "180",  # its parts otherwise give each other up where machines are busy
+            "RAY_agent_register_timeout_ms": "600000",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(repository),
         }
@@ -57,7 +64,7 @@ def head(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     sessions = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets lie below it
     head = Head(repository, tmp_path_factory.mktemp("head"), sessions)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while head.submit("true").returncode:
             assert head.process.poll() is None, head.process.communicate()[0]
             assert time.monotonic() < deadline, "the cluster does not take jobs"
@@ -80,6 +87,54 @@ def test_a_job_trains_on_the_cluster_it_was_submitted_to(head: Head, repository:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "step 2/2" in done.stdout
     assert (head.folder / "run" / "model" / "weights.safetensors").is_file()
+
+
+def test_a_stopped_job_has_saved_and_the_same_command_goes_on(head: Head, repository: Path) -> None:
+    run = head.folder / "stopped"
+    client = [RAY, "job", "submit", "--address", head.address, "--working-dir", str(repository)]
+    client += ["--runtime-env", str(repository / "infra" / "ray" / "runtime_env.yaml")]
+    train = ["env", f"DETCORE_GIT_COMMIT={'a' * 40}", "python", "pipelines/train.py", f"run_dir={run}"]
+    train += ["engine.steps=2000", "engine.batch_size=4", "engine.log_every=1", "engine.eval_every=null"]
+    train += ["engine.checkpoint_every=10000", "cluster.cpus_per_worker=1", f"tracking.uri=sqlite:///{run}/mlflow.db"]
+    train += ["data.source.train=8", "data.source.val=4", "data.source.test=4"]
+    # What the checkout's copy on the node brings, not what a PYTHONPATH of the cluster has.
+    without = {name: value for name, value in head.environment.items() if name != "PYTHONPATH"}
+
+    def submit_and_stop(name: str, *, after: int) -> str:
+        command = [*client, "--submission-id", name, "--", *train]
+        job = subprocess.Popen(command, env=without, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        history = run / "history.csv"
+        while not (history.is_file() and len(history.read_text().splitlines()) > after):
+            assert job.poll() is None, job.communicate()[0]
+            time.sleep(0.2)
+        stop = [RAY, "job", "stop", "--address", head.address, name]
+        subprocess.run(stop, env=without, check=True, capture_output=True)
+        return job.communicate()[0]
+
+    said = submit_and_stop("first", after=3)
+    (saved,) = (run / "checkpoints").iterdir()
+    step = int(saved.name.removeprefix("step-"))
+    assert step >= 3
+    assert f"stopped at step {step} by SIGTERM; the same command goes on from there" in said
+    (tracked,) = re.findall(r"MLflow run: (\w+) in sqlite", said)
+
+    again = submit_and_stop("second", after=step + 1)
+    assert f"resuming at step {step} of 2000" in again
+    assert f"MLflow run: {tracked} in sqlite" in again
+    with sqlite3.connect(run / "mlflow.db") as database:
+        found = dict(database.execute("select key, value from tags where run_uuid = ?", (tracked,)))
+        assert found["mlflow.source.git.commit"] == "a" * 40
+        assert database.execute("select status from runs").fetchall() == [("KILLED",)]
+
+
+def test_results_in_the_folder_that_goes_with_the_job_are_refused(head: Head, repository: Path) -> None:
+    client = [RAY, "job", "submit", "--address", head.address, "--working-dir", str(repository), "--"]
+    for script, setting in (("train", "run_dir = runs/"), ("prepare", "data.shards = data/shards/")):
+        command = [*client, "python", f"pipelines/{script}.py"]
+        done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 1
+        assert f"error: {setting}" in done.stdout
+        assert "is in the copy of the submitted folder that Ray removes after the job" in done.stdout
 
 
 def test_an_error_in_a_job_is_one_line(head: Head, repository: Path) -> None:

@@ -1,9 +1,11 @@
 """Building, keeping, loading and falling back, on a host module so small that it compiles in a second."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from detcore import toolchain
 from detcore.doctor import facts, show
 from detcore.ops import native
-from detcore.toolchain import Target, interpreter, targets, wheel
+from detcore.toolchain import Target, interpreter, library, targets, wheel
 
 MODULE = """
 #include <Python.h>
@@ -192,3 +194,13 @@ def test_doctor_says_where_libraries_are_and_what_falls_back() -> None:
     shown = show(found)
     assert all(path in shown for path in paths)
     assert "nms_padded" in shown and "native cuda: " in shown
+
+
+def test_who_finds_another_process_building_says_that_it_waits(csrc: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lock = library.folder_of(target()) / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threading.Timer(0.3, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        assert answer() == 42
+    assert "another process builds the native library for host: waiting for it" in caplog.text

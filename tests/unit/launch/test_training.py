@@ -60,6 +60,14 @@ def test_paths_of_the_configuration_hold_in_any_folder(tmp_path: Path, monkeypat
 
 
 def test_ray_and_mlflow_are_imported_only_where_they_are_used() -> None:
-    script = "import sys, detcore.launch, detcore.launch.fit; print([m for m in ('ray', 'mlflow') if m in sys.modules])"
+    script = "import sys, detcore.launch.fit; print([m for m in ('ray', 'mlflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_rays_controller_imports_no_model() -> None:
+    script = (
+        "import sys, detcore.launch.ray_train; print([m for m in ('models', 'data') if f'detcore.{m}' in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

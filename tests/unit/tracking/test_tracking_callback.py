@@ -46,7 +46,12 @@ def artifacts(store: str, run_id: str, folder: str) -> set[str]:
 
 
 def test_a_whole_training(
-    make_config: MakeConfig, make_model: MakeModel, dataset: dict[str, Any], store: str, evaluation: Evaluation
+    make_config: MakeConfig,
+    make_model: MakeModel,
+    dataset: dict[str, Any],
+    store: str,
+    evaluation: Evaluation,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = make_config()
     config = config.model_copy(
@@ -57,6 +62,7 @@ def test_a_whole_training(
     assert handle.run_id is not None
     with pickle.loads(pickle.dumps(TrackingCallback(handle, save_curve=save_pr_curve))) as callback:
         callback.on_start(start_of(config))
+        assert f"MLflow run: {handle.run_id} in {store}\n" in capsys.readouterr().out
         callback.on_log(1, {"loss": np.float32(2.5), "lr": 0.01, "images_per_second": 7.0, "data_wait_seconds": 0.1})
         callback.on_log(2, {"loss": float("nan"), "lr": 0.01})
         callback.on_evaluate(2, {**evaluation.metrics, "val_loss": 3.0}, evaluation)

@@ -39,3 +39,16 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path, monkeypa
         handle.save()
     assert RunHandle.load(tmp_path) == handle
     assert [path.name for path in tmp_path.iterdir()] == ["tracking.json"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("https://ann:word@mlflow.example.org/ml/", "https://mlflow.example.org/ml/#/runs/f00d"),
+        ("http://10.0.0.1:5000", "http://10.0.0.1:5000/#/runs/f00d"),
+        ("sqlite:////srv/mlflow.db", "f00d in sqlite:////srv/mlflow.db"),
+        ("postgresql://ann:word@db/mlflow", "f00d in postgresql://db/mlflow"),
+    ],
+)
+def test_a_runs_address_is_for_a_browser_and_has_no_password(uri: str, address: str) -> None:
+    assert RunHandle(uri=uri, run_id="f00d", run_dir="r", key="k", opening={}).address == address

@@ -81,7 +81,7 @@ def test_what_sees_other_things_is_not_written(
     with torch.no_grad():
         predictor.model.semantic_head.predictor.bias.add_(torch.arange(4.0))  # type: ignore[union-attr, operator]
     monkeypatch.setattr(exporting, "_write", lambda predictor, file, *rest, **more: file.write_text("written"))
-    monkeypatch.setattr(exporting, "_load", lambda file, format: predictor)
+    monkeypatch.setattr(exporting, "load_exported", lambda file, **options: predictor)
     with pytest.raises(ValueError, match=r"model.onnx is not written: as onnx the model sees other things .3 images"):
         export(folder, tmp_path / "model.onnx", format="onnx", images=pictures)
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import detcore
 from detcore.export import Int8, Int8Cost, export, exporting
@@ -133,3 +134,29 @@ def test_programs_of_torch_are_in_float32(published: Callable[[str], Path], pict
     settings = Int8(pictures=PICTURES, measure=lambda predictor: {})
     with pytest.raises(ValueError, match="int8: for the formats onnx and openvino"):
         export(published("semantic_fpn"), tmp_path / "m.pt2", format="torch", images=pictures, int8=settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_detector_in_int8_sees_nearly_the_same(
+    published: Callable[[str], Path], pictures: Path, tmp_path: Path, format: exporting.Format
+) -> None:
+    if format == "openvino":
+        pytest.importorskip("openvino", reason="detcore's extra `export` is not installed")
+    seen, sizes = [], []
+
+    def measure(predictor: Predictor) -> dict[str, float]:
+        seen.append(predictor.detect(PICTURES)[1].semantic)
+        return {"miou": 50.0}
+
+    folder = published("semantic_fpn")
+    for name, int8 in (("float32", None), ("int8", Int8(pictures=PICTURES, measure=measure))):
+        file = tmp_path / f"{name}{exporting.SUFFIX[format]}"
+        export(folder, file, format=format, images=pictures, int8=int8)
+        weights = file.with_suffix(".bin") if format == "openvino" else file
+        sizes.append(weights.stat().st_size)
+    assert sizes[1] < 0.5 * sizes[0]
+    seen.append(detcore.load(file, device="cpu").detect(PICTURES)[1].semantic)
+    float32, quantised, loaded = (logits.softmax(dim=1) for logits in seen if logits is not None)
+    assert (float32 - quantised).abs().max() > 0 and (float32 - quantised).abs().mean() < 0.02
+    torch.testing.assert_close(loaded, quantised)

@@ -4,6 +4,7 @@ Both run code of their own: loading one is for those who trust whoever made it. 
 """
 
 import json
+import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,7 @@ def in_torch(file: Path, device: str) -> tuple[Any, frozenset[str], str]:
         return None, frozenset(), ""
     if json.loads(texts[OPERATORS]) and not native.serves("cpu"):
         raise ValueError(f"{file}: needs detcore's native operators, which are not here: detcore doctor says why")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no CUDA
     try:
         call: Any = torch._inductor.aoti_load_package(str(file)) if compiled else torch.export.load(file).module()
     except Exception as error:  # whatever an archive of others makes it raise

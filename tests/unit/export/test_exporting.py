@@ -59,7 +59,17 @@ def test_one_file_takes_any_number_and_size(
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.parametrize(
-    "family", ["retinanet", "fcos", "faster_rcnn", "cascade_mask_rcnn", "keypoint_rcnn", "semantic_fpn", "deeplab"]
+    "family",
+    [
+        "retinanet",
+        "fcos",
+        "faster_rcnn",
+        "faster_rcnn_c4",
+        "cascade_mask_rcnn",
+        "keypoint_rcnn",
+        "semantic_fpn",
+        "deeplab",
+    ],
 )
 def test_every_family_sees_the_same(
     published: Published, pictures: Path, tmp_path: Path, family: str, format: exporting.Format

@@ -33,8 +33,10 @@ def write_compiled(program: ExportedProgram, outputs: Sequence[str], file: Path,
     """Writes a package of AOTInductor, machine code for this kind of processor, with the same extra files.
 
     Raises:
-        ValueError: there is no C++ compiler, or it or AOTInductor fails.
+        ValueError: PyTorch is older than 2.14, there is no C++ compiler, or it or AOTInductor fails.
     """
+    if torch.__version__ < (2, 14):
+        raise ValueError(f"AOTInductor of PyTorch {torch.__version__}: what it compiles can crash; 2.14 is needed")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no CUDA
     try:
         torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=dict(_COMPILED_WITH))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 import detcore
 from detcore.cli import main
@@ -81,6 +82,7 @@ def test_trust_without_a_use_is_told(tmp_path: Path, published: Callable[[str], 
         detcore.load(published("semantic_fpn"), trusted=True)
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 14), reason="AOTInductor of PyTorch 2.14 is needed")
 def test_without_a_compiler_nothing_is_compiled(program: torch.export.ExportedProgram, tmp_path: Path) -> None:
     with (
         torch._inductor.config.patch({"cpp.cxx": ("absent-compiler",)}),
@@ -121,3 +123,11 @@ def test_a_compiled_detector_takes_any_number_and_size(
         seen.append(predictor.detect(images)[1])
     difference = compare(*seen)
     assert difference.small and difference.images == count, difference
+
+
+def test_an_old_compiler_is_told(
+    program: torch.export.ExportedProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.0"))
+    with pytest.raises(ValueError, match=r"AOTInductor of PyTorch 2.11.0: .*2.14 is needed"):
+        write_compiled(program, ["y"], tmp_path / "model.pt2", description="")

@@ -66,6 +66,8 @@ def test_one_file_takes_any_number_and_size(
         "faster_rcnn",
         "faster_rcnn_c4",
         "cascade_mask_rcnn",
+        "mask_rcnn_vitdet",
+        "point_rend",
         "keypoint_rcnn",
         "semantic_fpn",
         "deeplab",

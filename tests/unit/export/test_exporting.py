@@ -66,7 +66,6 @@ def test_one_file_takes_any_number_and_size(
         "faster_rcnn",
         "faster_rcnn_c4",
         "cascade_mask_rcnn",
-        "mask_rcnn_vitdet",
         "point_rend",
         "keypoint_rcnn",
         "semantic_fpn",
@@ -82,6 +81,13 @@ def test_every_family_sees_the_same(
     difference = export(published(family), file, format=format, images=pictures).difference
     assert difference.small and difference.images == 3
     assert file.is_file()
+
+
+@pytest.mark.slow
+def test_a_graph_of_one_size_is_told(published: Published, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="this detector's graph holds for images of one size alone"):
+        export(published("mask_rcnn_vitdet"), tmp_path / "model.onnx", format="onnx", images=pictures)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_sees_other_things_is_not_written(

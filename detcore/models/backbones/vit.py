@@ -67,10 +67,7 @@ class Attention(nn.Module):
         batch, height, width, channels = x.shape
         q, k, v = self.qkv(x).view(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(q, (height, width), grid))
-        x = x.transpose(1, 2)
-        if torch.compiler.is_exporting():  # another runtime's attention lays its result out in another order
-            x = x.clone(memory_format=torch.contiguous_format)
-        return self.proj(x.reshape(batch, height, width, channels))
+        return self.proj(x.transpose(1, 2).reshape(batch, height, width, channels))
 
     def _bias(self, q: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor | None:
         """(B, heads, N, N) that position adds to the attention's logits."""

@@ -35,7 +35,7 @@ def write_compiled(program: ExportedProgram, outputs: Sequence[str], file: Path,
     Raises:
         ValueError: PyTorch is older than 2.14, there is no C++ compiler, or it or AOTInductor fails.
     """
-    if torch.__version__ < (2, 14):
+    if torch.__version__ < "2.14":
         raise ValueError(f"AOTInductor of PyTorch {torch.__version__}: what it compiles can crash; 2.14 is needed")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no CUDA
     try:

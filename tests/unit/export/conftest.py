@@ -67,7 +67,7 @@ def mask_rcnn_aoti(
     published: Callable[[str], Path], pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     """The same as a package of AOTInductor: that takes minutes."""
-    if torch.__version__ < (2, 14):
+    if torch.__version__ < "2.14":
         pytest.skip("AOTInductor of PyTorch 2.14 is needed")
     file = tmp_path_factory.mktemp("exported") / "model.pt2"
     return by_command(published("mask_rcnn"), pictures, file, "--format", "aoti")

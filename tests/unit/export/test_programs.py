@@ -82,7 +82,7 @@ def test_trust_without_a_use_is_told(tmp_path: Path, published: Callable[[str], 
         detcore.load(published("semantic_fpn"), trusted=True)
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 14), reason="AOTInductor of PyTorch 2.14 is needed")
+@pytest.mark.skipif(torch.__version__ < "2.14", reason="AOTInductor of PyTorch 2.14 is needed")
 def test_without_a_compiler_nothing_is_compiled(program: torch.export.ExportedProgram, tmp_path: Path) -> None:
     with (
         torch._inductor.config.patch({"cpp.cxx": ("absent-compiler",)}),

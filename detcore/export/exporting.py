@@ -135,7 +135,14 @@ def _write_compared(
     exported = load_exported(written, device="cpu", trusted=True)
     difference = Difference()
     for batch, seen in zip(batches, expected, strict=True):
-        difference += compare(seen, exported.detect(batch)[1])
+        try:
+            found = exported.detect(batch)[1]
+        except Exception as error:  # runtimes' classes have no base of their own
+            why = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{file} is not written: as {format} it does not run on images of this size: {why}"
+            ) from error
+        difference += compare(seen, found)
     if not difference.small:
         raise ValueError(f"{file} is not written: as {format} the model sees other things ({difference})")
     return difference

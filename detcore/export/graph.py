@@ -71,7 +71,7 @@ def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
     """The graph as a program, of any number of images whose sides are any multiples of `size_divisor`.
 
     Raises:
-        ValueError: the detector does something that depends on more than shapes, or on one size.
+        ValueError: the detector does something that depends on more than shapes.
     """
     height, width = (-(-side // size_divisor) * size_divisor for side in _TRACED_SIZE)
     images = torch.zeros(2, 3, height, width)
@@ -82,10 +82,6 @@ def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
     # Operators as they are declared, whether this machine has their kernels or not.
     try:
         with torch.no_grad(), native.declared():
-            program = torch.export.export(graph, (images, sizes), dynamic_shapes=shapes, strict=False)
+            return torch.export.export(graph, (images, sizes), dynamic_shapes=shapes, strict=False)
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
         raise ValueError(f"this detector is no single graph: {' '.join(str(error).split())[:300]}") from error
-    (taken,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.target == INPUTS[0])
-    if any(isinstance(taken.meta["val"].shape[axis], int) for axis in shapes["images"]):
-        raise ValueError("this detector's graph holds for images of one size alone, which no format is written for")
-    return program

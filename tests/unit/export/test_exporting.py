@@ -83,10 +83,19 @@ def test_every_family_sees_the_same(
     assert file.is_file()
 
 
-@pytest.mark.slow
-def test_a_graph_of_one_size_is_told(published: Published, pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="this detector's graph holds for images of one size alone"):
-        export(published("mask_rcnn_vitdet"), tmp_path / "model.onnx", format="onnx", images=pictures)
+def test_what_does_not_run_is_not_written(
+    published: Published, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = detcore.load(published("semantic_fpn"), device="cpu")
+
+    def fail(images: object) -> None:
+        raise RuntimeError("224 by 512")
+
+    monkeypatch.setattr(predictor, "detect", fail)
+    monkeypatch.setattr(exporting, "_write", lambda predictor, file, *rest, **more: file.write_text("written"))
+    monkeypatch.setattr(exporting, "load_exported", lambda file, **options: predictor)
+    with pytest.raises(ValueError, match=r"model.onnx is not written: as onnx it does not run.*: 224 by 512"):
+        export(published("semantic_fpn"), tmp_path / "model.onnx", format="onnx", images=pictures)
     assert not list(tmp_path.iterdir())
 
 

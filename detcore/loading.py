@@ -22,9 +22,6 @@ from detcore.inference.predictor import Precision
 from detcore.inference.sources import Source
 from detcore.tracking import exported_file, resolve
 
-_LOADED = ("onnx", "openvino")
-"""Formats of exported files."""
-
 
 def load(
     name: str | Path,
@@ -34,32 +31,33 @@ def load(
     precision: Precision = "fp32",
     cuda_graphs: bool = False,
     format: str | None = None,
+    trusted: bool = False,
 ) -> Predictor:
     """A detector ready to predict.
 
-    Reads safetensors and JSON only, so a model from a stranger cannot run code.
+    Reads safetensors and JSON only, so a model from a stranger cannot run code, unless it is `trusted` to.
 
     Args:
         name: a registered model as `name@alias`, `name/version` or `name` (its latest version), a published folder,
-            or a file that `detcore export` wrote: .onnx, or .xml of OpenVINO.
+            or a file that `detcore export` wrote: .onnx, .xml of OpenVINO, or .pt2 of PyTorch.
         device: 'cpu', 'cuda' or 'auto'.
         model: your own module, where the published model is one: its weights are loaded into it.
         precision: 'fp32', 'bf16' or 'fp16'.
         cuda_graphs: launch the model as a whole; see `Predictor`.
-        format: 'onnx' or 'openvino': the file of this format that a registered version keeps, see
-            `detcore export --register`.
+        format: the file of this format that a registered version keeps, see `detcore export --register`.
+        trusted: whoever made an exported file may run code here: a .pt2 does.
 
     Raises:
         ValueError: if there is no such model, or its files do not fit together.
     """
     if format is not None:
-        if format not in _LOADED:
-            raise ValueError(f"format {format!r}: only {' and '.join(_LOADED)} can be loaded")
         name = exported_file(str(name), format=format)
     if Path(name).suffix in SUFFIXES:
         if model is not None or precision != "fp32" or cuda_graphs:
             raise ValueError(f"{name}: model, precision and cuda_graphs have no use with an exported file")
-        return load_exported(name, device=device)
+        return load_exported(name, device=device, trusted=trusted)
+    if trusted:
+        raise ValueError(f"{name}: trusted has no use but with an exported file: a published model runs no code")
     folder = published_folder(name)
     return load_folder(folder, device=device, model=model, precision=precision, cuda_graphs=cuda_graphs)
 

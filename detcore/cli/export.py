@@ -10,7 +10,7 @@ _EXPORT = """\
   detcore predict digits.onnx scene.jpg
   detcore export runs/digits/model --format openvino --images photos/ --out digits.xml
   detcore export digits-mask-rcnn@champion --int8 --data data=digits --out digits.onnx --register"""
-_FORMATS = ("onnx", "torch", "openvino")
+_FORMATS = ("onnx", "torch", "openvino", "aoti")
 
 
 def declare(commands: Commands) -> None:
@@ -37,7 +37,9 @@ def declare(commands: Commands) -> None:
         default=1.0,
         help="write no int8 file whose AP is lower by more (default: 1.0)",
     )
-    command.add_argument("--out", metavar="FILE", type=Path, required=True, help=".onnx, .pt2 (torch) or .xml")
+    command.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help=".onnx, .xml (openvino) or .pt2 (torch, aoti)"
+    )
     command.add_argument(
         "--register", action="store_true", help="also keep the file with the registered version that MODEL names"
     )

@@ -52,6 +52,9 @@ def declare(commands: Commands) -> None:
     )
     predict.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
+    predict.add_argument(
+        "--trust", action="store_true", help="MODEL may run code of its own: for a .pt2 that you or friends exported"
+    )
     predict.add_argument("--tile", metavar="PIXELS", type=int, help="cut huge images into tiles of this side")
     predict.add_argument(
         "--overlap", metavar="SHARE", type=float, help=f"of a tile, that the next one shows too (default: {_OVERLAP})"
@@ -78,7 +81,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     sources = expand(options.sources)[0]  # a misspelt path is told before a model is loaded
     tta, chosen = _tta(options), _chosen(options, sources)
-    predictor = detcore.load(options.model, device=options.device)
+    predictor = detcore.load(options.model, device=options.device, trusted=options.trust)
     if tta is not None:
         predictor = predictor.augmented(tta)
     unreadable = 0

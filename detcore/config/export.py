@@ -8,7 +8,7 @@ from detcore.config.section import Section
 
 
 class ExportConfig(Section):
-    formats: tuple[Literal["onnx", "openvino", "torch"], ...] = ()
+    formats: tuple[Literal["onnx", "openvino", "torch", "aoti"], ...] = ()
     """What the stage `export` writes, and keeps with the registered version; none by default."""
     int8: bool = False
     """ONNX and OpenVINO: calibrated on the train split, measured on val."""

@@ -1,4 +1,4 @@
-"""Files that `detcore export` wrote, run by ONNX Runtime or OpenVINO: models as others are."""
+"""Files that `detcore export` wrote, run by ONNX Runtime, OpenVINO or PyTorch: models as others are."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,11 +13,12 @@ from torch import nn
 
 from detcore.inference.folder import chosen_device, parse_description, predictor_of
 from detcore.inference.predictor import Predictor
+from detcore.inference.programs import in_torch
 from detcore.structures.batch import Batch, Detections
 
 METADATA = "detcore"
 """The key of `model.json`'s text in a file's metadata."""
-SUFFIXES = (".onnx", ".xml")
+SUFFIXES = (".onnx", ".xml", ".pt2")
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[np.float32], NDArray[np.int64]], Arrays]
@@ -47,22 +48,30 @@ class ExportedDetector(nn.Module):
         return Detections(**{name: torch.from_numpy(arrays[name]) for name in names})
 
 
-def load_exported(path: Path | str, *, device: str = "auto") -> Predictor:
+def load_exported(path: Path | str, *, device: str = "auto", trusted: bool = False) -> Predictor:
     """An exported file, ready to predict.
 
     Args:
-        path: .onnx, or .xml of OpenVINO, whose .bin lies beside it.
+        path: .onnx, .xml of OpenVINO, whose .bin lies beside it, or .pt2 of PyTorch.
         device: 'cpu' or 'auto'; of an ONNX file also 'cuda' where ONNX Runtime has its CUDA provider.
+        trusted: whoever made the file may run code here: a .pt2 does.
 
     Raises:
-        ValueError: there is no such file, detcore did not write it, or what runs it is not installed.
+        ValueError: there is no such file, detcore did not write it, it is a .pt2 and not trusted, or what runs it is
+            not installed.
     """
     file = Path(path)
     if file.suffix not in SUFFIXES:
-        raise ValueError(f"{file}: exported models that can be loaded end in {' or '.join(SUFFIXES)}")
+        raise ValueError(f"{file}: exported models that can be loaded end in {', '.join(SUFFIXES)}")
     if not file.is_file():
         raise ValueError(f"{file}: no such file")
-    run, outputs, text = (_in_onnxruntime if file.suffix == ".onnx" else _in_openvino)(file, device)
+    if file.suffix == ".pt2" and not trusted:
+        raise ValueError(
+            f"{file}: a .pt2 runs code of its own: if you made it, or trust whoever did, say so "
+            "(trusted=True in Python, --trust for detcore predict)"
+        )
+    read = {".onnx": _in_onnxruntime, ".xml": _in_openvino, ".pt2": in_torch}[file.suffix]
+    run, outputs, text = read(file, device)
     if not text:
         raise ValueError(f"{file}: carries no labels and preprocessing of detcore: make it with `detcore export`")
     description = parse_description(text, place=str(file))

@@ -12,7 +12,7 @@ from detcore.config import Config
 from detcore.data import ShardedSplit
 from detcore.data.decoding import decode
 from detcore.engine.atomic import write_file
-from detcore.export import SUFFIX, Exported, Format, Int8, export
+from detcore.export import QUANTIZED, SUFFIX, Exported, Format, Int8, export
 from detcore.inference import Predictor
 from detcore.inference.sources import Source
 from detcore.launch.evaluation import evaluate_predictor
@@ -24,6 +24,8 @@ from detcore.tracking.client import tracking_uri
 FOLDER = "exported"
 CALIBRATION_IMAGES = 100
 COMPARED_IMAGES = 8
+_STEM: dict[Format, str] = {"aoti": "model-aoti"}
+"""Where another format has the same suffix."""
 
 
 def export_model(
@@ -99,13 +101,13 @@ def export_published(config: Config) -> list[str]:
     folder.mkdir(parents=True)
     measured, lines = {}, []
     for format in settings.formats:
-        file = folder / f"model{SUFFIX[format]}"
+        file = folder / f"{_STEM.get(format, 'model')}{SUFFIX[format]}"
         exported = export_model(
             run_dir / "model",
             file,
             format=format,
             data=config,
-            int8=settings.int8 and format != "torch",
+            int8=settings.int8 and format in QUANTIZED,
             max_ap_loss=settings.max_ap_loss,
         )
         measured[format] = asdict(exported)

@@ -21,19 +21,9 @@ from typing import Any
 
 import torch
 
-from detcore.export.to_torch import read_torch
 from detcore.inference import Predictor, load_exported, load_folder
-from detcore.inference.folder import parse_description, predictor_of
 from detcore.inference.sources import expand, in_chunks, read_rgb
 from detcore.structures.batch import Batch
-
-
-def loaded(file: Path) -> Predictor:
-    if file.suffix != ".pt2":
-        return load_exported(file, device="cpu")
-    detector, text = read_torch(file)
-    description = parse_description(text, place=str(file))
-    return predictor_of(detector, description, device=torch.device("cpu"), normalizes=True)
 
 
 def batches_of(predictor: Predictor, images: list[Any], batch_size: int) -> list[Batch]:
@@ -78,7 +68,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     predictors = {"PyTorch": load_folder(options.model, device="cpu")}
-    predictors |= {str(file): loaded(file) for file in options.files}
+    predictors |= {str(file): load_exported(file, device="cpu", trusted=True) for file in options.files}
     sources: list[Any] = expand(options.images)[0]
     images = [read_rgb(source) for source in sources]
     clock = time.process_time if options.clock == "processor" else time.perf_counter

@@ -174,7 +174,8 @@ class RPN(nn.Module):
         usable = boxes.isfinite().all(dim=-1) & scores.isfinite()
         boxes = self.geometry.clip(torch.where(usable[..., None], boxes, 0.0), image_sizes)
         usable = usable & self.geometry.larger_than(boxes, self.min_box_size)
-        total = torch.sym_min(limits.total, index.shape[1])
+        # In a graph for all sizes a constant: everything of the second stage would have a size that is a formula.
+        total = limits.total if torch.compiler.is_exporting() else torch.sym_min(limits.total, index.shape[1])
         keep, count = self.geometry.nms(boxes, scores, group, self.nms_threshold, total, valid=usable)
         valid = torch.arange(total, device=keep.device) < count[:, None]
         boxes = torch.where(valid[..., None], rows_at(boxes, keep), 0.0)

@@ -59,11 +59,25 @@ def mask_rcnn_onnx(
     published: Callable[[str], Path], pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     """A published Mask R-CNN, and the ONNX file that the command made of it: that takes a while."""
-    folder, file = published("mask_rcnn"), tmp_path_factory.mktemp("exported") / "model.onnx"
+    return by_command(published("mask_rcnn"), pictures, tmp_path_factory.mktemp("exported") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def mask_rcnn_aoti(
+    published: Callable[[str], Path], pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The same as a package of AOTInductor: that takes minutes."""
+    if torch.__version__ < "2.14":
+        pytest.skip("AOTInductor of PyTorch 2.14 is needed")
+    file = tmp_path_factory.mktemp("exported") / "model.pt2"
+    return by_command(published("mask_rcnn"), pictures, file, "--format", "aoti")
+
+
+def by_command(folder: Path, pictures: Path, file: Path, *options: str) -> tuple[Path, Path]:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main(["export", str(folder), "--images", str(pictures), "--out", str(file)]) == 0
+        assert main(["export", str(folder), "--images", str(pictures), "--out", str(file), *options]) == 0
     assert f"{file}: 3 images" in printed.getvalue()
-    assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
     return folder, file
 
 

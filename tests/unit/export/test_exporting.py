@@ -59,7 +59,18 @@ def test_one_file_takes_any_number_and_size(
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.parametrize(
-    "family", ["retinanet", "fcos", "faster_rcnn", "cascade_mask_rcnn", "keypoint_rcnn", "semantic_fpn", "deeplab"]
+    "family",
+    [
+        "retinanet",
+        "fcos",
+        "faster_rcnn",
+        "faster_rcnn_c4",
+        "cascade_mask_rcnn",
+        "point_rend",
+        "keypoint_rcnn",
+        "semantic_fpn",
+        "deeplab",
+    ],
 )
 def test_every_family_sees_the_same(
     published: Published, pictures: Path, tmp_path: Path, family: str, format: exporting.Format
@@ -72,6 +83,22 @@ def test_every_family_sees_the_same(
     assert file.is_file()
 
 
+def test_what_does_not_run_is_not_written(
+    published: Published, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = detcore.load(published("semantic_fpn"), device="cpu")
+
+    def fail(images: object) -> None:
+        raise RuntimeError("224 by 512")
+
+    monkeypatch.setattr(predictor, "detect", fail)
+    monkeypatch.setattr(exporting, "_write", lambda predictor, file, *rest, **more: file.write_text("written"))
+    monkeypatch.setattr(exporting, "load_exported", lambda file, **options: predictor)
+    with pytest.raises(ValueError, match=r"model.onnx is not written: as onnx it does not run.*: 224 by 512"):
+        export(published("semantic_fpn"), tmp_path / "model.onnx", format="onnx", images=pictures)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_sees_other_things_is_not_written(
     published: Published, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +108,7 @@ def test_what_sees_other_things_is_not_written(
     with torch.no_grad():
         predictor.model.semantic_head.predictor.bias.add_(torch.arange(4.0))  # type: ignore[union-attr, operator]
     monkeypatch.setattr(exporting, "_write", lambda predictor, file, *rest, **more: file.write_text("written"))
-    monkeypatch.setattr(exporting, "_load", lambda file, format: predictor)
+    monkeypatch.setattr(exporting, "load_exported", lambda file, **options: predictor)
     with pytest.raises(ValueError, match=r"model.onnx is not written: as onnx the model sees other things .3 images"):
         export(folder, tmp_path / "model.onnx", format="onnx", images=pictures)
     assert not list(tmp_path.iterdir())

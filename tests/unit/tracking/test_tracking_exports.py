@@ -78,7 +78,7 @@ def test_a_tag_of_a_stranger_reaches_no_other_folder(name: str, store: str, cach
 def test_the_stage_writes_the_formats_that_are_named_and_keeps_them(
     make_config: MakeConfig, make_model: MakeModel, store: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(export={"formats": ["onnx", "torch"], "int8": True, "max_ap_loss": 2.0})
+    config = make_config(export={"formats": ["onnx", "torch", "aoti"], "int8": True, "max_ap_loss": 2.0})
     registered = register(make_model(config, seed=0, box_ap=60.0), config=config)
     run_dir = Path(config.run_dir)
     run_dir.mkdir(exist_ok=True)
@@ -94,12 +94,14 @@ def test_the_stage_writes_the_formats_that_are_named_and_keeps_them(
     (run_dir / "exported").mkdir()
     (run_dir / "exported" / "model.xml").write_text("of an earlier run")
     lines = exporting.export_published(config)
-    assert len(lines) == 4 and lines[1] == f"kept with {registered.name}/1"
+    assert len(lines) == 6 and lines[1] == f"kept with {registered.name}/1"
     model = run_dir / "model"
-    assert asked == {"model.onnx": (model, True, 2.0), "model.pt2": (model, False, 2.0)}
-    assert sorted(path.name for path in (run_dir / "exported").iterdir()) == ["export.json", "model.onnx", "model.pt2"]
+    float32 = (model, False, 2.0)
+    assert asked == {"model.onnx": (model, True, 2.0), "model.pt2": float32, "model-aoti.pt2": float32}
+    assert {path.name for path in (run_dir / "exported").iterdir()} == {"export.json", *asked}
     assert json.loads((run_dir / "exported" / "export.json").read_text())["onnx"]["difference"]["images"] == 3
-    assert exported_file(registered.name, format="torch", uri=store).read_text() == "torch"
+    for format in ("torch", "aoti"):
+        assert exported_file(registered.name, format=format, uri=store).read_text() == format
 
 
 def test_without_formats_the_stage_writes_an_empty_list(make_config: MakeConfig) -> None:
@@ -108,9 +110,15 @@ def test_without_formats_the_stage_writes_an_empty_list(make_config: MakeConfig)
     assert json.loads(Path(config.run_dir, "exported", "export.json").read_text()) == {}
 
 
-def test_load_asks_for_a_format_that_can_be_loaded() -> None:
-    with pytest.raises(ValueError, match="format 'torch': only onnx and openvino can be loaded"):
-        detcore.load("digits@champion", format="torch")
+def test_a_kept_program_runs_only_where_it_is_trusted(
+    name: str, store: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    keep_export(name, written(tmp_path / "made", pt2="program"), format="torch", facts={}, uri=store)
+    with pytest.raises(ValueError, match=r"model.pt2: a .pt2 runs code of its own: if you made it, or trust"):
+        detcore.load(name, format="torch")
+    with pytest.raises(ValueError, match=r"model.pt2: is no .pt2 file of PyTorch"):
+        detcore.load(name, format="torch", trusted=True)
 
 
 def test_a_folder_has_no_version_to_keep_files_with(

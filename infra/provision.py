@@ -15,18 +15,15 @@ from mlflow.server.auth.client import AuthServiceClient
 
 # MLflow's files, and shards (data.shards=s3://data/NAME).
 BUCKETS = ("mlflow", "data")
-_PRESENT = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 
 
 def make_buckets() -> None:
     s3 = boto3.client("s3")
+    present = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     for name in BUCKETS:
-        try:
+        if name not in present:
             s3.create_bucket(Bucket=name)
             print(f"made bucket {name}")
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _PRESENT:
-                raise
 
 
 def make_user(*, uri: str, name: str, password: str, admin: str, admin_password: str) -> None:

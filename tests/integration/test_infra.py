@@ -1,4 +1,4 @@
-"""The files of infra/, checked as far as can be without Docker, Kubernetes, AWS or Slurm: schemas, and their own readers."""
+"""The files of infra/, checked as far as can be without Docker, Kubernetes, AWS or Slurm: by schemas and readers."""
 
 import re
 import shlex

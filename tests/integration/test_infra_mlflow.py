@@ -22,6 +22,8 @@ SMALL = [f"data.source.{split}={count}" for split, count in (("train", 8), ("val
 
 @pytest.fixture(scope="module")
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    if why := missing():
+        pytest.skip(why)
     with pytest.MonkeyPatch.context() as patch, s3_server(patch):
         endpoint = os.environ["AWS_ENDPOINT_URL"]
         with mlflow_stack(repository / "infra", tmp_path_factory.mktemp("stack"), s3_endpoint=endpoint) as stack:

@@ -12,7 +12,7 @@ from store_servers import s3_server
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 
@@ -45,9 +45,16 @@ def node(stack: Stack, repository: Path, tmp_path_factory: pytest.TempPathFactor
 def run_dir(stack: Stack, node: Service) -> Path:
     """A training that was tracked, measured and registered."""
     run = node.log.parent / "run"
-    small = [*SMALL, "engine.steps=2", "engine.batch_size=4", "cluster=local", f"data.shards={run.parent}/shards"]
+    small = [
+        *SMALL,
+        "engine.steps=2",
+        "engine.batch_size=4",
+        "tracking.num_pictures=1",
+        "cluster=local",
+        f"data.shards={run.parent}/shards",
+    ]
     for command in (["train", f"run_dir={run}", *small], ["evaluate", str(run)], ["register", str(run)]):
-        assert node.run(["detcore", *command], timeout=400) == 0, node.log.read_text()
+        assert node.run(["detcore", *command], timeout=900) == 0, node.log.read_text()
     return run
 
 

@@ -10,8 +10,6 @@ import sys
 import boto3
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
-from mlflow.exceptions import MlflowException
-from mlflow.server.auth.client import AuthServiceClient
 
 # MLflow's files, and shards (data.shards=s3://data/NAME).
 BUCKETS = ("mlflow", "data")
@@ -26,41 +24,38 @@ def make_buckets() -> None:
             print(f"made bucket {name}")
 
 
-def make_user(*, uri: str, name: str, password: str, admin: str, admin_password: str) -> None:
-    """Makes the user at MLflow's server `uri`, or gives it this password."""
-    if _may_enter(uri, name, password):
+def make_user(*, uri: str, user: tuple[str, str], admin: tuple[str, str]) -> None:
+    """Makes a user of MLflow's server at `uri`, or gives it this password; both are (name, password).
+
+    Raises:
+        requests.RequestException: if the server is out of reach, or refuses.
+    """
+    users, (name, password) = f"{uri}/api/2.0/mlflow/users", user
+    if requests.get(f"{users}/current", auth=user, timeout=60).ok:
         return
-    os.environ |= {"MLFLOW_TRACKING_USERNAME": admin, "MLFLOW_TRACKING_PASSWORD": admin_password}
-    client = AuthServiceClient(uri)
-    try:
-        client.create_user(name, password)
+    wanted = {"username": name, "password": password}
+    present = requests.get(f"{users}/get", params={"username": name}, auth=admin, timeout=60)
+    if present.status_code == requests.codes.not_found:
+        requests.post(f"{users}/create", json=wanted, auth=admin, timeout=60).raise_for_status()
         print(f"made MLflow user {name}")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        client.update_user_password(name, password)
+    else:
+        present.raise_for_status()
+        requests.patch(f"{users}/update-password", json=wanted, auth=admin, timeout=60).raise_for_status()
         print(f"set the password of MLflow user {name} anew")
 
 
-def _may_enter(uri: str, name: str, password: str) -> bool:
-    path = f"{uri}/api/2.0/mlflow/users/current"
-    return requests.get(path, auth=(name, password), timeout=30).ok
-
-
 def main() -> int:
-    setting = os.environ
+    told = os.environ
     try:
         make_buckets()
         make_user(
-            uri=setting["MLFLOW_TRACKING_URI"],
-            name=setting["MLFLOW_TRACKING_USERNAME"],
-            password=setting["MLFLOW_TRACKING_PASSWORD"],
-            admin=setting["MLFLOW_ADMIN_USERNAME"],
-            admin_password=setting["MLFLOW_ADMIN_PASSWORD"],
+            uri=told["MLFLOW_TRACKING_URI"],
+            user=(told["MLFLOW_TRACKING_USERNAME"], told["MLFLOW_TRACKING_PASSWORD"]),
+            admin=(told["MLFLOW_ADMIN_USERNAME"], told["MLFLOW_ADMIN_PASSWORD"]),
         )
     except KeyError as error:
         print(f"error: {error.args[0]} is not set", file=sys.stderr)
-    except (BotoCoreError, ClientError, MlflowException, requests.RequestException) as error:
+    except (BotoCoreError, ClientError, requests.RequestException) as error:
         print(f"error: {error}", file=sys.stderr)
     else:
         return 0

@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,12 @@ def postgres(environment: Mapping[str, str]) -> Iterator[int]:
         command = [programs / "postgres", "-D", folder / "data"]
         command += [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         with (folder / "log").open("w") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **as_account)
+            server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True, **as_account)
         try:
             _make_database(port, environment)
             yield port
         finally:
-            server.terminate()
-            server.wait(30)
+            _end(server, signal.SIGINT)  # which does not wait for clients
 
 
 def _make_database(port: int, environment: Mapping[str, str]) -> None:
@@ -150,6 +150,7 @@ class Service:
                 stdout=log,
                 stderr=log,
                 cwd=self.log.parent,
+                start_new_session=True,
             )
 
     def run(self, command: list[str] | None = None, *, timeout: float = 120, **changes: str) -> int:
@@ -162,7 +163,7 @@ class Service:
         try:
             return process.wait(timeout)
         finally:
-            process.kill()
+            _end(process, signal.SIGKILL)
 
     @property
     def is_well(self) -> bool:
@@ -218,12 +219,22 @@ def mlflow_stack(infra: Path, folder: Path, *, s3_endpoint: str) -> Iterator[Sta
             provision = Service(services["provision"], places, folder / "provision.log")
             yield Stack(url, values, mlflow, provision, database_port)
         finally:
-            server.terminate()
-            server.wait(60)
+            _end(server, signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """Ends a process that leads a session, and what it has started."""
+    if process.poll() is None:
+        process.send_signal(how)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 400
     while True:
         assert server.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

@@ -1,20 +1,16 @@
 """The files of infra/, checked as far as can be without Docker, Kubernetes, AWS or Slurm: by schemas and readers."""
 
 import re
-import shlex
 import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from infra_services import compose, settings
-
-from detcore.config import load
 
 
 @pytest.fixture(scope="module")
@@ -163,111 +159,17 @@ def test_who_trains_has_no_key_to_more_than_that(
         assert not any(values[key] in str(service.get("command")) for key in secret_names(infra))
 
 
-# --- KubeRay
-
-_FIELDS = {
-    "RayCluster": {"headGroupSpec", "workerGroupSpecs", "rayVersion", "authOptions", "enableInTreeAutoscaling"}
-    | {"autoscalerOptions", "headServiceAnnotations", "suspend", "managedBy", "gcsFaultToleranceOptions"},
-    "head": {"serviceType", "headService", "enableIngress", "resources", "labels", "rayStartParams", "template"},
-    "worker": {"groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "idleTimeoutSeconds", "suspend"}
-    | {"resources", "labels", "rayStartParams", "template", "scaleStrategy"},
-    "autoscaler": {"resources", "image", "imagePullPolicy", "env", "envFrom", "volumeMounts", "securityContext"}
-    | {"idleTimeoutSeconds", "upscalingMode", "version"},
-    "RayJob": {"activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata"}
-    | {"clusterSelector", "submitterConfig", "managedBy", "deletionStrategy", "entrypoint", "runtimeEnvYAML", "jobId"}
-    | {"submissionMode", "entrypointResources", "entrypointNumCpus", "entrypointNumGpus", "ttlSecondsAfterFinished"}
-    | {"shutdownAfterJobFinishes", "suspend"},
-}
-"""Of KubeRay's ray.io/v1, by its API reference; its schema is in no package."""
-
-
-@pytest.fixture(scope="module")
-def objects(infra: Path) -> dict[str, dict[str, Any]]:
-    """What `kubectl apply --kustomize infra/kuberay` makes, by kind."""
-    made = run(tool("kubectl"), "kustomize", infra / "kuberay")
-    assert made.returncode == 0, made.stderr
-    return {each["kind"]: each for each in yaml.safe_load_all(made.stdout)}
-
-
-def groups(cluster: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "head", cluster["spec"]["headGroupSpec"]
-    for group in cluster["spec"]["workerGroupSpecs"]:
-        yield "worker", group
-
-
-def test_the_cluster_is_one_that_kuberay_and_kubernetes_know(objects: dict[str, dict[str, Any]]) -> None:
-    import kubernetes_validate
-
-    assert set(objects) == {"ConfigMap", "PersistentVolumeClaim", "RayCluster"}
-    cluster = objects.pop("RayCluster")
-    assert cluster["apiVersion"] == "ray.io/v1"
-    assert set(cluster["spec"]) <= _FIELDS["RayCluster"]
-    assert set(cluster["spec"]["autoscalerOptions"]) <= _FIELDS["autoscaler"]
-    for kind, group in groups(cluster):
-        assert set(group) <= _FIELDS[kind]
-        # A parameter that is a number is refused.
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": kind}, "template": group["template"]}
-        kubernetes_validate.validate(pod, "1.31", strict=True)
-    for each in objects.values():
-        kubernetes_validate.validate(each, "1.31", strict=True)
-    objects["RayCluster"] = cluster
-
-
-def test_pods_see_what_they_are_told_and_may_do_little(objects: dict[str, dict[str, Any]]) -> None:
-    cluster = objects["RayCluster"]
-    assert cluster["spec"]["authOptions"] == {"mode": "token"}
-    for _, group in groups(cluster):
-        spec = group["template"]["spec"]
-        [container] = spec["containers"]
-        assert container["image"] == "registry.example/detcore:cuda"
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
-        assert {"name": objects["ConfigMap"]["metadata"]["name"]} in [
-            source.get("configMapRef") for source in container["envFrom"]
-        ]
-        claims = [
-            volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"] if "emptyDir" not in volume
-        ]
-        assert claims == [objects["PersistentVolumeClaim"]["metadata"]["name"]]
-
-
-def test_rays_autoscaler_reads_the_cluster(objects: dict[str, dict[str, Any]]) -> None:
-    from ray.autoscaler._private.kuberay import autoscaling_config
-
-    read = autoscaling_config._derive_autoscaling_config_from_ray_cr(objects["RayCluster"])
-    types = read["available_node_types"]
-    assert types["headgroup"]["resources"]["CPU"] == 0
-    assert types["gpu"]["resources"] == {"CPU": 8, "GPU": 1, "memory": 48 * 2**30}
-    assert (types["gpu"]["min_workers"], types["gpu"]["max_workers"], read["idle_timeout_minutes"]) == (0, 4, 5)
-
-
-def test_ray_is_the_version_that_is_installed(infra: Path, repository: Path) -> None:
-    [locked] = re.findall(r"^ray==(\S+)", (repository / "requirements.lock").read_text(), re.MULTILINE)
-    cluster = next(yaml.safe_load_all((infra / "kuberay" / "cluster.yaml").read_text()))
-    assert cluster["spec"]["rayVersion"] == locked
-
-
-def test_the_job_is_a_training_that_fits_the_cluster(infra: Path, objects: dict[str, dict[str, Any]]) -> None:
-    job = yaml.safe_load((infra / "kuberay" / "job.yaml").read_text())
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert set(job["spec"]) <= _FIELDS["RayJob"]
-    cluster = objects["RayCluster"]
-    assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
-    program, command, *overrides = shlex.split(job["spec"]["entrypoint"])
-    assert (program, command) == ("detcore", "train")
-    asked = load(overrides=overrides).cluster
-    [group] = cluster["spec"]["workerGroupSpecs"]
-    room = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert asked.cpus_per_worker <= int(room["cpu"]) and asked.gpus_per_worker == int(room["nvidia.com/gpu"])
-    assert asked.most_workers <= group["maxReplicas"]
-
-
 # --- Ray's cluster launcher
 
 
-def test_ray_up_takes_the_cluster(infra: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ray_up_takes_the_cluster_and_launches_both_kinds_of_machines(
+    infra: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At a stand-in for AWS, which knows its machines, images, policies and parameters."""
+    import boto3
+    from moto import mock_aws
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     cluster = prepare_config(yaml.safe_load((infra / "ray" / "cluster.yaml").read_text()))
@@ -277,6 +179,22 @@ def test_ray_up_takes_the_cluster(infra: Path, monkeypatch: pytest.MonkeyPatch, 
     assert types["gpu"]["resources"]["GPU"] == 1 and types["gpu"]["max_workers"] == cluster["max_workers"]
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
     assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+
+    monkeypatch.setattr("time.sleep", lambda _: None)  # AWS takes its time
+    # It writes a key pair below HOME.
+    for name, value in {"HOME": str(tmp_path), "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
+        types = bootstrap_aws(cluster)["available_node_types"]
+        provider = AWSNodeProvider(cluster["provider"], cluster["cluster_name"])
+        for name in types:
+            provider.create_node(types[name]["node_config"], {"ray-user-node-type": name}, 1)
+        ec2 = boto3.client("ec2", region_name=cluster["provider"]["region"])
+        made = [each["Instances"][0] for each in ec2.describe_instances()["Reservations"]]
+    assert [(each["InstanceType"], each.get("InstanceLifecycle")) for each in made] == [
+        ("m7i.xlarge", None),
+        ("g6.4xlarge", "spot"),
+    ]
 
 
 # --- Slurm

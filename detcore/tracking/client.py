@@ -161,5 +161,7 @@ def is_refusal(error: Exception) -> bool:
 
 def one_line(error: Exception, *, limit: int = 300) -> str:
     """The error's message on one line, cut to `limit` characters."""
+    if getattr(error, "error_code", None) == "UNAUTHENTICATED":
+        return "it takes no such user and password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -63,3 +63,11 @@ def test_a_database_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> Non
         connect(f"sqlite:///{tmp_path}")  # a folder
     with pytest.raises(ConnectionError, match="cannot be reached"):
         connect("postgresql://user:secret@127.0.0.1:1/runs")
+
+
+def test_a_wrong_password_is_told_by_the_settings_to_mend() -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
+
+    said = one_line(MlflowException("error code 401. Response body: 'You are …'", error_code=UNAUTHENTICATED))
+    assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in said and "401" not in said

@@ -32,7 +32,7 @@ class Project:
     def __init__(self, repository: Path, folder: Path) -> None:
         self.folder = folder
         self.repository = repository
-        for name in ("conf", "pipelines", "detcore", ".dvc", "dvc.yaml", ".dvcignore", ".gitignore"):
+        for name in ("conf", "pipelines", "detcore", "csrc", ".dvc", "dvc.yaml", ".dvcignore", ".gitignore"):
             source, target = repository / name, folder / name
             if source.is_dir():
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))

@@ -26,7 +26,7 @@ CONF_SHA256 = "conf_sha256"
 STARTS_FROM = "starts_from"
 """The key under which a composed file names what DVC's train stage reads besides the data."""
 SHARDS_SHA256 = "shards_sha256"
-"""The key under which a composed file says by what settings shards are made: DVC's prepare stage depends on no others."""
+"""The key under which a composed file hashes the settings that shards are made by: DVC's prepare depends on these."""
 PUBLISHED_NAME = "published_name"
 """The resolver by which a model that is trained on from has its source's name."""
 

@@ -14,17 +14,22 @@ TINY_ENGINE = "steps: 4\nbatch_size: 4\neval_every: 2\nlog_every: 1\ncheckpoint_
 
 
 class Checkout:
-    """A working folder of a git repository with DVC's stages."""
+    """A working folder of a git repository with DVC's stages.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        package: the folder of the package `detcore`, unless it is in the working folder.
+    """
+
+    def __init__(self, folder: Path, *, package: Path | None = None) -> None:
         self.folder = folder
+        self.package = package or folder
 
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         author = {
             f"GIT_{role}_{what}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
-        return {**os.environ, **author, "PYTHONPATH": str(self.folder), "PATH": path, "OMP_NUM_THREADS": "1"}
+        return {**os.environ, **author, "PYTHONPATH": str(self.package), "PATH": path, "OMP_NUM_THREADS": "1"}
 
     def run(self, *command: str) -> str:
         done = subprocess.run(

@@ -13,8 +13,8 @@ def main(arguments: Sequence[str]) -> int:
     data = config.data
     if data.source is None and not Path(data.root).exists() and is_prepared(data, seed=config.seed):
         raise ValueError(
-            f"data.root: {data.root} is not here, but its shards are: dvc repro --allow-missing goes on from them, as does"
-            " dvc exp run --allow-missing"
+            f"data.root: {data.root} is not here, but its shards are: dvc repro --allow-missing goes on from them, and"
+            " dvc exp run --allow-missing too"
         )
     print(f"raw data: {obtain(data)}")
     return 0

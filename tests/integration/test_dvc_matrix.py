@@ -12,7 +12,8 @@ from dvc_project import Checkout, stages_run
 pytest.importorskip("dvc", reason="dvc is not installed")
 
 SETTINGS = """
-engine=demo engine.steps=1 engine.batch_size=2 engine.eval_every=1 engine.monitor=box_ap cluster=local tracking.enabled=false
+engine=demo engine.steps=1 engine.batch_size=2 engine.eval_every=1 engine.monitor=box_ap cluster=local
+tracking.enabled=false
 'data.train_transforms=[{type: resize_fixed, height: 96, width: 96}]'
 'data.test_transforms=[{type: resize_fixed, height: 96, width: 96}]'
 """
@@ -29,7 +30,7 @@ def matrix(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for seed, name in enumerate(("cells", "parts")):
         words = ["data=digits", f"data.root=raw/{name}", "data.source.size=96", f"data.source.seed={seed}"]
         words += [f"data.source.{split}=4" for split in ("train", "val", "test")]
-        project.run(sys.executable, "-m", "detcore", "prepare", *words, f"data.shards=../aside/{name}")
+        project.run(sys.executable, "-m", "detcore.cli", "prepare", *words, f"data.shards=../aside/{name}")
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params |= {"models": ["faster_rcnn_lite0"], "settings": " ".join(SETTINGS.split())}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

@@ -33,7 +33,7 @@ class Checkout:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=1200
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=2400
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout

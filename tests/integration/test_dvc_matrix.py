@@ -2,12 +2,14 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc_project import Checkout, stages_run
+
+from detcore.config.data import Digits
+from detcore.data.sources import make_digits
 
 pytest.importorskip("dvc", reason="dvc is not installed")
 
@@ -20,17 +22,14 @@ tracking.enabled=false
 
 
 @pytest.fixture
-def matrix(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+def matrix(repository: Path, tmp_path: Path) -> Checkout:
     """A copy of the example in a git repository, with two small data sets."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
-    monkeypatch.chdir(tmp_path)
     folder = Path(shutil.copytree(repository / "examples/matrix", tmp_path / "matrix"))
     project = Checkout(folder, package=repository)
     for seed, name in enumerate(("cells", "parts")):
-        words = ["data=digits", f"data.root=raw/{name}", "data.source.size=96", f"data.source.seed={seed}"]
-        words += [f"data.source.{split}=4" for split in ("train", "val", "test")]
-        project.run(sys.executable, "-m", "detcore.cli", "prepare", *words, f"data.shards=../aside/{name}")
+        make_digits(folder / "raw" / name, Digits(train=4, val=4, test=4, size=96, seed=seed), progress=False)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params |= {"models": ["faster_rcnn_lite0"], "settings": " ".join(SETTINGS.split())}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

@@ -5,7 +5,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +14,9 @@ import pytest
 import yaml
 from dvc_project import Checkout, Project, stages_run
 from store_servers import s3_server
+
+from detcore.config.data import Digits
+from detcore.data.sources import make_digits
 
 for needed in ("dvc", "dvc_s3", "moto"):
     pytest.importorskip(needed, reason=f"{needed} is not installed")
@@ -44,7 +46,7 @@ def team(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         pytest.skip("git is not installed")
     home = tmp_path_factory.mktemp("team")
     first = Project(repository, home / "first")
-    first.run(sys.executable, "-m", "pipelines.fetch")
+    make_digits(first.folder / "data/raw/digits", Digits(train=16, val=6, test=6), progress=False)
     recipe = first.folder / "conf/data/digits.yaml"
     recipe.write_text(re.sub(r"source:\n(  .*\n)+", "", recipe.read_text()))
     first.params()

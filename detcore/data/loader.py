@@ -24,7 +24,7 @@ from detcore.structures.batch import Batch
 
 # Batches in the making beside the one that is waited for, unless the threads need more to have work.
 _PREFETCH = 3
-# Rows in the making for each that a thread can read at once: batches are taken in order, so that others have to be begun
+# Rows in the making for each that a thread can read at once: batches are taken in order, so others have to be begun
 # behind a slow one, or a third of the threads have nothing to do.
 _DEEP = 2
 # Rows that a thread reads at once: see `RowReader`. Fewer where a batch has fewer.

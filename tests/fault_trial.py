@@ -66,12 +66,12 @@ class Trial:
         steps = [each["step"] for each in passes(self.folder)]
         return len(steps) - len(set(steps))
 
-    def recovery(self, step: int) -> tuple[int, float]:
-        """Of what fell in a step: how many steps were done twice, and the seconds until the first of them."""
+    def recovery(self, step: int) -> tuple[int, float, float]:
+        """Of what fell in a step: how many steps were done twice, when it fell, and when the next step began."""
         noted = passes(self.folder)
         last = next(index for index, each in enumerate(noted) if each["step"] == step)
         after = noted[last + 1]
-        return int(step + 1 - after["step"]), after["time"] - noted[last]["time"]
+        return int(step + 1 - after["step"]), noted[last]["time"], after["time"]
 
     def pause(self, step: int) -> float:
         """Seconds between the beginnings of a step and the next, of which neither was done twice."""

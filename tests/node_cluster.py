@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on one machine: each in a network namespace of its own, with its own address.
 
-Needs root and iproute2. The nodes see one file system, as those of a real cluster see a shared one.
+Needs root and iproute2. The nodes see one file system, as those of a real cluster see a shared one. Several clusters
+can be there at once, each of another process and with names and addresses of its own.
 """
 
 import ctypes
@@ -20,12 +21,13 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 PREFIX = "detcore"
-NETWORK = "10.213.77"
+MOST_CLUSTERS = 16
+MOST_NODES = 10
 RAY_PORT = 6379
 _CLONE_NEWNET = 0x40000000
 _OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 _OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}"]
-"""Of what `within_head` has changed."""
+"""Of what `NodeCluster.within_head` has changed."""
 _AGENT_PORTS = (
     ("dashboard-agent-grpc-port", "metrics_agent_port", 6381),
     ("dashboard-agent-listen-port", "dashboard_agent_listen_port", 6382),
@@ -42,7 +44,7 @@ def missing() -> str:
         return "network namespaces need root"
     if shutil.which("ip") is None:
         return "no iproute2"
-    name = f"{PREFIX}-probe"
+    name = f"{PREFIX}-probe-{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
     if made.returncode:
         return f"no network namespaces: {made.stderr.strip()}"
@@ -59,7 +61,8 @@ class NodeCluster:
     def __init__(self, *, environment: dict[str, str] | None = None) -> None:
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         self._namespaces: list[int] = []
-        self._lock = os.open(Path(tempfile.gettempdir(), f"{PREFIX}-nodes.lock"), os.O_CREAT | os.O_WRONLY)
+        self._slot, self._lock = _free_slot()
+        self.address = f"{self.address_of(0)}:{RAY_PORT}"
         self._sessions = Path(tempfile.mkdtemp(prefix="rn"))  # short: Ray's sockets lie below it
         self.environment = {
             **os.environ,
@@ -77,14 +80,11 @@ class NodeCluster:
             **(environment or {}),
         }
 
-    address = f"{NETWORK}.1:{RAY_PORT}"
-
     def __enter__(self) -> "NodeCluster":
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another's are not touched
-        self._namespaces = [number for number in range(10) if Path(f"/run/netns/{_namespace(number)}").exists()]
+        self._namespaces = [number for number in range(MOST_NODES) if _netns(self._name(number)).exists()]
         self._remove()  # what a run that was killed has left
-        _ip("link", "add", f"{PREFIX}-br", "type", "bridge")
-        _ip("link", "set", f"{PREFIX}-br", "up")
+        _ip("link", "add", self._name("br"), "type", "bridge")
+        _ip("link", "set", self._name("br"), "up")
         self.start(0)
         return self
 
@@ -98,10 +98,10 @@ class NodeCluster:
             number = self._namespaces.pop()
             self.kill(number)
             with suppress(subprocess.CalledProcessError):  # it would go with the namespace, but later
-                _ip("link", "delete", _plug(number))
-            _ip("netns", "delete", _namespace(number))
+                _ip("link", "delete", self._name(f"v{number}"))
+            _ip("netns", "delete", self._name(number))
         with suppress(subprocess.CalledProcessError):
-            _ip("link", "delete", f"{PREFIX}-br")
+            _ip("link", "delete", self._name("br"))
 
     def start(
         self, *numbers: int, cpus: int = 1, resources: Mapping[str, float] | None = None, within: Sequence[str] = ()
@@ -121,7 +121,7 @@ class NodeCluster:
                 "start",
                 "--block",
                 "--disable-usage-stats",
-                f"--node-ip-address={_address(number)}",
+                f"--node-ip-address={self.address_of(number)}",
             ]
             command += ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"] if head else []
             command += [] if head else [f"--address={self.address}"]
@@ -129,13 +129,11 @@ class NodeCluster:
             command += [f"--num-cpus={0 if head else cpus}", "--num-gpus=0", "--object-store-memory=80000000"]
             command += [f"--resources={json.dumps(dict(resources))}"] if resources else []
             command += [f"--temp-dir={self._sessions / 'ray'}"] if head else []
-            # Ray would mix up the files of nodes that share a folder for them.
-            own = self._sessions / ("ray" if head else f"node-{number}")
+            own = self._own(number)
             own.mkdir(exist_ok=True)
-            apart = ["sh", "-c", f'mount --bind {own} {self._sessions / "ray"} && exec "$@"', "sh"]
             with (self._sessions / f"node-{number}.log").open("wb") as log:
                 self._nodes[number] = subprocess.Popen(
-                    self.inside(number, *apart, *command),
+                    self.inside(number, *command),
                     env=self.environment if head else {**self.environment, **self._with_ports(own)},
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -165,20 +163,32 @@ class NodeCluster:
                 assert time.monotonic() < deadline, f"node {number} does not start: {log.read_text()}"
                 time.sleep(0.2)
 
+    @property
+    def training_logs(self) -> Path:
+        """Where Ray Train's controller on the head notes what it does."""
+        return self._own(0) / "session_latest" / "logs" / "train"
+
     def inside(self, number: int, *command: str) -> list[str]:
-        """A command, to be run on a node."""
-        return [*_OUTSIDE, "ip", "netns", "exec", _namespace(number), *command]
+        """A command, to be run on a node, as the process that is started.
+
+        Ray would mix up the files of nodes that share a folder for them.
+        """
+        apart = ["sh", "-c", f'mount --bind {self._own(number)} {self._own(0)} && exec "$@"', "sh"]
+        return [*_OUTSIDE, "ip", "netns", "exec", self._name(number), *(apart if number else []), *command]
+
+    def _own(self, number: int) -> Path:
+        return self._sessions / (f"node-{number}" if number else "ray")
 
     def number_of(self, address: str) -> int:
         """Of the node with an address."""
         return int(address.rsplit(".", 1)[1]) - 1
 
     def address_of(self, number: int) -> str:
-        return _address(number)
+        return f"10.213.{self._slot}.{number + 1}"
 
     def processes(self, number: int) -> list[int]:
         """Of a node."""
-        return [int(pid) for pid in _ip("netns", "pids", _namespace(number)).split()]
+        return [int(pid) for pid in _ip("netns", "pids", self._name(number)).split()]
 
     def kill(self, number: int) -> None:
         """All of a node at once, as when its machine loses power."""
@@ -196,49 +206,57 @@ class NodeCluster:
 
     def unplug(self, number: int) -> None:
         """The node's network, without a word to anybody."""
-        _ip("link", "set", _plug(number), "down")
+        _ip("link", "set", self._name(f"v{number}"), "down")
 
     def plug_in(self, number: int) -> None:
-        _ip("link", "set", _plug(number), "up")
+        _ip("link", "set", self._name(f"v{number}"), "up")
+
+    @contextmanager
+    def within_head(self) -> Iterator[None]:
+        """Inside, this thread and those that it starts have the head's network."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with _netns(self._name(0)).open() as head:
+            assert libc.setns(head.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            assert libc.setns(_OWN_NETWORK, _CLONE_NEWNET) == 0
+
+    def _name(self, what: int | str) -> str:
+        """Of a node's namespace or of a network's part: no longer than the 15 characters that Linux takes."""
+        return f"{PREFIX}-{self._slot}-{what}"
 
     def _network(self, number: int) -> None:
         if number in self._namespaces:
             return
-        name = _namespace(number)
+        name = self._name(number)
         _ip("netns", "add", name)
         self._namespaces.append(number)
-        _ip("link", "add", _plug(number), "type", "veth", "peer", "name", "eth0", "netns", name)
-        _ip("link", "set", _plug(number), "master", f"{PREFIX}-br", "up")
+        _ip("link", "add", self._name(f"v{number}"), "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", self._name(f"v{number}"), "master", self._name("br"), "up")
         for words in (
             ("link", "set", "lo", "up"),
-            ("addr", "add", f"{_address(number)}/24", "dev", "eth0"),
+            ("addr", "add", f"{self.address_of(number)}/24", "dev", "eth0"),
             ("link", "set", "eth0", "up"),
         ):
             _ip("-netns", name, *words)
 
 
-@contextmanager
-def within_head() -> Iterator[None]:
-    """Inside, this thread and those that it starts have the head's network."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with Path(f"/run/netns/{_namespace(0)}").open() as head:
-        assert libc.setns(head.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    try:
-        yield
-    finally:
-        assert libc.setns(_OWN_NETWORK, _CLONE_NEWNET) == 0
+def _free_slot() -> tuple[int, int]:
+    """A number for a cluster that no other process has now, and the lock that keeps it."""
+    for slot in range(MOST_CLUSTERS):
+        lock = os.open(Path(tempfile.gettempdir(), f"{PREFIX}-nodes-{slot}.lock"), os.O_CREAT | os.O_WRONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return slot, lock
+    raise RuntimeError(f"{MOST_CLUSTERS} clusters are running already")
 
 
-def _namespace(number: int) -> str:
-    return f"{PREFIX}-{number}"
-
-
-def _plug(number: int) -> str:
-    return f"{PREFIX}-v{number}"
-
-
-def _address(number: int) -> str:
-    return f"{NETWORK}.{number + 1}"
+def _netns(name: str) -> Path:
+    return Path("/run/netns", name)
 
 
 def _ip(*words: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -14,6 +14,8 @@ from detcore.engine.checkpoint import FILES, MANIFEST, RECORD, Checkpoint, Check
 from detcore.engine.fingerprint import differences
 
 _PART_BYTES = 8 << 20
+_SILENT_SECONDS = 5
+"""After so long it is said what is waited for."""
 
 
 class Mirror:
@@ -64,13 +66,24 @@ class Mirror:
             self._copying.cancel()  # one that has not begun: the new one brings its checkpoint along
         self._copying = self._thread.submit(self._copy)
 
-    def wait(self) -> None:
-        """Until the store has all, or has been found to be out of reach."""
-        if self._copying is not None:
-            self._copying.result()
+    def wait(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Until the store has all, or has been found to be out of reach, which may take minutes.
 
-    def close(self) -> None:
+        Args:
+            meanwhile: called every second.
+        """
+        copying, waited = self._copying, 0
+        while copying is not None and wait([copying], timeout=1.0).not_done:
+            meanwhile()
+            waited += 1
+            if waited == _SILENT_SECONDS:
+                self._say(f"waiting for {self.url} to take the last checkpoint; {self._folder.path} has it")
+        if copying is not None:
+            copying.result()
+
+    def close(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Waits, and ends the thread."""
+        self.wait(meanwhile)
         self._thread.shutdown()
 
     def fetch(self, *, after: int) -> Checkpoint | None:

@@ -184,7 +184,7 @@ class Run:
         generators = gather(rng_state())
         from_rank_zero(lambda: self.writer.save(self._snapshot(generators), wait=wait))
         if wait and self.mirror is not None:
-            self.mirror.wait()
+            self.mirror.wait(self._beat)
         self.saved_step, self.unsaved = self.state.step, False
         return self.checkpoints.folder(self.state.step)
 
@@ -222,7 +222,10 @@ class Run:
         if (error := self.writer.close()) is not None:
             say(str(error))
         if self.mirror is not None:
-            self.mirror.close()
+            self.mirror.close(self._beat)
+
+    def _beat(self) -> None:
+        self.worker.beat(self.state.step, bounded=False)
 
     def _snapshot(self, generators: list[dict[str, Any]]) -> Checkpoint:
         training, average = self.training, None

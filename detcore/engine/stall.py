@@ -133,7 +133,8 @@ class StallWatch:
 
     def _exchange(self) -> None:
         count = 0
-        while not self._ended.wait(self._interval):
+        # Quickly until all are known: one that is lost right after its first steps is to be named, too.
+        while not self._ended.wait(self._interval if len(self._seen) == self._world_size else self._interval / 10):
             count += 1
             try:
                 signs = self._signs(self._sign(count))

@@ -18,7 +18,6 @@ from ray.train import (
     Result,
     RunConfig,
     ScalingConfig,
-    TrainingFailedError,
     UserCallback,
     WorkerGroupError,
 )
@@ -29,6 +28,7 @@ from detcore.engine import FitResult
 from detcore.launch import console
 from detcore.launch.job import Job
 from detcore.launch.ray_cluster import gpus_per_worker, ray_cluster, resources, set_timeouts
+from detcore.launch.ray_head import RECONNECT_SECONDS, HeadWatch
 from detcore.launch.ray_torch import NodesNetwork
 from detcore.launch.ray_worker import MARK_NAME, train_rank
 from detcore.launch.stopping import FILE_NAME as STOP_FILE_NAME
@@ -37,6 +37,9 @@ from detcore.launch.stopping import StopFile
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0
 _AGAIN = "starting again"
+_LEAVE_SECONDS = 5.0
+_HEAD_SECONDS = RECONNECT_SECONDS / 4
+"""After so long without the head the workers are asked to save and leave, after twice as long they are left alone."""
 _AFTERMATH = (ConnectionAbortedError, RuntimeError)
 
 
@@ -47,22 +50,27 @@ def fit_on_ray(job: Job) -> FitResult:
     times. A node that gives notice costs no step: all ranks checkpoint, and go on without it.
 
     Raises:
+        InterruptedError, ConnectionError: stopped without a worker to save, or the cluster's head is gone.
         Exception: what the first failing worker raised.
     """
     cluster, run_dir = job.config.cluster, Path(job.config.run_dir)
     mark = uuid.uuid4().hex
-    with ExitStack() as stack:
+    with ExitStack() as afterwards, ExitStack() as stack:
         print(f"starting {_workers(cluster)} with Ray", flush=True)
         set_timeouts(cluster)
         stack.enter_context(ray_cluster(cluster))
+        head = stack.enter_context(HeadWatch())
         stop = stack.enter_context(StopFile(run_dir / STOP_FILE_NAME))
         relay = stack.enter_context(console.Relay(run_dir / console.FILE_NAME))
         (run_dir / MARK_NAME).write_text(mark)
         stack.callback((run_dir / MARK_NAME).unlink, missing_ok=True)
         while True:
-            result = _run(_trainer(job, mark), relay, cluster, stop)
+            attempt = _Attempt(_trainer(job, mark))
+            afterwards.callback(attempt.leave)
+            result = attempt.result(relay, cluster, stop, head)
             if result.stopped != "requested" or stop.received:
                 break
+            stop.withdraw()
             print(f"going on from step {result.step} without the nodes that are about to go", flush=True)
     # Otherwise the signal came too late to stop anything.
     return replace(result, stopped=stop.received) if result.stopped is not None and stop.received else result
@@ -129,42 +137,74 @@ def worth_another_try(error: BaseException) -> bool:
     return isinstance(error, (OSError, RuntimeError)) and not isinstance(error, in_vain)
 
 
-def _run(trainer: TorchTrainer, relay: console.Relay, cluster: ClusterConfig, stop: StopFile) -> FitResult:
-    # In another thread: in the main one Ray answers Ctrl-C by killing the workers, without a checkpoint.
-    future: Future[Result] = Future()
-    threading.Thread(target=_settle, args=(future, trainer), name="detcore-ray", daemon=True).start()
-    heard = told = asked = time.monotonic()
-    running = False
-    while not future.done():
-        now = time.monotonic()
-        if said := relay.move():
-            heard = now
-            running = not said.rstrip().endswith(_AGAIN)
-        if not stop.received:
-            asked = now
-        elif now - max(heard, asked) > _PATIENCE_SECONDS and heard < asked:
-            raise InterruptedError(
-                f"stopped by {stop.received}: no worker is there to save; the last checkpoint is kept"
-            )
-        if not running and now - max(heard, told) > _PATIENCE_SECONDS:
-            told = now  # Ray waits for ever, in case the cluster grows
-            print(f"nothing heard of the workers yet; {resources(cluster)}", flush=True)
-        time.sleep(_POLL_SECONDS)
-    try:
-        result: FitResult = future.result().return_value  # type: ignore[attr-defined]
+class _Attempt:
+    """Ray's training in a thread: in the main one Ray answers Ctrl-C by killing the workers, without a checkpoint."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        self._trainer = trainer
+        self._future: Future[Result] = Future()
+        self._thread = threading.Thread(target=self._settle, name="detcore-ray", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """To be called once Ray is shut down, which ends the thread: Python would crash if it ended with it in Ray."""
+        self._thread.join(_LEAVE_SECONDS)
+
+    def result(self, relay: console.Relay, cluster: ClusterConfig, stop: StopFile, head: HeadWatch) -> FitResult:
+        """Waits for the end, and shows what the workers say.
+
+        Raises:
+            InterruptedError: there is nobody who could save a checkpoint before leaving, as was asked.
+            ConnectionError: the head of the cluster is gone.
+            Exception: what the first failing worker raised.
+        """
+        self._wait(relay, cluster, stop, head)
+        try:
+            result: FitResult = self._future.result().return_value  # type: ignore[attr-defined]
+        except Exception as error:
+            if head.silent_for() > _HEAD_SECONDS:
+                raise _headless(head, "the last checkpoint is kept") from None
+            cause = first_cause(error)
+            raise cause from None if isinstance(cause, (ValueError, OSError)) or cause is error else error
+        if result.stopped == "requested" and head.silent_for() > _HEAD_SECONDS:
+            raise _headless(head, f"saved at step {result.step}")
         return result
-    except TrainingFailedError as error:
-        cause = first_cause(error)
-        if isinstance(cause, (ValueError, OSError)):
-            raise cause from None
-        raise cause from error
+
+    def _wait(self, relay: console.Relay, cluster: ClusterConfig, stop: StopFile, head: HeadWatch) -> None:
+        heard = told = asked = time.monotonic()
+        running = False
+        while not self._future.done():
+            now = time.monotonic()
+            if said := relay.move():
+                heard = now
+                running = not said.rstrip().endswith(_AGAIN)
+            if not stop.received:
+                asked = now
+            elif not running or (now - asked > _PATIENCE_SECONDS and heard < asked):
+                raise InterruptedError(
+                    f"stopped by {stop.received}: no worker is there to save; the last checkpoint is kept"
+                )
+            if not running and now - max(heard, told) > _PATIENCE_SECONDS and not head.silent_for():
+                told = now  # Ray waits for ever, in case the cluster grows
+                print(f"nothing heard of the workers yet; {resources(cluster)}", flush=True)
+            if head.silent_for() > _HEAD_SECONDS:
+                stop.ask()
+            if head.silent_for() > 2 * _HEAD_SECONDS:
+                raise _headless(head, "the last checkpoint is kept")
+            time.sleep(_POLL_SECONDS)
+
+    def _settle(self) -> None:
+        try:
+            self._future.set_result(self._trainer.fit())
+        except BaseException as error:  # raised in the main thread
+            self._future.set_exception(error)
 
 
-def _settle(future: "Future[Result]", trainer: TorchTrainer) -> None:
-    try:
-        future.set_result(trainer.fit())
-    except BaseException as error:  # raised in the main thread
-        future.set_exception(error)
+def _headless(head: HeadWatch, saved: str) -> ConnectionError:
+    return ConnectionError(
+        f"the head of the cluster ({head.address}) has not answered for {head.silent_for():.0f} s; {saved}: "
+        "the same command goes on from there, on a new cluster"
+    )
 
 
 def first_cause(error: BaseException) -> BaseException:

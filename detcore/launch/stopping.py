@@ -39,6 +39,16 @@ class StopFile:
             signal.signal(number, handler)
         self._path.unlink(missing_ok=True)
 
+    def ask(self) -> None:
+        """The same without a signal."""
+        with suppress(OSError):  # of a shared folder that went with its server
+            self._path.touch()
+
+    def withdraw(self) -> None:
+        """What was asked for is done, and the training goes on."""
+        if self.received is None:
+            self._path.unlink(missing_ok=True)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             # A cluster of our own would leave some of its processes behind.

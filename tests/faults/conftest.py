@@ -1,16 +1,19 @@
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from fault_table import FaultTable
 from fault_trial import STEPS, Trial
-from node_cluster import NodeCluster, within_head
+from node_cluster import NodeCluster
+from recovery_phases import Recoveries
 from tiny_training import tiny_config, write_shards
 
 from detcore.config import ClusterConfig, Config
 
 TABLE = pytest.StashKey[FaultTable]()
+PHASES = pytest.StashKey[Recoveries]()
+FAILED = pytest.StashKey[bool]()
 
 
 class Configure(Protocol):
@@ -34,17 +37,35 @@ def configure(tmp_path: Path, tiny_shards: Path) -> Configure:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = FaultTable()
+    config.stash[PHASES] = Recoveries()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.getoption("--faults") and (lines := str(config.stash[TABLE])):
-        terminalreporter.write_line(f"\n{lines}")
+    for lines in map(str, (config.stash[TABLE], config.stash[PHASES])):
+        if config.getoption("--faults") and lines:
+            terminalreporter.write_line(f"\n{lines}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
 
 
 @pytest.fixture
-def table(pytestconfig: pytest.Config) -> FaultTable:
+def table(request: pytest.FixtureRequest) -> Iterator[FaultTable]:
     """What happened to each fault; printed after all tests."""
-    return pytestconfig.stash[TABLE]
+    own = FaultTable()
+    yield own
+    failed = request.node.stash.get(FAILED, False)
+    request.config.stash[TABLE].take(request.node.name, own.rows, passed=not failed)
+
+
+@pytest.fixture
+def recoveries(pytestconfig: pytest.Config) -> Recoveries:
+    """Where the time of each recovery went; printed after all tests."""
+    return pytestconfig.stash[PHASES]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +73,7 @@ def joined(nodes: NodeCluster) -> Iterator[NodeCluster]:
     """This process as a driver on the head."""
     from detcore.launch.ray_cluster import ray_cluster, set_timeouts
 
-    with within_head():
+    with nodes.within_head():
         set_timeouts(ClusterConfig())
         with ray_cluster(ClusterConfig(address=nodes.address)):
             yield nodes

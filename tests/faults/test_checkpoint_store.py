@@ -1,6 +1,7 @@
 """Checkpoints at an object store (moto's server over HTTP): a machine is lost, another one goes on."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from tiny_training import StopAfter, TinyDetector, checkpoint_of, same, train
 
 from detcore.config.stores import Store
 from detcore.data.stores import FileStore
+from detcore.engine import mirror
 from detcore.engine.checkpoint import CheckpointFolder
+from detcore.engine.mirror import Mirror
 
 FAST = Store(tries=2, timeout_seconds=5)
 
@@ -129,6 +132,31 @@ def test_the_store_is_out_of_reach_for_a_while(configure, store: str, capsys: py
     assert "no answer in time; the checkpoint of step 3 is in" in capsys.readouterr().out
     local = CheckpointFolder(Path(config.run_dir) / "checkpoints", keep=2, say=pytest.fail)
     assert steps_at(store) == [f"step-{step:08d}" for step in local.steps()]
+
+
+def test_a_stop_waits_for_the_store_and_is_not_taken_for_a_hang(
+    configure, store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Noting(StopAfter):
+        def beat(self, step: int, *, bounded: bool) -> None:
+            beats.append((step, bounded))
+
+    def slow(self: FileStore) -> list[str]:
+        time.sleep(2.5)
+        return _unreachable(self)
+
+    beats: list[tuple[int, bool]] = []
+    config, model = configure(engine__checkpoint_store=store, data__store=FAST), TinyDetector()
+    monkeypatch.setattr(mirror, "_SILENT_SECONDS", 1)
+    train(model, config, worker=StopAfter(model, 4))
+    monkeypatch.setattr(FileStore, "names", slow)
+    monkeypatch.setattr(Mirror, "fetch", lambda *_, **__: None)
+    model = TinyDetector()
+    train(model, config, worker=Noting(model, 1))
+    assert beats[-2:] == [(5, False)] * 2  # a second apart
+    said = capsys.readouterr().out
+    assert f"waiting for {store}/tiny to take the last checkpoint; {config.run_dir}/checkpoints has it" in said
+    assert "no answer in time; the checkpoint of step 5 is in" in said
 
 
 def _unreachable(self: FileStore) -> list[str]:

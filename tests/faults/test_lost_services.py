@@ -12,12 +12,11 @@ import pytest
 from fault_table import FaultTable
 from fault_trial import STEPS, Trial
 from faulty_training import Blow, when_asked
-from node_cluster import NETWORK, NodeCluster
+from node_cluster import NodeCluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
 
 PORT = 5055
-URI = f"http://{NETWORK}.1:{PORT}"
 
 
 def test_the_shared_folder_is_unreachable_while_saving(
@@ -41,18 +40,22 @@ def test_the_shared_folder_is_unreachable_while_saving(
     assert trial.train({7: Blow("ask")}).step == STEPS
     said = capsys.readouterr().out
     assert "failure 1 of 1: " in said and "cannot save this checkpoint" in said
-    lost, seconds = trial.recovery(8)
+    lost, fell, back = trial.recovery(8)
     fault = "the folder of checkpoints is unreachable while saving"
-    table.add(fault, "went on, the same weights", steps_lost=lost, seconds=seconds)
+    table.add(fault, "went on, the same weights", steps_lost=lost, seconds=back - fell)
     assert trial.as_if_nothing_had_happened()
     assert lost == 3  # back from step 9 to 6
+
+
+def uri_of(nodes: NodeCluster) -> str:
+    return f"http://{nodes.address_of(0)}:{PORT}"
 
 
 @contextmanager
 def mlflow_server(nodes: NodeCluster, folder: Path) -> Iterator[None]:
     """On the head."""
     folder.mkdir(exist_ok=True)
-    words = ["server", "--host", f"{NETWORK}.1", "--port", str(PORT), "--workers", "1"]
+    words = ["server", "--host", nodes.address_of(0), "--port", str(PORT), "--workers", "1"]
     words += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
     words += ["--allowed-hosts", "*"]
     environment = {**nodes.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -64,7 +67,7 @@ def mlflow_server(nodes: NodeCluster, folder: Path) -> Iterator[None]:
         )
     try:
         deadline = time.monotonic() + 120
-        probe = f"import urllib.request as r; r.urlopen('{URI}/health', timeout=2)"
+        probe = f"import urllib.request as r; r.urlopen('{uri_of(nodes)}/health', timeout=2)"
         while subprocess.run(nodes.inside(0, "python3", "-S", "-c", probe), capture_output=True).returncode:
             assert server.poll() is None, (folder / "server.log").read_text()
             assert time.monotonic() < deadline, "MLflow does not answer"
@@ -85,7 +88,9 @@ def _session(pid: int) -> int:
 
 
 def test_mlflow_is_killed_and_comes_back(trial: Trial, table: FaultTable, joined: NodeCluster) -> None:
-    trial.changes.update(tracking__enabled=True, tracking__uri=URI, tracking__system_metrics=False, engine__log_every=1)
+    trial.changes.update(
+        tracking__enabled=True, tracking__uri=uri_of(joined), tracking__system_metrics=False, engine__log_every=1
+    )
     folder = trial.folder / "mlflow"
     first = mlflow_server(joined, folder)
     first.__enter__()
@@ -115,7 +120,7 @@ def test_mlflow_is_killed_and_comes_back(trial: Trial, table: FaultTable, joined
         buffer.flush_buffer(trial.config.run_dir)  # what was still undelivered at the end, as the next stage does
         handle = RunHandle.load(trial.config.run_dir)
         assert handle is not None
-        steps = [metric.step for metric in MlflowClient(URI).get_metric_history(handle.run_id, "loss")]
+        steps = [metric.step for metric in MlflowClient(uri_of(joined)).get_metric_history(handle.run_id, "train/loss")]
         assert sorted(steps) == list(range(1, STEPS + 1))
     finally:
         for server in back:

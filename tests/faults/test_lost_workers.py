@@ -11,12 +11,13 @@ import pytest
 import ray
 from fault_table import FaultTable
 from fault_trial import STEPS, Trial
-from faulty_training import Blow, passes, when_asked
+from faulty_training import HURRY, Blow, passes, when_asked
 from node_cluster import NodeCluster
+from recovery_phases import Recoveries
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(1800)]
 
-STALL = 30.0
+STALL = 15.0
 
 
 def drain(nodes: NodeCluster, address: str) -> None:
@@ -30,7 +31,11 @@ def drain(nodes: NodeCluster, address: str) -> None:
 
 
 def test_one_after_another(
-    trial: Trial, table: FaultTable, joined: NodeCluster, capsys: pytest.CaptureFixture[str]
+    trial: Trial,
+    table: FaultTable,
+    recoveries: Recoveries,
+    joined: NodeCluster,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     blows = {
         1: ("the clock of rank 1's process is a day late", Blow("clock")),
@@ -64,45 +69,57 @@ def test_one_after_another(
     assert "failure 6 of 6: " in said
     assert "going on from step 23 without the nodes that are about to go" in said
     for step, (fault, _) in blows.items():
-        lost, seconds = (0, trial.pause(step)) if step in (1, 22) else trial.recovery(step)
+        if step in (1, 22):
+            lost, seconds = 0, trial.pause(step)
+        else:
+            lost, fell, back = trial.recovery(step)
+            seconds = back - fell
+            recoveries.add(fault, joined.training_logs, begin=fell, end=back)
         table.add(fault, "went on, the same weights", steps_lost=lost, seconds=seconds)
         assert lost == (0 if step in (1, 22) else 2)  # no more than since the last checkpoint
     assert trial.as_if_nothing_had_happened()
 
 
-def test_fewer_and_more_again(trial: Trial, table: FaultTable, joined: NodeCluster) -> None:
+def test_fewer_and_more_again(trial: Trial, table: FaultTable, recoveries: Recoveries, joined: NodeCluster) -> None:
     """Elastic: three workers, then two where a node is lost and none is left over, then three again."""
-    steps = 60
+    steps = 400  # of a second, until there are three again
     trial.cluster.update(num_workers=[2, 3], resize_check_s=5, max_failures=2, resources_per_worker={"trial": 1})
-    trial.changes["engine__steps"] = steps
+    trial.changes.update(engine__steps=steps, engine__checkpoint_every=5)
     lost: list[int] = []
 
     def kill(address: str) -> None:
         lost.append(joined.number_of(address))
         joined.kill(lost[0])
 
-    def come_back() -> None:
-        while not lost or not any(each["world_size"] == 2 for each in passes(trial.folder)):
+    def wait_for(size: int) -> None:
+        while not lost or passes(trial.folder)[-1]["world_size"] != size:
             time.sleep(0.5)
+
+    def come_back() -> None:
+        wait_for(2)
         joined.start(lost[0], resources={"trial": 1})
+        wait_for(3)
+        (trial.folder / HURRY).touch()
 
     for number in (1, 2, 3):
         joined.kill(number)
-        joined.start(number, resources={"trial": 1})
+    joined.start(1, 2, 3, resources={"trial": 1})
     joined.wait(1, 2, 3)
     when_asked(trial.folder, 7, kill)
     threading.Thread(target=come_back, daemon=True).start()
     assert trial.train({7: Blow("ask")}, seconds=1.0).step == steps
     noted = passes(trial.folder)
     sizes = [int(each["world_size"]) for each in noted]
-    changes = [size for index, size in enumerate(sizes) if index == 0 or sizes[index - 1] != size]
-    assert changes == [3, 2, 3]
+    grown, shrunk = sizes.index(3, sizes.index(2)), sizes.index(2)
+    assert sizes == [3] * shrunk + [2] * (grown - shrunk) + [3] * (len(sizes) - grown)
     assert {each["step"] for each in noted} == set(range(steps))
-    shrunk = trial.recovery(7)[1]
-    outcome = "went on with 2 of 3 workers, and later with 3"
-    table.add(
-        "a node of an elastic training is killed, and comes back",
-        outcome,
-        steps_lost=len(noted) - steps,
-        seconds=shrunk,
-    )
+    for fault, index in (
+        ("a node of an elastic training of 3 is killed, and there is no other", shrunk),
+        ("the node comes back to the elastic training", grown),
+    ):
+        before, after = noted[index - 1], noted[index]
+        again = int(before["step"]) + 1 - int(after["step"])
+        seconds = after["time"] - before["time"]
+        table.add(fault, f"went on with {sizes[index]} workers", steps_lost=again, seconds=seconds)
+        recoveries.add(fault, joined.training_logs, begin=before["time"], end=after["time"])
+        assert 0 <= again <= 5  # no more than since the last checkpoint

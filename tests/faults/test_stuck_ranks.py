@@ -13,7 +13,9 @@ from detcore.engine.stall import StalledError
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
 
 STALL = 20.0
-NAMED = r"rank {rank} \(process \d+ on \S+ \(10\.213\.77\.\d+\)\) has not (gone on after step 7|been heard of|answered)"
+NAMED = (
+    r"rank {rank} \(process \d+ on \S+ \(10\.213\.\d+\.\d+\)\) has not (gone on after step 7|been heard of|answered)"
+)
 
 
 def stopped(trial: Trial, table: FaultTable, fault: str, error: BaseException, seconds: float) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from node_cluster import NodeCluster, within_head
+from node_cluster import NodeCluster
 from tiny_training import faster_rcnn_config, scenes, write_shards
 
 from detcore.config import Config
@@ -37,7 +37,7 @@ def test_four_nodes_give_the_losses_of_one_process(nodes: NodeCluster, tmp_path:
         torch.manual_seed(0)
         model = build_model(config.model, num_classes=2, load_weights=False)
         own = config.model_copy(update={"model": config.model})
-        with within_head():
+        with nodes.within_head():
             assert train(own, model=model).step == STEPS
     one, four = losses(tmp_path / "one"), losses(tmp_path / "four")
     for name, expected in one.items():

@@ -14,8 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from detcore.config.data import DataConfig
 from detcore.config.faults import fault_lines
 from detcore.config.model.detector import published_name
+from detcore.config.preparing import settings_hash
 from detcore.config.root import Config
 from detcore.spelling import meant
 
@@ -23,6 +25,8 @@ CONF_SHA256 = "conf_sha256"
 """The key under which a composed file records what `conf/` it came from."""
 STARTS_FROM = "starts_from"
 """The key under which a composed file names what DVC's train stage reads besides the data."""
+SHARDS_SHA256 = "shards_sha256"
+"""The key under which a composed file hashes the settings that shards are made by: DVC's prepare depends on these."""
 PUBLISHED_NAME = "published_name"
 """The resolver by which a model that is trained on from has its source's name."""
 
@@ -63,15 +67,25 @@ def starts_from(*, _root_: DictConfig) -> str:
     return "pipelines/train.py"
 
 
+def shards_sha256(*, _root_: DictConfig) -> str:
+    """The hash of the settings that decide what is in the shards; of settings that are not valid, what says so."""
+    values = OmegaConf.to_container(_root_.data, resolve=True)
+    try:
+        return settings_hash(DataConfig.model_validate(values), seed=_root_.seed)
+    except ValidationError:
+        return "not valid"  # a stage, or who composes, says what is wrong
+
+
 def register_resolvers() -> None:
     """Makes known what conf/ asks for in `${NAME:…}`."""
     OmegaConf.register_new_resolver(CONF_SHA256, conf_sha256, replace=True)
     OmegaConf.register_new_resolver(STARTS_FROM, starts_from, replace=True)
+    OmegaConf.register_new_resolver(SHARDS_SHA256, shards_sha256, replace=True)
     OmegaConf.register_new_resolver(PUBLISHED_NAME, lambda source: published_name(str(source)), replace=True)
 
 
 def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The composed configuration as plain values, with `conf_sha256` and `starts_from`; what `params.yaml` holds.
+    """The composed configuration as plain values, with `conf_sha256`, `shards_sha256` and `starts_from`: `params.yaml`.
 
     Args:
         overrides: Hydra's grammar, such as `model=mask_rcnn_r50_fpn` or `optim.lr=0.01`.
@@ -131,7 +145,7 @@ def validate(params: Mapping[str, Any], *, source: str) -> Config:
     Raises:
         ValueError: one line for each fault: where it came from, the key's path, what is wrong.
     """
-    values = {key: value for key, value in params.items() if key not in (CONF_SHA256, STARTS_FROM)}
+    values = {key: value for key, value in params.items() if key not in (CONF_SHA256, SHARDS_SHA256, STARTS_FROM)}
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from detcore.config import DataConfig
+from detcore.config.preparing import settings_hash
 from detcore.config.stores import is_url
 from detcore.data.annotations import Annotations
 from detcore.data.checked_split import CheckedSplit, check_split
@@ -17,7 +18,7 @@ from detcore.data.formats import RawDataset, read_raw
 from detcore.data.formats.raw import listing
 from detcore.data.images import StoredImage, store_image
 from detcore.data.label_maps import StoredMaps
-from detcore.data.prepared import SETTINGS, settings_hash
+from detcore.data.prepared import SETTINGS, record_raw_files
 from detcore.data.progress import track
 from detcore.data.publishing import Publisher
 from detcore.data.raw_checks import refuse_shared_images, without_absent_images
@@ -64,8 +65,10 @@ def _prepare(config: DataConfig, shards: Path, *, seed: int, progress: bool) -> 
     refuse_shared_images(raw)
     raw, absent = without_absent_images(raw, skip=config.absent_images == "skip")
     raw = with_missing_splits(raw, config, seed=seed)
-    settings = f"{settings_hash(config, seed=seed)}\n{raw_files}\n"
-    return write_raw(raw, config, shards, settings=settings, absent=absent, progress=progress)
+    settings = settings_hash(config, seed=seed)
+    report = write_raw(raw, config, shards, settings=settings, absent=absent, progress=progress)
+    record_raw_files(shards, raw_files)
+    return report
 
 
 def write_raw(
@@ -110,7 +113,7 @@ def write_raw(
         try:
             report = _write_folder(temporary, checked, raw, config, pool=pool, progress=progress)
             if settings is not None:
-                (temporary / SETTINGS).write_text(settings)
+                (temporary / SETTINGS).write_text(f"{settings}\n")
             replace_folder(temporary, shards)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

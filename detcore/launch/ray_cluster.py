@@ -24,6 +24,7 @@ def ray_cluster(config: ClusterConfig) -> Iterator[None]:
 
     Raises:
         ValueError: if there is no cluster at the address, or this machine has fewer GPUs than the workers ask for.
+        TimeoutError: if Ray does not come up here.
     """
     if ray.is_initialized():
         yield
@@ -57,7 +58,7 @@ def _join(address: str) -> None:
 def _start(config: ClusterConfig) -> None:
     # One machine is not preempted node by node, and without a dashboard nobody reads the metrics: two processes less.
     _set_defaults(RAY_USAGE_STATS_ENABLED="0", RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0", RAY_TRAIN_METRICS_ENABLED="0")
-    with _same_import_path():
+    with _same_import_path(), _started_in_time():
         ray.init(
             address="local",
             num_cpus=math.ceil(config.most_workers * config.cpus_per_worker),
@@ -66,6 +67,20 @@ def _start(config: ClusterConfig) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+
+
+@contextmanager
+def _started_in_time() -> Iterator[None]:
+    """Ray's processes have half a minute to come up, which a machine with much else to do may not give them."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # which is what Ray raises then
+            raise
+        raise TimeoutError(
+            f"Ray did not start on this machine, which may be too busy: {' '.join(str(error).split())} "
+            "Try again, or train without Ray: cluster=local"
+        ) from error
 
 
 @contextmanager

@@ -51,8 +51,7 @@ def write_report(findings: Findings, folder: Path) -> Path:
         **plots(findings),
         "report.html": html(measured.title, measured.about, shown),
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    _write(folder, texts)
     return folder / "report.html"
 
 
@@ -67,7 +66,13 @@ def write_empty(folder: Path, *, title: str, about: str) -> None:
         **{name: _table(columns, []) for name, columns in PLOTS.items()},
         "label_errors.json": as_json([]),
     }
+    _write(folder, texts)
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
+        # What is there may be a link into DVC's cache, which must keep the report that it has.
+        (folder / name).unlink(missing_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
 
 

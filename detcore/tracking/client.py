@@ -38,7 +38,8 @@ _REFUSALS = frozenset(
 def tracking_uri(config: TrackingConfig | None = None) -> str:
     """Where runs and models are: the config's uri, else MLFLOW_TRACKING_URI, else a database in the working folder.
 
-    A relative sqlite path is made absolute, so that workers in other folders write to the same file.
+    A relative sqlite path is made absolute, so that workers in other folders write to the same file. In the copy of a
+    repository in which DVC runs an experiment of its queue, and which goes away after it, the repository is meant.
 
     Raises:
         ValueError: for a folder, which MLflow 3 no longer takes.
@@ -51,6 +52,13 @@ def tracking_uri(config: TrackingConfig | None = None) -> str:
     return uri if database is None or uri.startswith("sqlite:////") else f"sqlite:///{database}"
 
 
+def _working_folder() -> Path:
+    folder, repository = Path.cwd(), os.environ.get("DVC_ROOT")
+    if repository and folder.is_relative_to(Path(repository, ".dvc", "tmp", "exps").resolve()):
+        return Path(repository)
+    return folder
+
+
 def without_password(uri: str) -> str:
     """The URI as it may be shown and stored: user and password left out."""
     address = urlsplit(uri)
@@ -60,7 +68,7 @@ def without_password(uri: str) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """The database file of a sqlite URI, absolute; None for any other URI."""
     path = uri.removeprefix("sqlite:///").partition("?")[0]
-    return Path(path).absolute() if uri.startswith("sqlite:///") else None
+    return _working_folder() / path if uri.startswith("sqlite:///") else None
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -80,6 +88,8 @@ def connect(uri: str) -> "MlflowClient":
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # It shows a traceback of each error that it raises again, which the caller tells in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow.MlflowClient(tracking_uri=uri)
 
 

@@ -15,57 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc_project import Project, stages_run
 
 pytest.importorskip("dvc", reason="dvc is not installed")
 
 STAGES = ["fetch", "prepare", "train", "evaluate", "report", "register", "export"]
-TINY = {
-    "conf/config.yaml": [("- cluster: ray", "- cluster: local")],
-    "conf/data/digits.yaml": [("train: 1200", "train: 16"), ("val: 200", "val: 6"), ("test: 200", "test: 6")],
-}
-TINY_ENGINE = "steps: 4\nbatch_size: 4\neval_every: 2\nlog_every: 1\ncheckpoint_every: 1\nmonitor: box_ap\n"
-
-
-class Project:
-    """A copy of what DVC needs, in a git repository of its own, with a configuration of a few steps."""
-
-    def __init__(self, repository: Path, folder: Path) -> None:
-        self.folder = folder
-        self.repository = repository
-        for name in ("conf", "pipelines", "detcore", ".dvc", "dvc.yaml", ".dvcignore", ".gitignore"):
-            source, target = repository / name, folder / name
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
-            else:
-                shutil.copy(source, target)
-        for name, changes in TINY.items():
-            path = folder / name
-            text = path.read_text()
-            for before, after in changes:
-                assert before in text, f"{name} does not say {before!r} any more"
-                text = text.replace(before, after)
-            path.write_text(text)
-        (folder / "conf/engine/demo.yaml").write_text(TINY_ENGINE)
-        self.params()
-        for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
-            self.run("git", *command)
-
-    def environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        author = {
-            f"GIT_{role}_{what}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
-        return {**os.environ, **author, "PYTHONPATH": str(self.folder), "PATH": path, "OMP_NUM_THREADS": "1"}
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def params(self, *overrides: str) -> None:
-        self.run(sys.executable, "-m", "detcore.config", "params.yaml", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +27,6 @@ def project(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     yield Project(repository, tmp_path_factory.mktemp("project"))
-
-
-def stages_run(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage ")]
 
 
 def test_the_stages_resolve_in_order(project: Project) -> None:

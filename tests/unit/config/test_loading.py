@@ -10,6 +10,7 @@ import yaml
 
 from detcore.config import MaskRCNN, compose_params, config_directory, load
 from detcore.config.__main__ import main as compose_file
+from detcore.config.preparing import settings_hash
 
 
 @pytest.fixture
@@ -90,6 +91,21 @@ def test_a_stale_params_file_is_noticed(tmp_path: Path, conf: Path) -> None:
     (conf / "optim" / "sgd.yaml").write_text("type: sgd\nlr: 0.3\n")
     with pytest.raises(ValueError, match="make params"):
         load(file=file)
+
+
+def test_a_composed_file_says_what_the_shards_depend_on() -> None:
+    def composed(*overrides: str) -> str:
+        return str(compose_params(overrides)["shards_sha256"])
+
+    config = load()
+    assert composed() == settings_hash(config.data, seed=config.seed)
+    resize = "data.train_transforms=[{type: resize_fixed, height: 96, width: 96}]"
+    assert composed(resize, "data.threads=3", "data.shards=other", "optim.lr=0.5") == composed()
+    others = ["seed=1", "data.source.size=96", "data.root=other", "data.samples_per_shard=7", "data.val_fraction=0.3"]
+    assert len({composed(), *map(composed, others)}) == 1 + len(others)
+    assert composed("data.val_fraction=2") == "not valid"
+    with pytest.raises(ValueError, match=r"data\.val_fraction"):
+        load(["data.val_fraction=2"])
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object/apply:os.system ['true']"])

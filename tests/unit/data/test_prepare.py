@@ -103,6 +103,33 @@ def test_shards_of_other_raw_files_are_not_taken_for_these(root, tmp_path, chang
     assert not is_prepared(config, seed=0)
 
 
+def test_the_same_data_has_the_same_shards_on_every_machine(tmp_path):
+    """DVC compares them by their bytes; and a copy of the raw data has files of other times."""
+    for machine in ("here", "there"):
+        write_coco(tmp_path / machine / "raw", images=20)
+        os.utime(tmp_path / machine / "raw" / "images" / "train_000.jpg", ns=(0, len(machine)))
+    config = data_config(tmp_path / "here" / "raw", tmp_path / "here" / "shards")
+    prepare(config, seed=0, progress=False)
+    (tmp_path / "here").rename(tmp_path / "first")
+    (tmp_path / "there").rename(tmp_path / "here")
+    prepare(config, seed=0, progress=False)
+
+    def files(machine):
+        paths = (path for path in sorted((tmp_path / machine / "shards").rglob("*")) if path.is_file())
+        return {path.relative_to(tmp_path / machine): path.read_bytes() for path in paths}
+
+    assert files("first") == files("here")
+    assert is_prepared(config, seed=0)
+    (tmp_path / "here" / "shards.raw_files").rename(tmp_path / "record")
+    os.utime(tmp_path / "here" / "raw" / "images" / "train_000.jpg", ns=(0, 0))
+    assert is_prepared(config, seed=0), "pulled shards know no raw files"
+    (tmp_path / "record").rename(tmp_path / "here" / "shards.raw_files")
+    assert not is_prepared(config, seed=0)
+    description = tmp_path / "here" / "shards" / "dataset.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"content_hash": "0" * 64}))
+    assert is_prepared(config, seed=0), "what was noted is of other shards, which a checkout replaced"
+
+
 def test_data_that_was_just_made_counts_as_unchanged(tmp_path):
     source = {"type": "digits", "train": 3, "val": 2, "test": 2, "size": 64, "max_digits": 3}
     config = data_config(tmp_path / "raw", tmp_path / "shards", source=source)
@@ -275,7 +302,7 @@ def test_a_failure_leaves_the_old_shards_whole(root, tmp_path, monkeypatch):
         patch.setattr("detcore.data.shard_writing.SplitWriter.finish", full_disk)
         run(root, tmp_path)
     assert contents(tmp_path / "shards") == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "shards"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "shards", "shards.raw_files"]
 
 
 def test_broken_shards_are_replaced_and_other_folders_are_not(root, tmp_path):

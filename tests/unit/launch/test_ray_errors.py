@@ -48,6 +48,16 @@ def test_the_controllers_own_failure_is_unwrapped() -> None:
     assert ray_train.first_cause(ControllerError(wanted)) is wanted
 
 
+def test_a_ray_that_does_not_come_up_is_one_line_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_busy(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as ray.init does: nothing more exact
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", too_busy)
+    with pytest.raises(TimeoutError, match=r"timed out during startup\. Try again, .* cluster=local"):
+        ray_cluster(ClusterConfig()).__enter__()
+
+
 @pytest.mark.parametrize(
     ("stated", "device", "present", "expected"),
     [(None, "auto", 2, 1), (None, "auto", 1, 0), (None, "cpu", 8, 0), (0.5, "auto", 0, 0.5), (None, "cuda", 2, 1)],

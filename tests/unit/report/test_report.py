@@ -170,10 +170,14 @@ def test_a_second_report_leaves_nothing_of_the_first(measured: Measured, finding
     folder = tmp_path / "out"
     write_report(findings, folder)
     (folder / "mine.txt").write_text("kept")
+    cached = (folder / "report.md").rename(tmp_path / "cached")
+    (folder / "report.md").symlink_to(cached)  # as DVC links files of its cache
+    first = cached.read_text()
     without = Measured(**{**vars(measured), "read_image": lambda place: None})
     write_report(find(without, sets=5), folder)
     assert not list((folder / "images").glob("*.jpg"))
     assert (folder / "mine.txt").read_text() == "kept"
+    assert cached.read_text() == first != (folder / "report.md").read_text()
 
 
 def test_masks_and_keypoints_have_sections_of_their_own(write: Write, tmp_path: Path) -> None:

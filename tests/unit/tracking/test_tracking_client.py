@@ -28,6 +28,18 @@ def test_a_relative_database_does_not_depend_on_the_workers_folder(
     assert tracking_uri(settings("sqlite:///here.db")) == f"sqlite:///{tmp_path}/here.db"
 
 
+def test_an_experiment_of_dvcs_queue_writes_to_its_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert tracking_uri(settings(None)) == f"sqlite:///{copy}/mlflow.db"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # as DVC does
+    assert tracking_uri(settings(None)) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(settings("sqlite:////data/runs.db")) == "sqlite:////data/runs.db"
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri(settings(None)) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
 @pytest.mark.parametrize("uri", ["mlruns", "file:///data/mlruns", "/data/mlruns"])
 def test_a_folder_is_refused_with_the_way_out(uri: str) -> None:
     with pytest.raises(ValueError, match=r"sqlite:///mlflow\.db"):

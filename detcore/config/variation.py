@@ -49,10 +49,10 @@ class Variations:
 
     @classmethod
     def around(cls, tune: TuneConfig, *, overrides: Sequence[str] = (), file: Path | str | None = None) -> "Variations":
-        """Those of a space around a configuration, which is given as to `load`; every value is tried by itself.
+        """Those of a space around a configuration, which is given as to `load`; each extreme value is tried by itself.
 
         Raises:
-            ValueError: one line for each key that does not exist or must stay as it is, and for each impossible value.
+            ValueError: for a key that does not exist or must stay as it is, and for an impossible value.
         """
         groups = tuple(key for key in tune.space if _is_group(key))
         if groups and file is not None:
@@ -63,9 +63,10 @@ class Variations:
             found = read_params(file) if file is not None else compose_params([*overrides, *chosen])
             composed[json.dumps(choices)] = {**found, "tune": None}
         variations = cls(groups=groups, composed=composed)
-        faults = [*_misplaced(tune), *variations._impossible(tune)]
-        if faults:
-            raise ValueError("\n".join(dict.fromkeys(faults)))
+        if faults := list(_misplaced(tune)):
+            raise ValueError("\n".join(faults))
+        for _ in variations.each_alone(tune):
+            pass
         for config in variations.bases():
             _check_clock(config, tune)
         return variations
@@ -88,14 +89,17 @@ class Variations:
         dotted = {key: value for key, value in values.items() if key not in self.groups}
         return validate(changed(params, dotted, source="tune.space"), source="tune.space")
 
-    def _impossible(self, tune: TuneConfig) -> Iterator[str]:
+    def each_alone(self, tune: TuneConfig) -> Iterator[tuple[str, Config]]:
+        """The key, and the configuration in which it alone has one of its extreme values.
+
+        Raises:
+            ValueError: if such a value is impossible.
+        """
         for params in self.composed.values():
             for key, distribution in tune.space.items():
                 for value in () if key in self.groups else _extremes(distribution):
-                    try:
-                        validate(changed(params, {key: value}, source="tune.space"), source="tune.space")
-                    except ValueError as error:
-                        yield from str(error).splitlines()
+                    params_then = changed(params, {key: value}, source="tune.space")
+                    yield key, validate(params_then, source="tune.space")
 
 
 def changed(params: Mapping[str, Any], values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
@@ -144,7 +148,9 @@ def load_with(file: Path | str, *, best: Path | str) -> Config:
 
 def _extremes(distribution: Any) -> tuple[Any, ...]:
     """Values that must be possible; all, where there are few."""
-    return distribution.values if isinstance(distribution, Choice | Grid) else (distribution.at(0.0), distribution.at(1.0))
+    return (
+        distribution.values if isinstance(distribution, Choice | Grid) else (distribution.at(0.0), distribution.at(1.0))
+    )
 
 
 def _is_group(key: str) -> bool:
@@ -190,4 +196,6 @@ def _as_word(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_as_word(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ",".join(map(_as_word, value)) + "]"
-    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
+    return (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
+    )

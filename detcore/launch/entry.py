@@ -14,7 +14,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """The arguments that every pipeline takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--params", metavar="FILE", help="a composed configuration, as DVC's stages use")
-    parser.add_argument("--best", metavar="FILE", help="with --params: settings that a search found, to be used over it")
+    parser.add_argument(
+        "--best", metavar="FILE", help="with --params: settings that a search found, to be used over it"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as in model=mask_rcnn_r50_fpn optim.lr=0.01")
     return parser
 

@@ -61,7 +61,7 @@ def fit_on_ray(job: Job) -> FitResult:
         stack.callback((run_dir / MARK_NAME).unlink, missing_ok=True)
         while True:
             result = _run(_trainer(job, mark), relay, cluster, stop)
-            if result.stopped != "requested" or stop.received:
+            if result.stopped != "requested" or stop.received or stop.asked_for:
                 break
             print(f"going on from step {result.step} without the nodes that are about to go", flush=True)
     # Otherwise the signal came too late to stop anything.

@@ -1,5 +1,6 @@
 """The driver of a training: prepared data, a tracked run, and ranks here or on a cluster."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,18 +14,25 @@ from detcore.config.stores import is_url
 from detcore.data import SampleTransform, prepare
 from detcore.data.prepared import is_prepared
 from detcore.data.shards import read_description
-from detcore.engine import FitResult, LocalWorker, pick_device
+from detcore.engine import FitResult, LocalWorker, Worker, pick_device
 from detcore.engine.atomic import write_file
 from detcore.launch.job import Job, run_rank
 from detcore.launch.lock import only_training
 from detcore.launch.starting import with_architecture
-from detcore.tracking import close_run, open_run
+from detcore.tracking import RunHandle, close_run, open_run
 
 CONFIG = "config.yaml"
 """The file in a run's folder that keeps the settings it was trained with."""
 
 
-def train(config: Config, *, model: nn.Module | None = None, transform: SampleTransform | None = None) -> FitResult:
+def train(
+    config: Config,
+    *,
+    model: nn.Module | None = None,
+    transform: SampleTransform | None = None,
+    worker: Worker | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> FitResult:
     """Trains, here or on Ray as `config.cluster` says, and leaves all results in `config.run_dir`.
 
     Prepares the data first where its shards are absent. Goes on from an interrupted training of the same kind.
@@ -33,6 +41,8 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
         config: the whole configuration.
         model: your own detector, any module with losses(batch) and detect(batch); in place only with cluster=local.
         transform: your own augmentation of the training samples.
+        worker: the only rank, in this process, in place of what `config.cluster` says.
+        tags: of the run in MLflow, besides its own.
 
     Raises:
         ValueError: for what the configuration, the data or the model have wrong, or if another training is running in
@@ -42,20 +52,18 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
     with only_training(Path(config.run_dir)):
         text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
         write_file(Path(config.run_dir, CONFIG), text.encode())
-        return _train(config, model=model, transform=transform)
+        ensure_shards(config)
+        dataset = read_description(config.data.shards, store=config.data.store)
+        config = with_architecture(config, dataset=dataset)
+        job = Job(config=with_absolute_paths(config), model=model, transform=transform)
+        run = open_run(config, dataset=dataset, tags=tags) if config.tracking.enabled else None
+        return _launch(job, worker) if run is None else _tracked(replace(job, run=run), run, worker)
 
 
-def _train(config: Config, *, model: nn.Module | None, transform: SampleTransform | None) -> FitResult:
-    ensure_shards(config)
-    dataset = read_description(config.data.shards, store=config.data.store)
-    config = with_architecture(config, dataset=dataset)
-    job = Job(config=with_absolute_paths(config), model=model, transform=transform)
-    if not config.tracking.enabled:
-        return _launch(job)
-    run = open_run(config, dataset=dataset)
+def _tracked(job: Job, run: RunHandle, worker: Worker | None) -> FitResult:
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
-        result = _launch(replace(job, run=run))
+        result = _launch(job, worker)
         status = "FINISHED" if result.stopped is None else "KILLED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -65,7 +73,9 @@ def _train(config: Config, *, model: nn.Module | None, transform: SampleTransfor
     return result
 
 
-def _launch(job: Job) -> FitResult:
+def _launch(job: Job, worker: Worker | None) -> FitResult:
+    if worker is not None:
+        return run_rank(job, worker)
     if job.config.cluster.type == "local":
         return run_rank(job, LocalWorker(device=pick_device(job.config.engine.device)))
     # Imported late: takes seconds, and a machine without Ray can train all the same.

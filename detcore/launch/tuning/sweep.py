@@ -1,0 +1,294 @@
+"""The driver of a search: which trials are to run, Ray Tune over them, and what was found."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from ray import tune as ray_tune
+from rich.console import Console
+
+from detcore.config import Config
+from detcore.config.tune import TuneConfig
+from detcore.config.variation import BEST, Variations, as_overrides
+from detcore.data.prepared import is_prepared
+from detcore.data.shards import read_description
+from detcore.engine.atomic import write_file
+from detcore.engine.checkpoint import CheckpointFolder
+from detcore.engine.fingerprint import training_config
+from detcore.launch.delivery import send
+from detcore.launch.lock import only_training
+from detcore.launch.ray_cluster import driver_cpus, gpus_per_worker, ray_cluster, room_for
+from detcore.launch.training import ensure_shards, with_absolute_paths
+from detcore.launch.tuning.board import Board, Row
+from detcore.launch.tuning.picture import save_picture
+from detcore.launch.tuning.plan import OptunaSearch, Planned, build_scheduler, planned_values
+from detcore.launch.tuning.record import NUMBER, TrialRecord, best_of, read_trials, trial_folder
+from detcore.launch.tuning.trial import Sweep, Trial
+from detcore.launch.tuning.watching import Watch, outcome_tags
+from detcore.tracking import close_run, open_parent, tag_run
+from detcore.tracking.client import tracking_uri
+
+FOLDER = "tune"
+"""Of a search, in that of the run."""
+RESULTS = "results"
+"""In it, what also goes to MLflow: the table, the picture, the best settings."""
+_SEARCH = "search.json"
+"""In it, what the search is made of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a search found.
+
+    Attributes:
+        folder: of it; `trials/` has a folder for each trial.
+        overrides: the best settings; empty if the search was interrupted.
+        best_file: the file that has them.
+        trial: whose they are.
+        metric, value, step: what that reached on val, and when.
+        interrupted: the same command goes on.
+    """
+
+    folder: Path
+    best_file: Path
+    overrides: list[str]
+    trial: int | None
+    metric: str
+    value: float | None
+    step: int | None
+    interrupted: bool
+
+
+def write_nothing_found(config: Config) -> Path:
+    """An empty list of settings, where no search is asked for."""
+    file = Path(config.run_dir, BEST)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, b"# No search (tune=none): training takes the settings of conf/.\n[]\n")
+    return file
+
+
+def tune(config: Config, *, overrides: Sequence[str] = (), params: Path | str | None = None) -> SweepResult:
+    """Searches as `config.tune` says, or goes on with a search that was stopped; trials that have ended stay as they are.
+
+    Prepares the data first where that was not done. What decides is the metric `engine.monitor` on val.
+
+    Args:
+        config: what `overrides` or `params` make; the settings that the trials begin from.
+        overrides: the words that it was composed of.
+        params: the composed file that it was read from.
+
+    Raises:
+        ValueError: for what the space, the configuration or the data have wrong, or if every trial failed; one line.
+        OSError: if something cannot be written.
+    """
+    assert config.tune is not None, "the caller has looked"
+    variations = Variations.around(config.tune, overrides=overrides, file=params)
+    folder = Path(config.run_dir, FOLDER).absolute()
+    with only_training(Path(config.run_dir)):
+        _prepare(variations, config.tune)
+        _same_search(folder, variations, config.tune)
+        parent = config.model_copy(update={"run_dir": str(folder), "name": f"{config.name}-tune"})
+        run = None
+        if config.tracking.enabled:
+            dataset = read_description(config.data.shards, store=config.data.store)
+            run = open_parent(parent, dataset=dataset, tags={"tune.metric": config.engine.monitor or "the headline"})
+        status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+        try:
+            result = _search(
+                config, _sweep(config, variations, folder, None if run is None else run.latest().run_id), parent
+            )
+            status = "KILLED" if result.interrupted else "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            if run is not None:
+                close_run(run, status)
+    return result
+
+
+def _prepare(variations: Variations, tune: TuneConfig) -> None:
+    """All data that trials share, once."""
+    for config in variations.bases():
+        ensure_shards(config)
+    for key, config in variations.each_alone(tune):
+        if key.startswith("data.") and not is_prepared(config.data, seed=config.seed):
+            raise ValueError(f"tune.space: {key} changes the prepared data, which all trials share: leave it out")
+
+
+def _same_search(folder: Path, variations: Variations, tune: TuneConfig) -> None:
+    """Sets trials of another search aside."""
+    made_of = {
+        "tune": tune.model_dump(mode="json", exclude={"num_trials", "max_concurrent_trials"}),
+        "trainings": [training_config(config) for config in variations.bases()],
+    }
+    path = folder / _SEARCH
+    if path.is_file() and json.loads(path.read_text()) != json.loads(json.dumps(made_of)):
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.previous-{number}")).exists():
+            number += 1
+        folder.rename(aside)
+        print(f"searching anew: {folder} is of another search; it is now {aside}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(path, json.dumps(made_of, indent=2).encode())
+
+
+def _sweep(config: Config, variations: Variations, folder: Path, parent_run: str | None) -> Sweep:
+    assert config.tune is not None
+    composed = {}
+    for choices, base in zip(variations.composed, variations.bases(), strict=True):
+        base = with_absolute_paths(base)
+        tracking = base.tracking.model_copy(update={"uri": tracking_uri(base.tracking)})
+        composed[choices] = base.model_copy(update={"tracking": tracking}).model_dump(mode="json")
+    return Sweep(
+        folder=folder,
+        name=config.name,
+        variations=Variations(groups=variations.groups, composed=composed),
+        scheduler=config.tune.scheduler,
+        parent_run=parent_run,
+    )
+
+
+def _search(config: Config, sweep: Sweep, parent: Config) -> SweepResult:
+    tune, engine = config.tune, config.engine
+    assert tune is not None
+    records = read_trials(sweep.folder)
+    if tune.search == "random":
+        for number in set(range(tune.trials)) - records.keys():
+            records[number] = _begin(sweep, number, planned_values(tune, number))
+    board = Board(total=max(tune.trials, len(records)), steps=engine.steps, metric=engine.monitored({}))
+    board.rows = {number: Row.of(record, engine) for number, record in records.items()}
+    if ended := sum(record.ended for record in records.values()):
+        print(f"going on with a search: {ended} of {board.total} trials have ended already", flush=True)
+    if ended < board.total:
+        _run_trials(config, sweep, records, board)
+    return _conclude(config, sweep, board, parent)
+
+
+def _begin(sweep: Sweep, number: int, values: dict[str, Any]) -> TrialRecord:
+    return TrialRecord(number=number, folder=trial_folder(sweep.folder, number), values=values).save()
+
+
+def _run_trials(config: Config, sweep: Sweep, records: dict[int, TrialRecord], board: Board) -> None:
+    tune, engine, cluster = config.tune, config.engine, config.cluster
+    assert tune is not None
+    known = [records[number] for number in sorted(records)]
+    left = [record for record in known if not record.ended]
+    scheduler = build_scheduler(tune, engine=engine, before=[record for record in known if record.ended])
+    if tune.search == "optuna":
+        begin = lambda number, values: _begin(sweep, number, values)  # noqa: E731
+        search: Any = OptunaSearch(tune, known, begin=begin, engine=engine)
+    else:
+        search = Planned(left)
+    random.seed(tune.seed)  # Ray's population-based training draws from it
+    machine = max(1, int(len(os.sched_getaffinity(0)) / (cluster.most_workers * cluster.cpus_per_worker)))
+    with ray_cluster(cluster, trainings=tune.max_concurrent_trials or machine):
+        gpus = gpus_per_worker(cluster, device=engine.device)
+        at_once = min(tune.max_concurrent_trials or board.total, room_for(cluster, gpus=gpus))
+        print(f"{board.total} trials, {at_once} at a time: {sweep.folder}", flush=True)
+        own = {"CPU": cluster.cpus_per_worker, "GPU": gpus, **cluster.resources_per_worker}
+        resources = own if cluster.most_workers == 1 else {"CPU": driver_cpus(cluster)}
+        uri = tracking_uri(config.tracking) if config.tracking.enabled else None
+        # What Ray keeps is of one process: trials are known by their records.
+        shutil.rmtree(sweep.folder / "ray", ignore_errors=True)
+        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+        with board, _sigterm_as_sigint():
+            ray_tune.run(
+                ray_tune.with_parameters(Trial, sweep=sweep),
+                name=time.strftime("%Y%m%d-%H%M%S"),
+                config={NUMBER: None, **dict.fromkeys(tune.space)},
+                num_samples=len(left) if tune.search == "random" else len(left) + board.total - len(records),
+                search_alg=search,
+                scheduler=scheduler,
+                resources_per_trial={kind: number for kind, number in resources.items() if number},
+                max_concurrent_trials=at_once,
+                max_failures=cluster.max_failures,
+                storage_path=str(sweep.folder / "ray"),
+                callbacks=[Watch(sweep, board, engine=engine, scheduler=scheduler, uri=uri)],
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Ray Tune has trials save and leave on the first Ctrl-C; so it does on SIGTERM, inside."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _conclude(config: Config, sweep: Sweep, board: Board, parent: Config) -> SweepResult:
+    assert config.tune is not None
+    engine, uri = config.engine, tracking_uri(config.tracking)
+    records = read_trials(sweep.folder)
+    board.rows = {number: Row.of(record, engine) for number, record in records.items()}
+    interrupted = len(records) < board.total or any(record.outcome is None for record in records.values())
+    good = [(record, best) for record in records.values() if record.ended and (best := best_of(record.scores(engine)))]
+    if not good and not interrupted:
+        reasons = {record.reason for record in records.values()}
+        raise ValueError(f"every trial failed: {'; '.join(sorted(reasons))} ({sweep.folder}/trials/*/log.txt)")
+    Console().print(board.table())
+    best_file = Path(config.run_dir, BEST)
+    nothing = SweepResult(
+        folder=sweep.folder, best_file=best_file, overrides=[], trial=None, metric=board.metric, value=None, step=None,
+        interrupted=True,
+    )  # fmt: skip
+    if interrupted:
+        return nothing
+    record, (step, value) = max(good, key=lambda each: (each[1][1], -each[0].number))
+    overrides = as_overrides(record.current)
+    told = f"trial {record.number} of {len(records)}: {board.metric} {value:.2f} on val at step {step}"
+    text = f"# Found by a search, {told}.\n" + yaml.safe_dump(overrides, allow_unicode=True)
+    write_file(best_file, text.encode())
+    _write_results(config, sweep, board, text)
+    if config.tracking.enabled:
+        for each in records.values():
+            tag_run(each.folder, outcome_tags(sweep, each), uri=uri)
+            _drop_kept(each, config)
+        send(
+            parent, sweep.folder / RESULTS, artifact=FOLDER, metrics={f"best/{board.metric}": value}, step=len(records)
+        )
+    return SweepResult(
+        folder=sweep.folder, best_file=best_file, overrides=overrides, trial=record.number, metric=board.metric,
+        value=value, step=step, interrupted=False,
+    )  # fmt: skip
+
+
+def _drop_kept(record: TrialRecord, config: Config) -> None:
+    """Checkpoints that were kept only for other trials to take up."""
+    CheckpointFolder(record.folder / "checkpoints", keep=config.engine.keep_checkpoints, say=print).prune()
+
+
+def _write_results(config: Config, sweep: Sweep, board: Board, best: str) -> None:
+    assert config.tune is not None
+    folder = sweep.folder / RESULTS
+    folder.mkdir(exist_ok=True)
+    records = [TrialRecord.load(trial_folder(sweep.folder, row.number)) for row in board.ranked()]
+    save_picture(records, folder / "search.png", tune=config.tune, engine=config.engine, metric=board.metric)
+    (folder / BEST).write_text(best)
+    with (folder / "trials.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", *config.tune.space, "status", "step", f"best_{board.metric}", "best_step", "note"])
+        for row in board.ranked():
+            best_step, value = row.best or ("", "")
+            writer.writerow(
+                [row.number, *(row.values[key] for key in config.tune.space), row.status, row.step, value, best_step]
+                + [row.note]
+            )

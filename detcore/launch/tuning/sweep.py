@@ -79,7 +79,7 @@ def write_nothing_found(config: Config) -> Path:
 
 
 def tune(config: Config, *, overrides: Sequence[str] = (), params: Path | str | None = None) -> SweepResult:
-    """Searches as `config.tune` says, or goes on with a search that was stopped; trials that have ended stay as they are.
+    """Searches as `config.tune` says, or goes on with a search that was stopped; trials that have ended stay.
 
     Prepares the data first where that was not done. What decides is the metric `engine.monitor` on val.
 
@@ -258,10 +258,11 @@ def _conclude(config: Config, sweep: Sweep, board: Board, parent: Config) -> Swe
     text = f"# Found by a search, {told}.\n" + yaml.safe_dump(overrides, allow_unicode=True)
     write_file(best_file, text.encode())
     _write_results(config, sweep, board, text)
+    for each in records.values():
+        _drop_kept(each, config)
     if config.tracking.enabled:
         for each in records.values():
             tag_run(each.folder, outcome_tags(sweep, each), uri=uri)
-            _drop_kept(each, config)
         send(
             parent, sweep.folder / RESULTS, artifact=FOLDER, metrics={f"best/{board.metric}": value}, step=len(records)
         )

@@ -14,7 +14,8 @@ def main(arguments: Sequence[str]) -> int:
     if config.tune is None:
         print(f"no search (tune=none; conf/tune has some): {write_nothing_found(config)} is empty")
         return 0
-    result = tune(config, overrides=given.overrides, params=given.params)
+    overrides = given.overrides if given.params is None else None
+    result = tune(config, overrides=overrides, params=given.params)
     if result.interrupted:
         print("interrupted; the same command goes on with the trials that are left")
         return 130

@@ -27,7 +27,8 @@ class Uniform(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        return _ordered(self)
+        _check_order(self.low, self.high)
+        return self
 
 
 class LogUniform(Section):
@@ -47,7 +48,8 @@ class LogUniform(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        return _ordered(self)
+        _check_order(self.low, self.high)
+        return self
 
 
 class RandInt(Section):
@@ -66,7 +68,8 @@ class RandInt(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        return _ordered(self)
+        _check_order(self.low, self.high)
+        return self
 
 
 class _Values(Section):
@@ -175,15 +178,16 @@ class TuneConfig(Section):
             raise ValueError(f"{learner} chooses values itself: {', '.join(self.grids)} is a grid; make it a choice")
         if self.search == "optuna" and self.scheduler.type == "pbt":
             raise ValueError("scheduler = pbt changes settings itself: search = random, not optuna")
+        if self.scheduler.type == "pbt" and self.max_concurrent_trials is not None:
+            raise ValueError("scheduler = pbt has all trials take turns: leave max_concurrent_trials out")
         if self.scheduler.type == "pbt" and self.trials < 2:
             raise ValueError(f"scheduler = pbt needs a population, got num_trials = {self.trials}")
         return self
 
 
-def _ordered(drawn: Any) -> Any:
-    if not drawn.low < drawn.high or not math.isfinite(drawn.high - drawn.low):
-        raise ValueError(f"low = {drawn.low} is not below high = {drawn.high}")
-    return drawn
+def _check_order(low: float, high: float) -> None:
+    if not low < high or not math.isfinite(high - low):
+        raise ValueError(f"low = {low} is not below high = {high}")
 
 
 def _rounded(value: float) -> float:

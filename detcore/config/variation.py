@@ -48,19 +48,31 @@ class Variations:
     composed: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def around(cls, tune: TuneConfig, *, overrides: Sequence[str] = (), file: Path | str | None = None) -> "Variations":
-        """Those of a space around a configuration, which is given as to `load`; each extreme value is tried by itself.
+    def around(
+        cls, config: Config, *, overrides: Sequence[str] | None = None, file: Path | str | None = None
+    ) -> "Variations":
+        """Those of `config.tune` around a configuration; each extreme value is tried by itself.
+
+        Args:
+            config: whole; it is what is varied unless it is said where it comes from.
+            overrides: the words that it was composed of, with which other files of conf/ can be chosen.
+            file: the composed file that it was read from, for messages.
 
         Raises:
             ValueError: for a key that does not exist or must stay as it is, and for an impossible value.
         """
+        tune = config.tune
+        assert tune is not None, "the caller has looked"
         groups = tuple(key for key in tune.space if _is_group(key))
-        if groups and file is not None:
-            raise ValueError(f"tune.space: {groups[0]}: {file} is composed already, so only dotted keys can change")
+        if groups and overrides is None:
+            raise ValueError(
+                f"tune.space: {groups[0]}: {file or 'the configuration'} is composed already, so only dotted keys "
+                "can change; give words instead: python pipelines/tune.py tune=..."
+            )
         composed = {}
         for choices in itertools.product(*(_extremes(tune.space[key]) for key in groups)):
             chosen = [f"{key}={choice}" for key, choice in zip(groups, choices, strict=True)]
-            found = read_params(file) if file is not None else compose_params([*overrides, *chosen])
+            found = config.model_dump(mode="json") if overrides is None else compose_params([*overrides, *chosen])
             composed[json.dumps(choices)] = {**found, "tune": None}
         variations = cls(groups=groups, composed=composed)
         if faults := list(_misplaced(tune)):
@@ -182,6 +194,7 @@ def _check_clock(config: Config, tune: TuneConfig) -> None:
             f"tune.scheduler = {scheduler.type} looks at trials before their end: set engine.eval_every below "
             f"engine.steps = {engine.steps} (it is {engine.eval_every})"
         )
+    assert steps is not None
     if steps % engine.eval_every or steps >= engine.steps:
         raise ValueError(
             f"tune.scheduler.{key} = {steps} is not a multiple of engine.eval_every = {engine.eval_every} below "

@@ -14,8 +14,14 @@ from detcore.config import EngineConfig
 from detcore.config.variation import as_overrides
 from detcore.launch.tuning.record import TrialRecord, best_of
 
+_WIDE = 160
 _SHOWN = 40
 """Rows of the table while it changes: those that train, then the best."""
+
+
+def console() -> Console:
+    """Standard output; where that is a file, wide enough for the table."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE)
 
 
 @dataclass(kw_only=True)
@@ -71,7 +77,7 @@ class Board:
     rows: dict[int, Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._console = Console()
+        self._console = console()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -113,9 +119,9 @@ class Board:
         keys = list(dict.fromkeys(key for row in self.rows.values() for key in row.values))
         table.add_column("trial", justify="right")
         for key in keys:
-            table.add_column(key.rpartition(".")[2], justify="right", overflow="fold")
+            table.add_column(key.rpartition(".")[2], justify="right", no_wrap=True)
         for name in ("step", f"{self.metric} now", "best", "at step"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         table.add_column("status")
         ranked = self.ranked()
         shown = sorted(ranked, key=lambda row: row.status != "training")[:most]

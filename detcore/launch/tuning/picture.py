@@ -29,7 +29,7 @@ def save_picture(
     history, parallel = figure.subplots(1, 2, width_ratios=(1.0, 1.3))
     values = [value for _, value in found] or [0.0]
     norm = Normalize(min(values), max(values) if max(values) > min(values) else min(values) + 1.0)
-    colours = ScalarMappable(norm, cmap="viridis")
+    colours: Any = ScalarMappable(norm, cmap="viridis")
     for record, value in sorted(found, key=lambda each: each[1]):
         leads = value == max(values)
         style = {"color": colours.to_rgba(value), "linewidth": 2.5 if leads else 1.2}
@@ -51,7 +51,7 @@ def save_picture(
 
 def _label(axes: Any, tune: TuneConfig, *, low: float | None, high: float | None, metric: str) -> None:
     names = [*(key.rpartition(".")[2] for key in tune.space), f"best {metric}"]
-    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    axes.set_xticks(range(len(names)), names, rotation=15)
     axes.set(ylim=(-0.08, 1.08), yticks=[], title="Settings")
     ends = [(_word(tune, key, 0), _word(tune, key, 1)) for key in tune.space] + [(f"{low:.1f}", f"{high:.1f}")]
     for position, (bottom, top) in enumerate(ends):

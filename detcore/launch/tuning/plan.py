@@ -34,10 +34,14 @@ def planned_values(config: TuneConfig, number: int) -> dict[str, Any]:
 
 
 class Planned(BasicVariantGenerator):  # type: ignore[misc]
-    """Hands out trials whose settings are known."""
+    """Hands out trials whose settings are known.
 
-    def __init__(self, records: Iterable[TrialRecord]) -> None:
-        super().__init__(points_to_evaluate=[for_ray(record) for record in records])
+    Args:
+        at_once: so many are not yet at their end, at most; 0 is all. One that is paused counts.
+    """
+
+    def __init__(self, records: Iterable[TrialRecord], *, at_once: int) -> None:
+        super().__init__(points_to_evaluate=[for_ray(record) for record in records], max_concurrent=at_once)
 
 
 class OptunaSearch(Searcher):  # type: ignore[misc]
@@ -53,7 +57,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
     """
 
     def __init__(
-        self, config: TuneConfig, known: Iterable[TrialRecord], *, begin: Callable[[int, dict[str, Any]], None],
+        self, config: TuneConfig, known: Iterable[TrialRecord], *, begin: Callable[[int, dict[str, Any]], TrialRecord],
         engine: EngineConfig,
     ) -> None:  # fmt: skip
         super().__init__(metric=SCORE, mode="max")
@@ -80,14 +84,14 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
                     )
                 )
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if self._left:
             record = self._left.pop(0)
             self._study.enqueue_trial(self._as_params(record.values))
             self._asked[trial_id] = self._study.ask(self._distributions)
             return for_ray(record)
         if self._next >= self._config.trials:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED
         number, self._next = self._next, self._next + 1
         asked = self._asked[trial_id] = self._study.ask(self._distributions)
         values = {key: _value(one, asked.params[key]) for key, one in self._config.drawn.items()}
@@ -131,7 +135,7 @@ def build_scheduler(config: TuneConfig, *, engine: EngineConfig, before: Iterabl
             halving = Halving(
                 time_attr=TIME,
                 max_t=engine.steps,
-                grace_period=scheduler.grace_steps or engine.eval_every,
+                grace_period=scheduler.grace_steps or engine.eval_every or engine.steps,
                 reduction_factor=scheduler.reduction_factor,
                 stop_last_trials=False,  # the last is over anyhow, and publishes its model
             )
@@ -144,14 +148,14 @@ def build_scheduler(config: TuneConfig, *, engine: EngineConfig, before: Iterabl
                 time_attr=TIME,
                 metric=SCORE,
                 mode="max",
-                perturbation_interval=scheduler.interval_steps or engine.eval_every,
+                perturbation_interval=scheduler.interval_steps or engine.eval_every or engine.steps,
                 hyperparam_mutations={key: _ray_domain(one) for key, one in config.drawn.items()},
                 quantile_fraction=scheduler.quantile,
                 resample_probability=scheduler.resample_probability,
                 custom_explore_fn=partial(within, config),
                 log_config=False,
             )
-    return FIFOScheduler()
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
 class Halving(ASHAScheduler):  # type: ignore[misc]
@@ -169,11 +173,12 @@ class Halving(ASHAScheduler):  # type: ignore[misc]
 
     def recall(self, record: TrialRecord, engine: EngineConfig) -> None:
         """Enters the evaluations of a trial that is over."""
-        trial = SimpleNamespace(trial_id=f"before-{record.number}")
-        self.on_trial_add(None, trial)
+        trial: Any = SimpleNamespace(trial_id=f"before-{record.number}")
+        nobody: Any = None  # of Ray's controller nothing is asked
+        self.on_trial_add(nobody, trial)
         for step, score in record.scores(engine):
-            super().on_trial_result(None, trial, {TIME: step, SCORE: score})
-        self.on_trial_remove(None, trial)
+            super().on_trial_result(nobody, trial, {TIME: step, SCORE: score})
+        self.on_trial_remove(nobody, trial)
 
 
 class Population(PopulationBasedTraining):  # type: ignore[misc]

@@ -1,6 +1,5 @@
 """The driver of a search: which trials are to run, Ray Tune over them, and what was found."""
 
-import csv
 import json
 import os
 import random
@@ -10,15 +9,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from ray import tune as ray_tune
-from rich.console import Console
+from ray.exceptions import OutOfMemoryError
+from torch import nn
 
-from detcore.config import Config
+from detcore.config import ClusterConfig, Config
 from detcore.config.tune import TuneConfig
 from detcore.config.variation import BEST, Variations, as_overrides
 from detcore.data.prepared import is_prepared
@@ -30,10 +31,10 @@ from detcore.launch.delivery import send
 from detcore.launch.lock import only_training
 from detcore.launch.ray_cluster import driver_cpus, gpus_per_worker, ray_cluster, room_for
 from detcore.launch.training import ensure_shards, with_absolute_paths
-from detcore.launch.tuning.board import Board, Row
-from detcore.launch.tuning.picture import save_picture
+from detcore.launch.tuning.board import Board, Row, console
 from detcore.launch.tuning.plan import OptunaSearch, Planned, build_scheduler, planned_values
 from detcore.launch.tuning.record import NUMBER, TrialRecord, best_of, read_trials, trial_folder
+from detcore.launch.tuning.results import RESULTS, write_results
 from detcore.launch.tuning.trial import Sweep, Trial
 from detcore.launch.tuning.watching import Watch, outcome_tags
 from detcore.tracking import close_run, open_parent, tag_run
@@ -41,8 +42,8 @@ from detcore.tracking.client import tracking_uri
 
 FOLDER = "tune"
 """Of a search, in that of the run."""
-RESULTS = "results"
-"""In it, what also goes to MLflow: the table, the picture, the best settings."""
+_RAY_SETTINGS = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+"""Ray Tune neither logs nor prints: MLflow and the board do."""
 _SEARCH = "search.json"
 """In it, what the search is made of."""
 
@@ -78,22 +79,30 @@ def write_nothing_found(config: Config) -> Path:
     return file
 
 
-def tune(config: Config, *, overrides: Sequence[str] = (), params: Path | str | None = None) -> SweepResult:
+def tune(
+    config: Config,
+    *,
+    overrides: Sequence[str] | None = None,
+    params: Path | str | None = None,
+    model: nn.Module | None = None,
+) -> SweepResult:
     """Searches as `config.tune` says, or goes on with a search that was stopped; trials that have ended stay.
 
     Prepares the data first where that was not done. What decides is the metric `engine.monitor` on val.
 
     Args:
-        config: what `overrides` or `params` make; the settings that the trials begin from.
-        overrides: the words that it was composed of.
-        params: the composed file that it was read from.
+        config: the settings that the trials begin from.
+        overrides: the words that it was composed of, where it was: a space can choose files of conf/ then.
+        params: the composed file that it was read from, if any.
+        model: your own detector, as `train` takes it; every trial begins with its weights as they are.
 
     Raises:
         ValueError: for what the space, the configuration or the data have wrong, or if every trial failed; one line.
         OSError: if something cannot be written.
     """
-    assert config.tune is not None, "the caller has looked"
-    variations = Variations.around(config.tune, overrides=overrides, file=params)
+    if config.tune is None:
+        raise ValueError("tune is not set: name a search, such as tune=asha")
+    variations = Variations.around(config, overrides=overrides, file=params)
     folder = Path(config.run_dir, FOLDER).absolute()
     with only_training(Path(config.run_dir)):
         _prepare(variations, config.tune)
@@ -105,9 +114,9 @@ def tune(config: Config, *, overrides: Sequence[str] = (), params: Path | str | 
             run = open_parent(parent, dataset=dataset, tags={"tune.metric": config.engine.monitor or "the headline"})
         status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
         try:
-            result = _search(
-                config, _sweep(config, variations, folder, None if run is None else run.latest().run_id), parent
-            )
+            parent_run = None if run is None else run.latest().run_id
+            sweep = replace(_sweep(config, variations, folder), parent_run=parent_run, model=model)
+            result = _search(config, sweep, parent)
             status = "KILLED" if result.interrupted else "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -144,7 +153,7 @@ def _same_search(folder: Path, variations: Variations, tune: TuneConfig) -> None
     write_file(path, json.dumps(made_of, indent=2).encode())
 
 
-def _sweep(config: Config, variations: Variations, folder: Path, parent_run: str | None) -> Sweep:
+def _sweep(config: Config, variations: Variations, folder: Path) -> Sweep:
     assert config.tune is not None
     composed = {}
     for choices, base in zip(variations.composed, variations.bases(), strict=True):
@@ -156,7 +165,6 @@ def _sweep(config: Config, variations: Variations, folder: Path, parent_run: str
         name=config.name,
         variations=Variations(groups=variations.groups, composed=composed),
         scheduler=config.tune.scheduler,
-        parent_run=parent_run,
     )
 
 
@@ -171,8 +179,15 @@ def _search(config: Config, sweep: Sweep, parent: Config) -> SweepResult:
     board.rows = {number: Row.of(record, engine) for number, record in records.items()}
     if ended := sum(record.ended for record in records.values()):
         print(f"going on with a search: {ended} of {board.total} trials have ended already", flush=True)
-    if ended < board.total:
-        _run_trials(config, sweep, records, board)
+    failures = 0
+    while ended < board.total:
+        try:
+            _run_trials(config, sweep, board)
+            break
+        except RuntimeError as error:
+            failures += 1
+            if not _survived(error, failures, config.cluster):
+                raise
     return _conclude(config, sweep, board, parent)
 
 
@@ -180,45 +195,61 @@ def _begin(sweep: Sweep, number: int, values: dict[str, Any]) -> TrialRecord:
     return TrialRecord(number=number, folder=trial_folder(sweep.folder, number), values=values).save()
 
 
-def _run_trials(config: Config, sweep: Sweep, records: dict[int, TrialRecord], board: Board) -> None:
+def _run_trials(config: Config, sweep: Sweep, board: Board) -> None:
     tune, engine, cluster = config.tune, config.engine, config.cluster
     assert tune is not None
-    known = [records[number] for number in sorted(records)]
-    left = [record for record in known if not record.ended]
-    scheduler = build_scheduler(tune, engine=engine, before=[record for record in known if record.ended])
-    if tune.search == "optuna":
-        begin = lambda number, values: _begin(sweep, number, values)  # noqa: E731
-        search: Any = OptunaSearch(tune, known, begin=begin, engine=engine)
-    else:
-        search = Planned(left)
-    random.seed(tune.seed)  # Ray's population-based training draws from it
     machine = max(1, int(len(os.sched_getaffinity(0)) / (cluster.most_workers * cluster.cpus_per_worker)))
     with ray_cluster(cluster, trainings=tune.max_concurrent_trials or machine):
         gpus = gpus_per_worker(cluster, device=engine.device)
         at_once = min(tune.max_concurrent_trials or board.total, room_for(cluster, gpus=gpus))
+        taking_turns = tune.scheduler.type == "pbt"
+        if taking_turns and cluster.most_workers > 1 and at_once < board.total:
+            raise ValueError(
+                f"tune.scheduler = pbt with {cluster.most_workers} workers a trial trains all {board.total} at once, "
+                f"and the cluster has room for {at_once}: set cluster.num_workers=1, or tune.num_trials={at_once}"
+            )
+        known = list(read_trials(sweep.folder).values())
+        # What failed is tried again.
+        left = [replace(record, outcome=None, reason="").save() for record in known if not record.ended]
+        scheduler = build_scheduler(tune, engine=engine, before=[record for record in known if record.ended])
+        if tune.search == "optuna":
+            search: Any = OptunaSearch(tune, known, begin=partial(_begin, sweep), engine=engine)
+        else:
+            search = Planned(left, at_once=0 if taking_turns else at_once)
         print(f"{board.total} trials, {at_once} at a time: {sweep.folder}", flush=True)
         own = {"CPU": cluster.cpus_per_worker, "GPU": gpus, **cluster.resources_per_worker}
         resources = own if cluster.most_workers == 1 else {"CPU": driver_cpus(cluster)}
         uri = tracking_uri(config.tracking) if config.tracking.enabled else None
         # What Ray keeps is of one process: trials are known by their records.
         shutil.rmtree(sweep.folder / "ray", ignore_errors=True)
-        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+        for setting, value in _RAY_SETTINGS.items():
+            os.environ.setdefault(setting, value)
+        random.seed(tune.seed)  # Ray's population-based training draws from it
         with board, _sigterm_as_sigint():
             ray_tune.run(
                 ray_tune.with_parameters(Trial, sweep=sweep),
                 name=time.strftime("%Y%m%d-%H%M%S"),
                 config={NUMBER: None, **dict.fromkeys(tune.space)},
-                num_samples=len(left) if tune.search == "random" else len(left) + board.total - len(records),
+                num_samples=len(left) + board.total - len(known),
                 search_alg=search,
                 scheduler=scheduler,
                 resources_per_trial={kind: number for kind, number in resources.items() if number},
-                max_concurrent_trials=at_once,
+                max_concurrent_trials=at_once if tune.search == "optuna" else None,
                 max_failures=cluster.max_failures,
                 storage_path=str(sweep.folder / "ray"),
                 callbacks=[Watch(sweep, board, engine=engine, scheduler=scheduler, uri=uri)],
                 raise_on_failed_trial=False,
                 verbose=0,
             )
+
+
+def _survived(error: RuntimeError, failures: int, cluster: ClusterConfig) -> bool:
+    """Whether to go on after Ray Tune has given up: it does where a node's memory was short and Ray ended a trial."""
+    if not isinstance(error.__cause__, OutOfMemoryError):
+        return False
+    allowed = "" if cluster.max_failures < 0 else f" of {cluster.max_failures}"
+    print(f"failure {failures}{allowed}: a node was short of memory, and trials on it were ended", flush=True)
+    return cluster.max_failures < 0 or failures <= cluster.max_failures
 
 
 @contextmanager
@@ -244,7 +275,7 @@ def _conclude(config: Config, sweep: Sweep, board: Board, parent: Config) -> Swe
     if not good and not interrupted:
         reasons = {record.reason for record in records.values()}
         raise ValueError(f"every trial failed: {'; '.join(sorted(reasons))} ({sweep.folder}/trials/*/log.txt)")
-    Console().print(board.table())
+    console().print(board.table())
     best_file = Path(config.run_dir, BEST)
     nothing = SweepResult(
         folder=sweep.folder, best_file=best_file, overrides=[], trial=None, metric=board.metric, value=None, step=None,
@@ -257,9 +288,10 @@ def _conclude(config: Config, sweep: Sweep, board: Board, parent: Config) -> Swe
     told = f"trial {record.number} of {len(records)}: {board.metric} {value:.2f} on val at step {step}"
     text = f"# Found by a search, {told}.\n" + yaml.safe_dump(overrides, allow_unicode=True)
     write_file(best_file, text.encode())
-    _write_results(config, sweep, board, text)
+    write_results(config, sweep.folder, board, best=text)
     for each in records.values():
-        _drop_kept(each, config)
+        # What was kept only for other trials to take up.
+        CheckpointFolder(each.folder / "checkpoints", keep=engine.keep_checkpoints, say=print).prune()
     if config.tracking.enabled:
         for each in records.values():
             tag_run(each.folder, outcome_tags(sweep, each), uri=uri)
@@ -270,26 +302,3 @@ def _conclude(config: Config, sweep: Sweep, board: Board, parent: Config) -> Swe
         folder=sweep.folder, best_file=best_file, overrides=overrides, trial=record.number, metric=board.metric,
         value=value, step=step, interrupted=False,
     )  # fmt: skip
-
-
-def _drop_kept(record: TrialRecord, config: Config) -> None:
-    """Checkpoints that were kept only for other trials to take up."""
-    CheckpointFolder(record.folder / "checkpoints", keep=config.engine.keep_checkpoints, say=print).prune()
-
-
-def _write_results(config: Config, sweep: Sweep, board: Board, best: str) -> None:
-    assert config.tune is not None
-    folder = sweep.folder / RESULTS
-    folder.mkdir(exist_ok=True)
-    records = [TrialRecord.load(trial_folder(sweep.folder, row.number)) for row in board.ranked()]
-    save_picture(records, folder / "search.png", tune=config.tune, engine=config.engine, metric=board.metric)
-    (folder / BEST).write_text(best)
-    with (folder / "trials.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["trial", *config.tune.space, "status", "step", f"best_{board.metric}", "best_step", "note"])
-        for row in board.ranked():
-            best_step, value = row.best or ("", "")
-            writer.writerow(
-                [row.number, *(row.values[key] for key in config.tune.space), row.status, row.step, value, best_step]
-                + [row.note]
-            )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from torch import nn
 
 from detcore.config import ClusterConfig, Config
 from detcore.config.tune import Pbt
@@ -40,13 +41,15 @@ class Sweep:
         variations: all configurations that there may be, with absolute paths.
         scheduler: of the search.
         parent_run: MLflow's run of the search, or None.
+        model: a user's own, or None to build what the configuration says.
     """
 
     folder: Path
     name: str
     variations: Variations
     scheduler: Any
-    parent_run: str | None
+    parent_run: str | None = None
+    model: nn.Module | None = None
 
     def config(self, record: TrialRecord) -> Config:
         """The configuration of a trial's training.
@@ -98,7 +101,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     checkpoint.
     """
 
-    def setup(self, config: dict[str, Any], *, sweep: Sweep) -> None:
+    def setup(self, config: dict[str, Any], *, sweep: Sweep) -> None:  # type: ignore[override]
         self._sweep = sweep
         self._folder = trial_folder(sweep.folder, config[NUMBER])
         self._record = TrialRecord.load(self._folder)
@@ -107,7 +110,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         # The process is the trial's alone.
         sys.stdout = sys.stderr = (self._folder / LOG).open("a", buffering=1)
 
-    def load_checkpoint(self, folder: str) -> None:
+    def load_checkpoint(self, folder: str) -> None:  # type: ignore[override]
         """Notes whose checkpoint to go on from. One of this trial's own is in its folder anyhow."""
         donor = json.loads(Path(folder, DONOR).read_text())
         takeover = Takeover(donor=donor["trial"], step=donor["step"], values=from_ray(self.config))
@@ -173,7 +176,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             if self._config.cluster.type == "local":
                 device = pick_device(self._config.engine.device)
                 worker = TrialWorker(device=device, stop_file=self._folder / STOP_FILE_NAME)
-            outcome.set_result(train(self._config, worker=worker, tags=self._sweep.tags(self._record)))
+            tags = self._sweep.tags(self._record)
+            outcome.set_result(train(self._config, model=self._sweep.model, worker=worker, tags=tags))
         except BaseException as error:  # raised where Ray sees it
             traceback.print_exc()
             outcome.set_exception(error)

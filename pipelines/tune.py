@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 from detcore.launch import parser, read_config, run_main
+from detcore.launch.best_settings import write_nothing_found
 
 
 def main(arguments: Sequence[str]) -> int:
     given = parser(__doc__).parse_args(arguments)
     config = read_config(given)
-    # Imported late: takes seconds.
-    from detcore.launch.tuning import tune, write_nothing_found
-
     if config.tune is None:
         print(f"no search (tune=none; conf/tune has some): {write_nothing_found(config)} is empty")
         return 0
+    from detcore.launch.tuning import tune  # late: Ray takes seconds
+
     overrides = given.overrides if given.params is None else None
     result = tune(config, overrides=overrides, params=given.params)
     if result.interrupted:

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,12 +204,16 @@ def _check_clock(config: Config, tune: TuneConfig) -> None:
 
 
 def _as_word(value: Any) -> str:
-    if isinstance(value, str):
-        return value if value.isidentifier() else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_as_word(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, Sequence):
-        return "[" + ",".join(map(_as_word, value)) + "]"
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
-    )
+    match value:
+        case str() if value.isidentifier():
+            return value
+        case str():
+            # In Hydra's grammar backslashes stand for themselves, but before a quote.
+            return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value) + "'"
+        case Mapping():
+            return "{" + ",".join(f"{key}:{_as_word(item)}" for key, item in value.items()) + "}"
+        case Sequence():
+            return "[" + ",".join(map(_as_word, value)) + "]"
+        case bool() | None:
+            return json.dumps(value)
+    return repr(value)

@@ -18,7 +18,7 @@ import yaml
 
 pytest.importorskip("dvc", reason="dvc is not installed")
 
-STAGES = ["fetch", "prepare", "train", "evaluate", "report", "register", "export"]
+STAGES = ["fetch", "prepare", "tune", "train", "evaluate", "report", "register", "export"]
 TINY = {
     "conf/config.yaml": [("- cluster: ray", "- cluster: local")],
     "conf/data/digits.yaml": [("train: 1200", "train: 16"), ("val: 200", "val: 6"), ("test: 200", "test: 6")],

@@ -63,7 +63,7 @@ def test_halving_stops_those_behind_and_finds_the_best(tmp_path: Path, capsys: p
     records = read_trials(result.folder)
     assert [records[number].outcome for number in range(4)] == ["finished"] + ["stopped early"] * 3
     # The first rung is engine.eval_every; the training had gone on a little until it was told.
-    assert [step for step, _ in records[1].scores(config.engine)][0] == 3
+    assert records[1].scores(config.engine)[0][0] == 3
     assert load_file(records[0].folder / "model" / "weights.safetensors")["skill"].item() == pytest.approx(
         skill_after(*[0.2] * 12)
     )

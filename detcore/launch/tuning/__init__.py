@@ -1,5 +1,5 @@
 """A search for better settings: trainings side by side on Ray, each a trial, under Ray Tune."""
 
-from detcore.launch.tuning.sweep import SweepResult, tune, write_nothing_found
+from detcore.launch.tuning.sweep import SweepResult, tune
 
-__all__ = ["SweepResult", "tune", "write_nothing_found"]
+__all__ = ["SweepResult", "tune"]

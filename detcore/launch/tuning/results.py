@@ -1,6 +1,7 @@
 """What a search leaves: the table, the picture and the best settings."""
 
 import csv
+import shutil
 from pathlib import Path
 
 from detcore.config import Config
@@ -13,12 +14,12 @@ RESULTS = "results"
 """Its folder in that of the search; all of it goes to MLflow."""
 
 
-def write_results(config: Config, sweep: Path, board: Board, *, best: str) -> None:
+def write_results(config: Config, sweep: Path, board: Board, *, best: Path) -> None:
     """Writes trials.csv, best first, search.png and the best settings.
 
     Args:
         sweep: the folder of the search.
-        best: the text of the file with the settings.
+        best: the file with the best settings.
     """
     assert config.tune is not None
     folder, keys = sweep / RESULTS, list(config.tune.space)
@@ -26,7 +27,7 @@ def write_results(config: Config, sweep: Path, board: Board, *, best: str) -> No
     ranked = board.ranked()
     records = [TrialRecord.load(trial_folder(sweep, row.number)) for row in ranked]
     save_picture(records, folder / "search.png", tune=config.tune, engine=config.engine, metric=board.metric)
-    (folder / BEST).write_text(best)
+    shutil.copy(best, folder / BEST)
     with (folder / "trials.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", *keys, "status", "step", f"best_{board.metric}", "best_step", "note"])

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from ray import tune as ray_tune
 from ray.exceptions import OutOfMemoryError
 from torch import nn
@@ -27,6 +26,7 @@ from detcore.data.shards import read_description
 from detcore.engine.atomic import write_file
 from detcore.engine.checkpoint import CheckpointFolder
 from detcore.engine.fingerprint import training_config
+from detcore.launch.best_settings import write_best
 from detcore.launch.delivery import send
 from detcore.launch.lock import only_training
 from detcore.launch.ray_cluster import driver_cpus, gpus_per_worker, ray_cluster, room_for
@@ -69,14 +69,6 @@ class SweepResult:
     value: float | None
     step: int | None
     interrupted: bool
-
-
-def write_nothing_found(config: Config) -> Path:
-    """An empty list of settings, where no search is asked for."""
-    file = Path(config.run_dir, BEST)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_file(file, b"# No search (tune=none): training takes the settings of conf/.\n[]\n")
-    return file
 
 
 def tune(
@@ -286,9 +278,8 @@ def _conclude(config: Config, sweep: Sweep, board: Board, parent: Config) -> Swe
     record, (step, value) = max(good, key=lambda each: (each[1][1], -each[0].number))
     overrides = as_overrides(record.current)
     told = f"trial {record.number} of {len(records)}: {board.metric} {value:.2f} on val at step {step}"
-    text = f"# Found by a search, {told}.\n" + yaml.safe_dump(overrides, allow_unicode=True)
-    write_file(best_file, text.encode())
-    write_results(config, sweep.folder, board, best=text)
+    write_best(best_file, overrides, why=f"Found by a search, {told}.")
+    write_results(config, sweep.folder, board, best=best_file)
     for each in records.values():
         # What was kept only for other trials to take up.
         CheckpointFolder(each.folder / "checkpoints", keep=engine.keep_checkpoints, say=print).prune()

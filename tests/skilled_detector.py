@@ -1,5 +1,6 @@
 """A detector of one parameter, whose AP says how far it is trained: so that a search's outcome is known beforehand."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,20 @@ class SkilledDetector(nn.Module):
     """Boxes are the true ones, moved by (1 - skill) x MISSED_PX; the loss is (1 - skill)^2.
 
     So a step of plain SGD multiplies 1 - skill by 1 - 2 lr.
+
+    Args:
+        seconds: that a step takes at least.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float = 0.0) -> None:
         super().__init__()
+        self.seconds = seconds
         self.num_classes = len(CATEGORIES)
         self.skill = nn.Parameter(torch.zeros(()))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if self.training:
+            time.sleep(self.seconds)
         return {"lack": (1.0 - self.skill) ** 2}
 
     def detect(self, batch: Batch) -> Detections:
@@ -55,7 +62,8 @@ def skilled_search(run_dir: Path, shards: Path, *, tune: dict[str, Any], **chang
             "engine__eval_every": 3,
             "engine__checkpoint_every": 3,
             "engine__log_every": 1,
-            "cluster": {"type": "ray", "num_workers": 1, "cpus_per_worker": 1},
+            # A machine short of memory ends trials, which are then started again.
+            "cluster": {"type": "ray", "num_workers": 1, "cpus_per_worker": 1, "max_failures": 3},
             "tracking__uri": f"sqlite:///{run_dir.parent}/mlflow.db",
             "tune": tune,
             **changes,

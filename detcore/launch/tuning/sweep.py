@@ -1,6 +1,7 @@
 """The driver of a search: which trials are to run, Ray Tune over them, and what was found."""
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -43,7 +44,7 @@ from detcore.tracking.client import tracking_uri
 FOLDER = "tune"
 """Of a search, in that of the run."""
 _RAY_SETTINGS = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
-"""Ray Tune neither logs nor prints: MLflow and the board do."""
+"""Ray Tune neither records nor prints: MLflow and the board do."""
 _SEARCH = "search.json"
 """In it, what the search is made of."""
 
@@ -216,6 +217,7 @@ def _run_trials(config: Config, sweep: Sweep, board: Board) -> None:
         shutil.rmtree(sweep.folder / "ray", ignore_errors=True)
         for setting, value in _RAY_SETTINGS.items():
             os.environ.setdefault(setting, value)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         random.seed(tune.seed)  # Ray's population-based training draws from it
         with board, _sigterm_as_sigint():
             ray_tune.run(

@@ -5,11 +5,8 @@ import logging
 import os
 import random
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +30,7 @@ from detcore.launch.lock import only_training
 from detcore.launch.ray_cluster import driver_cpus, gpus_per_worker, ray_cluster, room_for
 from detcore.launch.training import ensure_shards, with_absolute_paths
 from detcore.launch.tuning.board import Board, Row, console
+from detcore.launch.tuning.leaving import Leaving
 from detcore.launch.tuning.plan import OptunaSearch, Planned, build_scheduler, planned_values
 from detcore.launch.tuning.record import NUMBER, TrialRecord, best_of, read_trials, trial_folder
 from detcore.launch.tuning.results import RESULTS, write_results
@@ -219,7 +217,7 @@ def _run_trials(config: Config, sweep: Sweep, board: Board) -> None:
             os.environ.setdefault(setting, value)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         random.seed(tune.seed)  # Ray's population-based training draws from it
-        with board, _sigterm_as_sigint():
+        with board, Leaving(sweep.folder) as leaving:
             ray_tune.run(
                 ray_tune.with_parameters(Trial, sweep=sweep),
                 name=time.strftime("%Y%m%d-%H%M%S"),
@@ -231,7 +229,7 @@ def _run_trials(config: Config, sweep: Sweep, board: Board) -> None:
                 max_concurrent_trials=at_once if tune.search == "optuna" else None,
                 max_failures=cluster.max_failures,
                 storage_path=str(sweep.folder / "ray"),
-                callbacks=[Watch(sweep, board, engine=engine, scheduler=scheduler, uri=uri)],
+                callbacks=[Watch(sweep, board, engine=engine, scheduler=scheduler, leaving=leaving, uri=uri)],
                 raise_on_failed_trial=False,
                 verbose=0,
             )
@@ -244,19 +242,6 @@ def _survived(error: RuntimeError, failures: int, cluster: ClusterConfig) -> boo
     allowed = "" if cluster.max_failures < 0 else f" of {cluster.max_failures}"
     print(f"failure {failures}{allowed}: a node was short of memory, and trials on it were ended", flush=True)
     return cluster.max_failures < 0 or failures <= cluster.max_failures
-
-
-@contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    """Ray Tune has trials save and leave on the first Ctrl-C; so it does on SIGTERM, inside."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _conclude(config: Config, sweep: Sweep, board: Board, parent: Config) -> SweepResult:

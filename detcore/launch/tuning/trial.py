@@ -131,7 +131,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Waits for the next evaluation.
 
         Returns:
-            step, score, best so far and at which step; and of the last one, whether the training finished, or why not.
+            step, score, best so far and at which step; and of the last one, whether the training finished, or why it
+            failed. Neither, if it was told to leave.
 
         Raises:
             Exception: what the training raised, if another attempt may succeed.
@@ -215,6 +216,4 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             if worth_another_try(error):
                 raise error
             return {**told, "done": True, "finished": False, "failure": " ".join(str(error).split())}
-        if (stopped := outcome.result().stopped) is not None:
-            raise InterruptedError(f"the training was stopped ({stopped})")
-        return {**told, "done": True, "finished": True, "failure": ""}
+        return {**told, "done": True, "finished": outcome.result().stopped is None, "failure": ""}

@@ -7,6 +7,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from detcore.config import EngineConfig
 from detcore.launch.tuning.board import Board, Row
+from detcore.launch.tuning.leaving import Leaving
 from detcore.launch.tuning.plan import Halving
 from detcore.launch.tuning.record import NUMBER, Outcome, TrialRecord, trial_folder
 from detcore.launch.tuning.trial import Sweep
@@ -21,10 +22,21 @@ class Watch(tune.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, sweep: Sweep, board: Board, *, engine: EngineConfig, scheduler: TrialScheduler, uri: str | None
+        self,
+        sweep: Sweep,
+        board: Board,
+        *,
+        engine: EngineConfig,
+        scheduler: TrialScheduler,
+        leaving: Leaving,
+        uri: str | None,
     ) -> None:
         self._sweep, self._board, self._engine, self._uri = sweep, board, engine, uri
-        self._scheduler = scheduler
+        self._scheduler, self._leaving = scheduler, leaving
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._leaving.wanted:
+            self._leaving.leave(row.number for row in self._board.rows.values() if row.status == "training")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)

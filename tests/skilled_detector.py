@@ -1,5 +1,6 @@
 """A detector of one parameter, whose AP says how far it is trained: so that a search's outcome is known beforehand."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,30 @@ class SkilledDetector(nn.Module):
 
     Args:
         seconds: that a step takes at least.
+        meet: a folder in which `count` processes wait for each other before their first step.
     """
 
-    def __init__(self, *, seconds: float = 0.0) -> None:
+    def __init__(self, *, seconds: float = 0.0, meet: Path | None = None, count: int = 2) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.seconds, self.meet, self.count = seconds, meet, count
         self.num_classes = len(CATEGORIES)
         self.skill = nn.Parameter(torch.zeros(()))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         if self.training:
+            self._wait_for_others()
             time.sleep(self.seconds)
         return {"lack": (1.0 - self.skill) ** 2}
+
+    def _wait_for_others(self) -> None:
+        if self.meet is None:
+            return
+        self.meet.mkdir(exist_ok=True)
+        (self.meet / str(os.getpid())).touch()
+        until = time.monotonic() + 200.0
+        while len(list(self.meet.iterdir())) < self.count and time.monotonic() < until:
+            time.sleep(0.05)
+        self.meet = None
 
     def detect(self, batch: Batch) -> Detections:
         targets = batch.targets

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -216,6 +217,7 @@ def _run_trials(config: Config, sweep: Sweep, board: Board) -> None:
         for setting, value in _RAY_SETTINGS.items():
             os.environ.setdefault(setting, value)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
         random.seed(tune.seed)  # Ray's population-based training draws from it
         with board, Leaving(sweep.folder) as leaving:
             ray_tune.run(

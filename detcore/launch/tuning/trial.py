@@ -114,7 +114,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Notes whose checkpoint to go on from. One of this trial's own is in its folder anyhow."""
         donor = json.loads(Path(folder, DONOR).read_text())
         takeover = Takeover(donor=donor["trial"], step=donor["step"], values=from_ray(self.config))
-        if takeover.donor != self._record.number and takeover not in self._record.takeovers[-1:]:
+        if takeover.donor == self._record.number:
+            self._told = takeover.step  # and this much has been told
+        elif takeover not in self._record.takeovers[-1:]:
             self._record = replace(self._record, takeovers=(*self._record.takeovers, takeover)).save()
 
     def save_checkpoint(self, folder: str) -> None:
@@ -198,7 +200,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             self._record = replace(record, taken_over=len(record.takeovers)).save()
             print(f"going on from step {takeover.step} of trial {takeover.donor}: {self._sweep.tags(record)}")
         if record.takeovers:
-            self._told = record.takeovers[-1].step
+            self._told = max(self._told, record.takeovers[-1].step)
 
     def _scores(self) -> list[tuple[int, float]]:
         return self._record.scores(self._config.engine) if hasattr(self, "_config") else []

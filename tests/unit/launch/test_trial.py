@@ -117,9 +117,12 @@ def test_a_replaced_trial_trains_the_leaders_weights_with_its_own_settings(sweep
     assert CheckpointFolder(leading.folder / "checkpoints", keep=1, say=print).read(6).step == 6
 
     # Started anew, it goes on from its own; the same donor's file is no second replacement.
-    again = Driven(sweep, record, donor=donor).trial
-    assert again.step()["step"] == 9
+    again = Driven(sweep, record, donor=donor)
+    assert again.trial.step()["step"] == 9
     assert TrialRecord.load(behind.folder).takeovers == record.takeovers
+    # Paused and taken up again, it does not tell twice.
+    paused = Driven(sweep, record, donor=again.saved(tmp_path / "own"))
+    assert paused.trial.step()["step"] == 12
 
 
 def test_what_the_user_can_mend_is_told_and_not_tried_again(sweep: Sweep) -> None:

@@ -202,7 +202,7 @@ def checkpoint_of(config: Config, step: int) -> dict[str, Any]:
         del row["images_per_second"], row["data_wait_seconds"]
     contents = {
         "record": {name: record[name] for name in ("state", "meter", "history", "evaluations")},
-        "training": torch.load(folder / "training.pt", weights_only=True),
+        "training": torch.load(folder / "training.pt", map_location="cpu", weights_only=True),
     }
     for path in folder.glob("*.safetensors"):
         contents[path.name] = load_file(path)

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "host/arrays.h"
+#include "host/rings.h"
 
 namespace detcore::host {
 namespace {
@@ -83,8 +84,7 @@ py::tuple clip_rings(const Array<double>& vertices, const Array<int64_t>& counts
             if (count < 0 || count > (end - from) / 2) throw py::value_error("clip_rings: counts exceed the vertices");
             ring.assign(from, from + 2 * count);
             from += 2 * count;
-            const double* own = rectangles.data() + 4 * k;
-            for (int side = 0; side < 4; ++side) keep_side(ring, spare, side % 2, side < 2 ? 1 : -1, own[side]);
+            clip_ring(ring, spare, rectangles.data() + 4 * k);
             values.insert(values.end(), ring.begin(), ring.end());
             clipped_counts.push_back(static_cast<int64_t>(ring.size() / 2));
         }
@@ -93,6 +93,10 @@ py::tuple clip_rings(const Array<double>& vertices, const Array<int64_t>& counts
 }
 
 }  // namespace
+
+void clip_ring(std::vector<double>& ring, std::vector<double>& spare, const double* rectangle) {
+    for (int side = 0; side < 4; ++side) keep_side(ring, spare, side % 2, side < 2 ? 1 : -1, rectangle[side]);
+}
 
 void bind_rings(py::module_& module) {
     module.def("flatten_rings", &flatten_rings, py::arg("objects"),

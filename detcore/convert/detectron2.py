@@ -16,6 +16,8 @@ from detcore.convert.detectron2_semantic import (
     semantic_config,
 )
 
+_STANDARD = ("StandardROIHeads", "PointRendROIHeads")
+
 
 def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfig:
     """Our section for the MODEL node of a Detectron2 configuration.
@@ -55,6 +57,10 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     }
     if is_rotated(model):
         return rotated_config(model, settings)
+    if not model["MASK_ON"] and not model.get("KEYPOINT_ON") and model["META_ARCHITECTURE"] != "PanopticFPN":
+        return config_of.FasterRCNN.model_validate(settings)
+    # Other heads than the standard one do not look at it.
+    settings["train_on_predicted_boxes"] = heads["NAME"] in _STANDARD and model["ROI_BOX_HEAD"]["TRAIN_ON_PRED_BOXES"]
     if model.get("KEYPOINT_ON"):
         masks = _mask_head(model) if model["MASK_ON"] else None
         return config_of.KeypointRCNN.model_validate(
@@ -63,11 +69,9 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
     if model.get("META_ARCHITECTURE") == "PanopticFPN":
         panoptic = {"mask_head": _mask_head(model), **panoptic_settings(model)}
         return config_of.PanopticFPN.model_validate({**settings, **panoptic})
-    if model["MASK_ON"] and model["ROI_MASK_HEAD"].get("NAME") in POINT_REND_HEADS:
+    if model["ROI_MASK_HEAD"].get("NAME") in POINT_REND_HEADS:
         return config_of.PointRend.model_validate({**settings, **point_rend_settings(model)})
-    if model["MASK_ON"]:
-        return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
-    return config_of.FasterRCNN.model_validate(settings)
+    return config_of.MaskRCNN.model_validate({**settings, "mask_head": _mask_head(model)})
 
 
 def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:

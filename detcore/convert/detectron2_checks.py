@@ -22,7 +22,6 @@ _LAYERED: _Expected = {"ROI_BOX_HEAD.NAME": ("FastRCNNConvFCHead", "")}
 _KEYPOINTS: _Expected = {"ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",)}
 _POINT_REND = ("PointRendMaskHead", "CoarseMaskHead")
 _MASKS: _Expected = {"ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead", *_POINT_REND)}
-_NO_POINT_REND: _Expected = {"ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,)}
 _RETINANET: _Expected = {"RETINANET.IOU_LABELS": ([0, -1, 1],)}
 _ANCHORS: _Expected = {"ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator", "RotatedAnchorGenerator")}
 _ARCHITECTURES = ("GeneralizedRCNN", "ProposalNetwork", "PanopticFPN", "RetinaNet", "SemanticSegmentor")
@@ -59,7 +58,6 @@ def expect_counterparts(model: Mapping[str, Any]) -> None:
         expected |= _RCNN
         expected |= {} if model["ROI_HEADS"]["NAME"] == "Res5ROIHeads" else _LAYERED
         expected |= _MASKS if model["MASK_ON"] else {}
-        expected |= {} if model["ROI_MASK_HEAD"]["NAME"] in _POINT_REND else _NO_POINT_REND
         expected |= _KEYPOINTS if model["KEYPOINT_ON"] else {}
     for key, allowed in expected.items():
         _expect(model, key, allowed)

@@ -188,5 +188,4 @@ def point_rend_settings(model: Mapping[str, Any]) -> dict[str, Any]:
             "subdivisions": points["SUBDIVISION_STEPS"],
             "subdivision_points": points["SUBDIVISION_NUM_POINTS"],
         },
-        "train_on_predicted_boxes": model["ROI_BOX_HEAD"]["TRAIN_ON_PRED_BOXES"],
     }

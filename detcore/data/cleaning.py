@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detcore.data.annotations import LATER, SCHEMA, rings_array
+from detcore.data.annotation_building import rings_array
+from detcore.data.annotations import LATER, SCHEMA
 from detcore.data.formats import RawSplit
 from detcore.data.outlines import decode_mask, decode_runs, trace_outline
 

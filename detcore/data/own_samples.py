@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from detcore.config.stores import Store, is_url
-from detcore.data.annotations import PIXEL_CENTRE, AnnotationBuilder, Annotations
+from detcore.data.annotation_building import AnnotationBuilder
+from detcore.data.annotations import PIXEL_CENTRE, Annotations
 from detcore.data.images import StoredImage, store_image
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import UNLABELLED, StoredMaps, png_of

@@ -21,6 +21,9 @@ from detcore.structures.batch import Batch
 _EMPTY = Layer(torch.zeros(1, 1, 3, dtype=torch.uint8), None, np.eye(3), np.eye(3, 4))
 """Of a row without a sample."""
 
+_ALIGNED = 16
+"""Bytes at whose multiples the tensors of a block begin."""
+
 Rendered = tuple[Batch, torch.cuda.Event | None]
 
 
@@ -55,8 +58,8 @@ class Renderer:
         if self.stream is None:
             return self._with_pixels(batch, images, maps, batch, colour, shape, read), None
         with torch.cuda.stream(self.stream):
-            on_device = batch.map(Tensor.pin_memory).to(self._device, non_blocking=True)
-            images, maps = ([_to_device(pixels, self._device) for pixels in own] for own in (images, maps))
+            on_device = _at_once(batch, self._device)
+            images, maps = (_to_device(own, self._device) for own in (images, maps))
             return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self.stream.record_event()
 
     def _with_pixels(
@@ -145,8 +148,38 @@ def _matrices(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(geometry), torch.from_numpy(colour)
 
 
-def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
-    """A copy that the host does not wait for; none if they are there."""
-    if pixels.device.type == "cuda":
-        return pixels
-    return (pixels if pixels.is_pinned() else pixels.pin_memory()).to(device, non_blocking=True)
+def _at_once(batch: Batch, device: torch.device) -> Batch:
+    """A copy that the host does not wait for: of one block of pinned memory, as it takes time to start each."""
+    tensors = batch.tensors()
+    ends = np.cumsum([-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors]).tolist()
+    starts = [0, *ends[:-1]]
+    block = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=True)
+    content = block.numpy()
+    for start, tensor in zip(starts, tensors, strict=True):
+        content[start : start + tensor.nbytes] = tensor.numpy().reshape(-1).view(np.uint8)
+    there, left = block.to(device, non_blocking=True), iter(starts)
+
+    def part(tensor: Tensor) -> Tensor:
+        start = next(left)
+        return there[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+
+    return batch.map(part)
+
+
+def _to_device(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copies that the host does not wait for, one of each block of pinned memory; none of what is there."""
+    blocks: dict[int, Tensor] = {}
+    found = []
+    for pixels in images:
+        if pixels.device.type == "cuda":
+            found.append(pixels)
+        elif not pixels.is_pinned():
+            found.append(pixels.pin_memory().to(device, non_blocking=True))
+        else:
+            storage = pixels.untyped_storage()
+            if (block := blocks.get(storage.data_ptr())) is None:
+                whole = torch.empty(0, dtype=torch.uint8).set_(storage)
+                block = blocks[storage.data_ptr()] = whole.to(device, non_blocking=True)
+            start = pixels.storage_offset()
+            found.append(block[start : start + pixels.numel()].view(pixels.shape))
+    return found

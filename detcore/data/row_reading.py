@@ -58,6 +58,13 @@ def _refuse_what_reads_pixels(transforms: Sequence[Transform], transform: Sample
         raise ValueError(f"data.decode=cuda: {what} needs the pixels on the CPU; set data.decode=cpu")
 
 
+def _pinned(sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Memory for images of these heights and widths in one block, which goes to a GPU as one copy."""
+    ends = np.cumsum([3 * height * width for height, width in sizes]).tolist()
+    block = torch.empty(ends[-1] if ends else 0, dtype=torch.uint8, pin_memory=True)
+    return [block[end - 3 * h * w : end].view(h, w, 3) for end, (h, w) in zip(ends, sizes, strict=True)]
+
+
 class ReadsRows(Protocol):
     """What gives the rows of samples; for any thread."""
 
@@ -86,7 +93,7 @@ class RowReader:
 
         Args:
             samples: (n,) those that take part: images are mixed with no others.
-            pinned: whether images that the CPU decodes are to lie in pinned memory, as they should for a GPU.
+            pinned: whether images that the CPU decodes lie in pinned memory, those of a call together: for a GPU.
             on_gpu: decodes in place of the CPU.
 
         Raises:
@@ -143,7 +150,11 @@ class RowReader:
         """(h, w, 3) uint8 each."""
         sizes = [(int(self._split.heights[sample]), int(self._split.widths[sample])) for sample in samples]
         if self._on_gpu is None:
-            return [self._decode(sample, self._read(sample), size) for sample, size in zip(samples, sizes, strict=True)]
+            places = _pinned(sizes) if self._pinned else [None] * len(sizes)
+            return [
+                self._decode(sample, self._read(sample), size, out)
+                for sample, size, out in zip(samples, sizes, places, strict=True)
+            ]
         files = [self._read(sample) for sample in samples]
         return [
             self._decode(sample, data, size) if pixels is None else pixels
@@ -154,9 +165,9 @@ class RowReader:
         with self._naming(sample):
             return self._split.read(sample)
 
-    def _decode(self, sample: int, data: bytes, size: tuple[int, int]) -> Tensor:
+    def _decode(self, sample: int, data: bytes, size: tuple[int, int], out: Tensor | None = None) -> Tensor:
         with self._naming(sample):
-            return decode(data, size=size, pinned=self._pinned)
+            return decode(data, size=size, out=out)
 
     def _row(self, drawn: Drawn, image: Tensor, epoch: int, shape: Shape, mixes: bool) -> Row:
         sample, choice, repeat = drawn
@@ -189,8 +200,10 @@ class RowReader:
 
     def _picture(self, sample: int, image: Tensor, draws: Draws) -> Picture:
         """A sample as the split has it, or as the user's transform changed it."""
-        objects = self._split.objects(sample)
         semantic = self._split.semantic(sample) if self._split.has_semantic else None
+        if self._transform is None and (flat := self._split.targets(sample)) is not None:
+            return Picture(image, PlacedObjects(*flat), None if semantic is None else torch.from_numpy(semantic))
+        objects = self._split.objects(sample)
         found: Objects | Sample = objects
         if self._transform is not None:
             raw = self._as_sample(sample, image, objects, semantic)

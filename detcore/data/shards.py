@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detcore.config.stores import Store, is_url
-from detcore.data.annotations import Annotations, Objects
+from detcore.data.annotations import Annotations, FlatObjects, Objects
 from detcore.data.columns import view
 from detcore.data.federated import FEDERATED_FIELDS, Federated
 from detcore.data.keypoints import KeypointLayout
@@ -166,6 +166,14 @@ class ShardedSplit:
             num_keypoints=0 if self.keypoints is None else len(self.keypoints),
             rotated=self.has_rotated,
         )
+
+    def targets(self, index: int) -> FlatObjects | None:
+        """The objects of one image that are no crowds, in raw pixels; None where they have more than boxes and
+        outlines, or `objects` is the only way."""
+        if self.keypoints is not None or self.has_rotated:
+            return None
+        height, width = int(self.heights[index]), int(self.widths[index])
+        return self.annotations.targets(index, height=height, width=width, outlines=self.has_masks)
 
     def semantic(self, index: int) -> NDArray[np.uint8]:
         """The class of each pixel of one image, (h, w) uint8; 255 does not count.

@@ -132,7 +132,7 @@ def detect(
     model.eval()
     rows: list[dict[str, Tensor]] = []
     collected: deque[Future[None]] = deque()
-    on_device = partial(_use, precision.device)
+    on_device = _use_of(precision.device)
     with ThreadPoolExecutor(1, thread_name_prefix="detcore-detections", initializer=on_device) as collector:
         try:
             for batch in batches:
@@ -152,10 +152,11 @@ def detect(
     return _mean_losses(rows)
 
 
-def _use(device: torch.device) -> None:
-    """For a new thread, which otherwise would do its CUDA work on the first of the machine's GPUs."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+def _use_of(device: torch.device) -> Callable[[], None]:
+    """To be called in a new thread, which otherwise would do its CUDA work on the first of the machine's GPUs."""
+    if device.type != "cuda":
+        return lambda: None
+    return partial(torch.cuda.set_device, torch.cuda.current_device() if device.index is None else device.index)
 
 
 def _mean_losses(rows: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Faster R-CNN, with a feature pyramid or without: arXiv:1506.01497 and arXiv:1612.03144."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from detcore.models.backbones.backbone import Backbone, Neck
 from detcore.models.heads.box_head import RegionHead, RegionPredictions
 from detcore.models.heads.cascade_head import CascadeHead
 from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
-from detcore.models.proposals.rpn import RPN, AnchorPredictions
+from detcore.models.proposals.rpn import RPN, AnchorPredictions, Proposals
 from detcore.models.proposals.stage import ProposalStage
 from detcore.models.selection import DetectionLimits, select_detections
 from detcore.structures.batch import Batch, Detections, Targets
@@ -29,6 +31,8 @@ class FasterRCNN(ProposalStage):
         rpn, box_head: proposals from all levels; classes and boxes of regions.
         region_sampler: draws the regions that the box head trains on.
         limits: of the detections.
+        train_on_predicted_boxes: whether what is said of regions besides their boxes trains in the boxes that the box
+            head predicts, or in the proposals. For a box head of one stage.
     """
 
     predicts: tuple[str, ...] = ("boxes",)
@@ -42,10 +46,12 @@ class FasterRCNN(ProposalStage):
         box_head: RegionHead | CascadeHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
+        train_on_predicted_boxes: bool = False,
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, rpn=rpn)
         self.box_head = box_head
         self.region_sampler, self.limits = region_sampler, limits
+        self.train_on_predicted_boxes = train_on_predicted_boxes
         self.num_classes: int = box_head.num_classes
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -56,12 +62,27 @@ class FasterRCNN(ProposalStage):
     def _first_losses(
         self, batch: Batch, dense: Dense | None = None
     ) -> tuple[dict[str, Tensor], list[Tensor], TrainingRegions]:
-        """Of both stages; with the levels that regions are pooled from, and the regions trained on.
+        """Of both stages; with the levels that regions are pooled from, and the regions that more is said of.
 
         `dense` is what the dense part gave, where it was run already.
         """
         losses, features, regions = self._proposal_losses(batch, dense)
-        return losses | self.box_head.losses(features, regions, batch), features, regions
+        losses |= self.box_head.losses(features, regions, batch)
+        if self.train_on_predicted_boxes:
+            regions = self._in_predicted_boxes(features, regions)
+        return losses, features, regions
+
+    @torch.no_grad()
+    def _in_predicted_boxes(self, features: list[Tensor], regions: TrainingRegions) -> TrainingRegions:
+        """The regions that may be positive, in the box head's boxes for their classes where these are finite."""
+        slots = regions.positive.shape[1]
+        boxes, labels = regions.boxes[:, :slots], regions.labels[:, :slots]
+        proposals = Proposals(boxes, torch.zeros_like(boxes[..., 0]), regions.positive, torch.zeros_like(labels))
+        index = torch.arange(slots, device=boxes.device).expand_as(labels)
+        predicted = self.box_head.predict(features, proposals).boxes(index, labels.clamp(max=self.num_classes - 1))
+        usable = predicted.isfinite().all(dim=-1, keepdim=True) & regions.positive[..., None]
+        moved = torch.where(usable, predicted.to(boxes.dtype), boxes)
+        return replace(regions, boxes=torch.cat((moved, regions.boxes[:, slots:]), dim=1))
 
     def _proposal_losses(
         self, batch: Batch, dense: Dense | None = None

@@ -31,9 +31,16 @@ class MaskRCNN(FasterRCNN):
         mask_head: MaskHead,
         region_sampler: RegionSampler,
         limits: DetectionLimits,
+        train_on_predicted_boxes: bool = False,
     ) -> None:
         super().__init__(
-            backbone=backbone, neck=neck, rpn=rpn, box_head=box_head, region_sampler=region_sampler, limits=limits
+            backbone=backbone,
+            neck=neck,
+            rpn=rpn,
+            box_head=box_head,
+            region_sampler=region_sampler,
+            limits=limits,
+            train_on_predicted_boxes=train_on_predicted_boxes,
         )
         self.mask_head = mask_head
 

@@ -12,8 +12,8 @@ from detcore.models.heads.box_head import BoxHead
 from detcore.models.heads.coarse_mask_head import CoarseMaskHead
 from detcore.models.heads.point_head import PointHead, of_class
 from detcore.models.mask_rcnn import probabilities
-from detcore.models.proposals.roi_sampling import RegionSampler, TrainingRegions
-from detcore.models.proposals.rpn import RPN, Proposals
+from detcore.models.proposals.roi_sampling import RegionSampler
+from detcore.models.proposals.rpn import RPN
 from detcore.models.selection import DetectionLimits
 from detcore.ops import polygon_roi_masks
 from detcore.structures.batch import Batch, Detections
@@ -24,7 +24,7 @@ class PointRend(FasterRCNN):
 
     Args:
         mask_head, point_head: the coarse masks, and what refines them.
-        train_on_predicted_boxes: whether masks train in the boxes that the box head predicts, or in the proposals.
+        train_on_predicted_boxes: see `FasterRCNN`.
     """
 
     predicts = ("boxes", "masks")
@@ -43,10 +43,15 @@ class PointRend(FasterRCNN):
         train_on_predicted_boxes: bool,
     ) -> None:
         super().__init__(
-            backbone=backbone, neck=neck, rpn=rpn, box_head=box_head, region_sampler=region_sampler, limits=limits
+            backbone=backbone,
+            neck=neck,
+            rpn=rpn,
+            box_head=box_head,
+            region_sampler=region_sampler,
+            limits=limits,
+            train_on_predicted_boxes=train_on_predicted_boxes,
         )
         self.mask_head, self.point_head = mask_head, point_head
-        self.train_on_predicted_boxes = train_on_predicted_boxes
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Those of Faster R-CNN, loss_mask of the coarse masks and loss_mask_point.
@@ -61,8 +66,6 @@ class PointRend(FasterRCNN):
         positive = regions.positive
         slots = positive.shape[1]
         boxes, labels = regions.boxes[:, :slots], regions.labels[:, :slots]
-        if self.train_on_predicted_boxes:
-            boxes = self._predicted_boxes(features, regions)
         objects = torch.where(positive, regions.objects, -1)
         coarse = self.mask_head(features, boxes)
         losses |= mask_loss(
@@ -73,18 +76,6 @@ class PointRend(FasterRCNN):
         # As fine as the masks that are given in the end.
         drawn = polygon_roi_masks(polygons, boxes, objects, self.point_head.mask_size).flatten(0, 1)
         return losses | self.point_head.losses(features[0], boxes, labels, coarse, drawn, positive, batch)
-
-    @torch.no_grad()
-    def _predicted_boxes(self, features: list[Tensor], regions: TrainingRegions) -> Tensor:
-        """The box head's box for the class of each region that may be positive; its own where that is not finite."""
-        slots = regions.positive.shape[1]
-        boxes, labels = regions.boxes[:, :slots], regions.labels[:, :slots]
-        proposals = Proposals(boxes, torch.zeros_like(boxes[..., 0]), regions.positive, torch.zeros_like(labels))
-        index = torch.arange(slots, device=boxes.device).expand_as(labels)
-        predictions = self.box_head.predict(features, proposals)
-        predicted = predictions.boxes(index, labels.clamp(max=self.num_classes - 1))
-        usable = predicted.isfinite().all(dim=-1, keepdim=True) & regions.positive[..., None]
-        return torch.where(usable, predicted.to(boxes.dtype), boxes)
 
     def describe(self, features: list[Tensor], detections: Detections) -> Detections:
         """Detections with masks."""

@@ -69,7 +69,14 @@ def group_norm_act(
         residual = None if residual is None else _channels_last(_as_large(residual.to(input.dtype), input))
         out, _ = torch.ops.detcore.group_norm_act(_channels_last(input), weight, bias, residual, num_groups, eps, relu)
         return out  # type: ignore[no-any-return]
-    return added(F.group_norm(input, num_groups, weight, bias, eps), residual, relu=relu)
+    normal = F.group_norm(_accurately_summed(input), num_groups, weight, bias, eps)
+    return added(normal.to(memory_format=torch.channels_last), residual, relu=relu)
+
+
+def _accurately_summed(input: Tensor) -> Tensor:
+    """NCHW on the CPU, where torch's kernel for channels_last takes the variance as the mean of squares less the square
+    of the mean: in float32 that loses the digits of a map whose mean is far from 0."""
+    return input.contiguous() if input.device.type == "cpu" else input
 
 
 def _as_large(residual: Tensor, input: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from detcore.config.model.rcnn import RCNN, MaskHead
+from detcore.config.model.rcnn import Describing, MaskHead
 from detcore.config.section import Count, CountOrZero, NonNegative, Section
 
 
@@ -19,7 +19,7 @@ class KeypointHead(Section):
     """See the box head's."""
 
 
-class KeypointRCNN(RCNN):
+class KeypointRCNN(Describing):
     type: Literal["keypoint_rcnn"] = "keypoint_rcnn"
     keypoint_head: KeypointHead = KeypointHead()
     mask_head: MaskHead | None = None

@@ -216,7 +216,23 @@ class FasterRCNN(RCNN):
     type: Literal["faster_rcnn"] = "faster_rcnn"
 
 
-class MaskRCNN(RCNN):
+class Describing(RCNN):
+    """What two-stage detectors have that say more of an object than its class and box."""
+
+    train_on_predicted_boxes: bool = False
+    """What is said besides trains in the boxes that the box head predicts, as it will be asked for; False: in the
+    proposals."""
+
+    @model_validator(mode="after")
+    def _one_stage_predicts(self) -> Self:
+        if self.train_on_predicted_boxes and not isinstance(self.box_head, BoxHead):
+            raise ValueError(
+                f"train_on_predicted_boxes has no effect with box_head.type={self.box_head.type}: set it to false"
+            )
+        return self
+
+
+class MaskRCNN(Describing):
     type: Literal["mask_rcnn"] = "mask_rcnn"
     mask_head: MaskHead = MaskHead()
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from detcore.config.model.backbone import FPN, Neck, ResNetBackbone, TimmBackbone
 from detcore.config.model.detector import Detector
-from detcore.config.model.rcnn import RCNN, MaskHead
+from detcore.config.model.rcnn import Describing, MaskHead
 from detcore.config.section import Count, CountOrZero, Fraction, NonNegative, Section
 
 OF_PIXELS = ("semantic_fpn", "deeplab")
@@ -39,7 +39,7 @@ class PanopticLimits(Section):
     """Nor does stuff on fewer pixels of the raw image."""
 
 
-class PanopticFPN(RCNN):
+class PanopticFPN(Describing):
     type: Literal["panoptic_fpn"] = "panoptic_fpn"
     mask_head: MaskHead = MaskHead()
     semantic_classes: Annotated[int, Field(ge=2)] = 54
@@ -117,9 +117,8 @@ class PointHead(Section):
     """Points computed anew in each."""
 
 
-class PointRend(RCNN):
+class PointRend(Describing):
     type: Literal["point_rend"] = "point_rend"
     mask_head: CoarseMaskHead = CoarseMaskHead()
     point_head: PointHead = PointHead()
     train_on_predicted_boxes: bool = True
-    """Masks train in the boxes that the box head predicts, as they will be asked for; False: in the proposals."""

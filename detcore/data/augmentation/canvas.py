@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detcore.data.augmentation.colours import then
 from detcore.data.augmentation.geometry import Matrix, Size
-from detcore.data.augmentation.objects import PlacedObjects, move_points, moved
+from detcore.data.augmentation.objects import Limits, PlacedObjects, move_points, moved, placed
 from detcore.data.augmentation.pointwise import Step
 
 _UNMOVED, _UNCHANGED = np.eye(3), np.eye(3, 4)
@@ -96,6 +96,14 @@ class Canvas:
 
     def settle(self, keypoint_flip: Sequence[int]) -> None:
         """Layers and objects come to lie where they are seen."""
-        self.layers = [layer.moved(self.geometry, self.colour) for layer in self.layers]
         self.objects = moved(self.objects, self.geometry, keypoint_flip)
+        self._settle_layers()
+
+    def finish(self, keypoint_flip: Sequence[int], limits: Limits) -> None:
+        """`settle`, after which nothing changes any more: objects are cut off at the edges, and dropped."""
+        self.objects = placed(self.objects, self.geometry, self.size, limits, keypoint_flip)
+        self._settle_layers()
+
+    def _settle_layers(self) -> None:
+        self.layers = [layer.moved(self.geometry, self.colour) for layer in self.layers]
         self.geometry, self.colour = _UNMOVED, _UNCHANGED

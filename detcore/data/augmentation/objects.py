@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from detcore.data.augmentation.geometry import Matrix, Size, is_affine
 from detcore.data.rings import clip_rings, flatten_rings
 from detcore.data.rotated import move, upright
+from detcore.ops import native
 
 _HORIZON = 1e-3
 """The least depth that a perspective divides by."""
@@ -128,6 +129,18 @@ def moved(objects: PlacedObjects, geometry: Matrix, keypoint_flip: Sequence[int]
         points, visibility = move_points(keypoints[..., :2], geometry), keypoints[..., 2:]
         keypoints = np.where(visibility > 0, np.concatenate([points, visibility], axis=-1), 0.0)
     return replace(objects, boxes_xyxy=boxes, vertices=vertices, keypoints=keypoints, boxes_xywha=rotated)
+
+
+def placed(
+    objects: PlacedObjects, geometry: Matrix, size: Size, limits: Limits, keypoint_flip: Sequence[int] = ()
+) -> PlacedObjects:
+    """`moved`, and then `cut`: where there are boxes and outlines only, and no perspective, in a tenth of the time."""
+    host = native.host()
+    plain = objects.keypoints is None and objects.boxes_xywha is None and is_affine(geometry)
+    if host is None or not plain:
+        return cut(moved(objects, geometry, keypoint_flip), size, limits)
+    flat = objects.boxes_xyxy, objects.labels, objects.vertices, objects.ring_counts, objects.ring_objects
+    return PlacedObjects(*host.place_objects(*flat, geometry, *size, limits.min_size, limits.min_visible))
 
 
 def _moved_boxes(objects: PlacedObjects, vertices: Matrix, geometry: Matrix) -> Matrix:

@@ -48,7 +48,7 @@ from detcore.data.augmentation.geometry import (
     shift,
     turn,
 )
-from detcore.data.augmentation.objects import Limits, PlacedObjects, cut, moved
+from detcore.data.augmentation.objects import Limits, PlacedObjects, placed
 from detcore.data.augmentation.pointwise import Step, drawn_step
 from detcore.data.augmentation.sizes import (
     Integers,
@@ -136,9 +136,8 @@ class Pipeline:
             ratio = min(within[0] / size[0], within[1] / size[1])
             shrunk = (max(int(size[0] * ratio), 1), max(int(size[1] * ratio), 1))
             canvas.move(scaling(size, shrunk), shrunk)
-        canvas.settle(self._flip)
-        objects = cut(canvas.objects, canvas.size, self._limits)
-        return Draw(tuple(canvas.layers), canvas.size, tuple(canvas.steps)), objects
+        canvas.finish(self._flip, self._limits)
+        return Draw(tuple(canvas.layers), canvas.size, tuple(canvas.steps)), canvas.objects
 
     def _carry_out(self, number: int, picture: Picture, choice: int, draws: Draws, mixes: bool) -> Canvas:
         """The first `number` transforms on one picture."""
@@ -170,7 +169,7 @@ class Pipeline:
             case Rotate():
                 canvas.move(rotation(transform, canvas.size, random))
             case MinIoUCrop():
-                boxes = cut(moved(canvas.objects, canvas.geometry, self._flip), canvas.size, self._limits).boxes_xyxy
+                boxes = placed(canvas.objects, canvas.geometry, canvas.size, self._limits, self._flip).boxes_xyxy
                 x0, y0, x1, y1 = overlapping(canvas.size, transform, boxes, random)
                 canvas.move(shift(-x0, -y0), (y1 - y0, x1 - x0))
             case ColorJitter():

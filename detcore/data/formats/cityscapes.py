@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from detcore.data.annotations import AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
 from detcore.data.formats.coco_json import load_json
 from detcore.data.formats.fields import LARGEST_SIDE, brief, entries, integer, numbers, shown, text
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, upright_size

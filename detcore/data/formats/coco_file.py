@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
+from detcore.data.annotations import SCHEMA
 from detcore.data.federated import looked_for
 from detcore.data.formats.coco_json import add_image, json_entries
 from detcore.data.formats.fields import LARGEST_SIDE, brief, entries, flag, integer, numbers, shown, text

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from detcore.data.annotations import AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
 from detcore.data.formats.coco import find_json, image_folder, with_labels
 from detcore.data.formats.coco_file import read_file
 from detcore.data.formats.coco_json import add_image, json_entries

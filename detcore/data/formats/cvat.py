@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from detcore.data.annotations import AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
 from detcore.data.formats.cvat_document import CvatDocument, CvatImage, read_document
 from detcore.data.formats.cvat_shapes import NO_TARGETS, Shape, add_shape
 from detcore.data.formats.fields import shown

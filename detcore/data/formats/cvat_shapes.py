@@ -10,7 +10,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from detcore.data.annotations import PIXEL_CENTRE, AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
+from detcore.data.annotations import PIXEL_CENTRE
 from detcore.data.formats.fields import LARGEST_SIDE
 from detcore.data.formats.regions import regions
 from detcore.data.formats.xml_document import attribute, decimal, whole_number

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
+from detcore.data.annotations import SCHEMA
 from detcore.data.formats.fields import brief
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,

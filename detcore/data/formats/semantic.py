@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from detcore.config.data import SemanticPNGs
-from detcore.data.annotations import AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
 from detcore.data.formats.raw import RawDataset, RawSplit, Splits, images_batch, listing, upright_size
 from detcore.data.label_maps import LabelMaps, numbered_classes
 

@@ -7,7 +7,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import pyarrow as pa
 
-from detcore.data.annotations import SCHEMA, AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
+from detcore.data.annotations import SCHEMA
 from detcore.data.formats.fields import LARGEST_SIDE, brief
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,

@@ -8,7 +8,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from detcore.data.annotations import PIXEL_CENTRE, AnnotationBuilder
+from detcore.data.annotation_building import AnnotationBuilder
+from detcore.data.annotations import PIXEL_CENTRE
 from detcore.data.formats.fields import brief, shown
 from detcore.data.formats.raw import (
     IMAGE_SUFFIXES,

@@ -34,6 +34,7 @@ def rcnn_parts(
             num_classes=num_classes, geometry=geometry_of(config), **config.roi_sampling.model_dump()
         ),
         "limits": DetectionLimits(**config.selection.model_dump()),
+        "train_on_predicted_boxes": isinstance(config, config_of.Describing) and config.train_on_predicted_boxes,
     }
 
 

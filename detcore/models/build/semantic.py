@@ -73,6 +73,5 @@ def build_point_rend(config: config_of.PointRend, num_classes: int, load_weights
     return PointRend(
         mask_head=CoarseMaskHead(**levels, **config.mask_head.model_dump()),
         point_head=PointHead(**levels, coarse_size=config.mask_head.mask_size, **config.point_head.model_dump()),
-        train_on_predicted_boxes=config.train_on_predicted_boxes,
         **parts,
     )

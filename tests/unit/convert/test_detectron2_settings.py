@@ -51,7 +51,6 @@ def tensors_of(model: dict[str, Any]) -> dict[str, Tensor]:
         ("faster_rcnn_fpn", {"ROI_HEADS": {"NAME": "MyHeads"}}, "MODEL.ROI_HEADS.NAME"),
         ("faster_rcnn_fpn", {"ROI_HEADS": {"IOU_LABELS": [0, -1, 1]}}, "MODEL.ROI_HEADS.IOU_LABELS"),
         ("faster_rcnn_fpn", {"ROI_BOX_HEAD": {"NAME": "MyHead"}}, "MODEL.ROI_BOX_HEAD.NAME"),
-        ("faster_rcnn_fpn", {"ROI_BOX_HEAD": {"TRAIN_ON_PRED_BOXES": True}}, "TRAIN_ON_PRED_BOXES is True"),
         ("mask_rcnn_fpn", {"ROI_MASK_HEAD": {"NAME": "MyHead"}}, "MODEL.ROI_MASK_HEAD.NAME"),
         ("keypoint_rcnn_fpn", {"ROI_KEYPOINT_HEAD": {"NAME": "MyHead"}}, "MODEL.ROI_KEYPOINT_HEAD.NAME"),
         ("faster_rcnn_fpn", {"ANCHOR_GENERATOR": {"ASPECT_RATIOS": [[1.0], [2.0]]}}, "ASPECT_RATIOS"),
@@ -64,6 +63,17 @@ def test_what_has_no_counterpart_is_not_passed_over(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         model_config(settings_of(shared, name, **changed), name="stranger")
+
+
+@pytest.mark.parametrize(
+    ("name", "on"),
+    [("mask_rcnn_fpn", True), ("keypoint_rcnn_fpn", True), ("panoptic_fpn", True), ("cascade_mask_rcnn_fpn", False)],
+)
+def test_training_on_predicted_boxes_converts(shared: Path, name: str, on: bool) -> None:
+    """Detectron2's cascade does not look at the setting."""
+    model = settings_of(shared, name, ROI_BOX_HEAD={"TRAIN_ON_PRED_BOXES": True})
+    assert model_config(model, name="stranger").train_on_predicted_boxes == on
+    assert not model_config(settings_of(shared, name), name="stranger").train_on_predicted_boxes
 
 
 def test_synchronised_batch_norm_converts(shared: Path, tmp_path: Path) -> None:

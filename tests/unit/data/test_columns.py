@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detcore.data.annotations import AnnotationBuilder, Annotations
+from detcore.data.annotation_building import AnnotationBuilder
+from detcore.data.annotations import Annotations
 from detcore.data.columns import booleans, compact, view
 
 

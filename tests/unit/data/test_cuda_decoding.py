@@ -20,7 +20,8 @@ STATISTICS = {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
 
 def smooth(height: int = 60, width: int = 90) -> np.ndarray:
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([4 * rows, 2 * columns, 255 - 4 * rows], axis=2).astype(np.uint8)
+    down = 240 * rows // height
+    return np.stack([down, 2 * columns, 255 - down], axis=2).astype(np.uint8)
 
 
 def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:

@@ -22,7 +22,7 @@ def resized_one_by_one(heatmaps: Tensor, boxes: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("sides", [(0.0, 3.0), (5.0, 56.0), (56.0, 112.0), (113.0, 224.0), (225.0, 640.0)])
+@pytest.mark.parametrize("sides", [(0.0, 3.0), (5.0, 56.0), (56.0, 224.0), (225.0, 448.0), (449.0, 700.0)])
 def test_the_same_pixels_whatever_the_size(sides: tuple[float, float]) -> None:
     generator = torch.Generator().manual_seed(0)
     # Noise, upsampled as the head does: many maxima of about the same height, which is the hard case.
@@ -31,13 +31,22 @@ def test_the_same_pixels_whatever_the_size(sides: tuple[float, float]) -> None:
     size = sides[0] + (sides[1] - sides[0]) * torch.rand(6, 2, generator=generator, dtype=torch.float64)
     corner = 50 * torch.rand(6, 2, generator=generator, dtype=torch.float64)
     boxes = torch.cat((corner, corner + size), dim=1)
-    found = keypoints_of_heatmaps(heatmaps, boxes, longest_side=640)
+    found = keypoints_of_heatmaps(heatmaps, boxes, longest_side=704)
     torch.testing.assert_close(found, resized_one_by_one(heatmaps, boxes), atol=1e-4, rtol=0)
 
 
 def test_no_regions() -> None:
     found = keypoints_of_heatmaps(torch.zeros(0, 5, 28, 28), torch.zeros(0, 4), longest_side=64)
     assert found.shape == (0, 5, 3)
+
+
+def test_the_best_pixel_of_nothing_but_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    heatmaps = torch.randn(12, 17, 56, 56, generator=generator, dtype=torch.float64)
+    boxes = torch.zeros(12, 4, dtype=torch.float64)
+    boxes[:, 2:] = 250 + 550 * torch.rand(12, 2, generator=generator, dtype=torch.float64)
+    found = keypoints_of_heatmaps(heatmaps, boxes, longest_side=800)
+    torch.testing.assert_close(found, resized_one_by_one(heatmaps, boxes), atol=1e-4, rtol=0)
 
 
 def test_bins() -> None:

@@ -122,3 +122,13 @@ def test_an_empty_map(shape: tuple[int, ...], device: str) -> None:
     assert out.shape == shape and out.dtype == x.dtype
     for gradient, leaf in zip(torch.autograd.grad(out.sum(), (x, weight, bias)), (x, weight, bias), strict=True):
         torch.testing.assert_close(gradient, torch.zeros_like(leaf))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_mean_far_from_0_costs_no_digits(device: str) -> None:
+    x = torch.randn(2, 64, 20, 24, generator=torch.Generator().manual_seed(0)) + 100
+    weight, bias = torch.ones(64), torch.zeros(64)
+    want = F.group_norm(x.double(), 32)
+    moved = (part.to(device) for part in (x.contiguous(memory_format=torch.channels_last), weight, bias))
+    # The inputs themselves are known to 100 * 2 ** -24.
+    torch.testing.assert_close(group_norm_act(*moved, num_groups=32).cpu().double(), want, atol=5e-5, rtol=0)

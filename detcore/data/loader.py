@@ -24,9 +24,6 @@ from detcore.structures.batch import Batch
 
 # Batches in the making beside the one that is waited for, unless the threads need more to have work.
 _PREFETCH = 3
-# Rows in the making for each that a thread can read at once: batches are taken in order, so others have to be begun
-# behind a slow one, or a third of the threads have nothing to do.
-_DEEP = 2
 # Rows that a thread reads at once: see `RowReader`. Fewer where a batch has fewer.
 _TOGETHER = (4, 8)
 
@@ -70,7 +67,7 @@ class Loader(Iterator[Batch]):
         least, most = _TOGETHER
         num_rows = rows.stop - rows.start
         self._together = min(num_rows, max(least, min(most, -(-num_rows // num_threads))))
-        self._most_ahead = max(_PREFETCH, -(-_DEEP * num_threads * self._together // num_rows))
+        self._most_ahead = max(_PREFETCH, -(-num_threads * self._together // num_rows))
         self._prefetch_bytes = prefetch_bytes
         self._sampler = sampler
         self._identity = sampler.identity()

@@ -88,11 +88,13 @@ def compose_params(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The composed configuration as plain values, with `conf_sha256`, `shards_sha256` and `starts_from`: `params.yaml`.
 
     Args:
-        overrides: Hydra's grammar, such as `model=mask_rcnn_r50_fpn` or `optim.lr=0.01`.
+        overrides: Hydra's grammar, such as `model=mask_rcnn_r50_fpn` or `optim.lr=0.01`; `overrides=FILE` stands for
+            those that a file lists.
 
     Raises:
         ValueError: naming the group, key or value that does not compose.
     """
+    overrides = [word for override in overrides for word in _listed(override)]
     register_resolvers()
     GlobalHydra.instance().clear()
     try:
@@ -124,6 +126,15 @@ def load(overrides: Sequence[str] = (), *, file: Path | str | None = None) -> Co
         return validate(compose_params(overrides), source="configuration")
     if overrides:
         raise ValueError(f"{file} is composed already; overrides such as {overrides[0]!r} go to 'make params'")
+    return validate(read_params(file), source=str(file))
+
+
+def read_params(file: Path | str) -> dict[str, Any]:
+    """The values of a composed file, not yet validated.
+
+    Raises:
+        ValueError: if it is none, or `conf/` has changed since.
+    """
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; run 'make params' to compose it from conf/")
@@ -136,7 +147,25 @@ def load(overrides: Sequence[str] = (), *, file: Path | str | None = None) -> Co
     recorded = params.get(CONF_SHA256)
     if recorded is not None and recorded != conf_sha256():
         raise ValueError(f"{path} was composed from another conf/ than the present one; run 'make params'")
-    return validate(params, source=str(path))
+    return {str(key): value for key, value in params.items()}
+
+
+def read_overrides(file: Path | str) -> list[str]:
+    """The overrides that a file lists.
+
+    Raises:
+        ValueError: if there is no such file, or it holds something else.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; a search writes it: python pipelines/tune.py tune=asha")
+    try:
+        found = yaml.safe_load(path.read_text()) or []
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML: {_one_line(error)}") from error
+    if not isinstance(found, list) or not all(isinstance(line, str) and "=" in line for line in found):
+        raise ValueError(f"{path} is no list of overrides, such as: - optim.lr=0.01")
+    return found
 
 
 def validate(params: Mapping[str, Any], *, source: str) -> Config:
@@ -150,6 +179,11 @@ def validate(params: Mapping[str, Any], *, source: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise ValueError("\n".join(fault_lines(error, values, source=source))) from None
+
+
+def _listed(override: str) -> list[str]:
+    key, _, file = override.partition("=")
+    return read_overrides(file) if key == "overrides" else [override]
 
 
 def _settable(override: str) -> str:

@@ -13,6 +13,7 @@ from detcore.config.section import Section
 from detcore.config.stores import is_url
 from detcore.config.training import EngineConfig, OptimConfig, TrackingConfig
 from detcore.config.transforms import most_images
+from detcore.config.tune import TuneConfig
 
 _REFUSED = "/:.%'\""
 """What MLflow takes in no name of a model."""
@@ -31,6 +32,7 @@ class Config(Section):
     cluster: ClusterConfig
     tracking: TrackingConfig
     export: ExportConfig = ExportConfig()
+    tune: TuneConfig | None = None
 
     def shareable(self) -> dict[str, Any]:
         """Plain values for files that others may read: a tracking address with a password is left out."""

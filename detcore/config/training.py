@@ -195,4 +195,6 @@ class TrackingConfig(Section):
     num_pictures: CountOrZero = 8
     """Validation images logged with predictions beside truth."""
     system_metrics: bool = True
+    log_model: bool = True
+    """At the end of a training, its published model goes to the run, too."""
     card: CardConfig = CardConfig()

@@ -93,7 +93,7 @@ class CheckpointFolder:
             hint = ": make room, then run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             still = f"the one of step {self.steps()[-1]} still stands" if self.steps() else "there is none before it"
             raise CheckpointError(f"{folder}: cannot save this checkpoint ({reason}){hint}; {still}") from error
-        self._prune()
+        self.prune()
         return folder
 
     def newest(self) -> Checkpoint | None:
@@ -181,7 +181,8 @@ class CheckpointFolder:
                 )
         return files
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Removes the checkpoints that are not to be kept."""
         newest = self.steps()[-self._keep :]
         kept = {*newest, *map(self._best_known_to, newest)}
         for step in self.steps():

@@ -74,6 +74,19 @@ def build_optimizer(model: nn.Module, *, optim: OptimConfig) -> torch.optim.Opti
     return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
 
 
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes up what an optimiser has gathered. Its settings stay as they are: those in `state` may be of a training
+    that this one goes on from with others.
+
+    Raises:
+        ValueError: if the parameters are in other groups there.
+    """
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

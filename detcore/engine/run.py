@@ -16,6 +16,7 @@ from detcore.engine.fingerprint import differences
 from detcore.engine.history import History, write_summary
 from detcore.engine.meter import Meter
 from detcore.engine.mirror import Mirror
+from detcore.engine.optim import load_state
 from detcore.engine.publish import publish
 from detcore.engine.rng import rng_state, set_rng_state
 from detcore.engine.saving import CheckpointWriter
@@ -200,7 +201,7 @@ class Run:
         if training.average is not None:
             assert checkpoint.average is not None
             training.average.load(checkpoint.average)
-        training.optimizer.load_state_dict(tensors["optimizer"])
+        load_state(training.optimizer, tensors["optimizer"])
         training.passes.scaler.load_state_dict(tensors["scaler"])
         self.batches.load_state_dict(tensors["loader"])
         if self.worker.rank < len(tensors["generators"]):  # fewer ranks may have saved it

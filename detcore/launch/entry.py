@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from detcore.config import Config, load
+from detcore.config.variation import load_with
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The arguments that every pipeline takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--params", metavar="FILE", help="a composed configuration, as DVC's stages use")
+    parser.add_argument(
+        "--best", metavar="FILE", help="with --params: settings that a search found, to be used over it"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as in model=mask_rcnn_r50_fpn optim.lr=0.01")
     return parser
 
@@ -23,7 +27,11 @@ def read_config(arguments: argparse.Namespace) -> Config:
     Raises:
         ValueError: one line for each fault in it.
     """
-    return load(arguments.overrides, file=arguments.params)
+    if arguments.best is None:
+        return load(arguments.overrides, file=arguments.params)
+    if arguments.params is None or arguments.overrides:
+        raise ValueError(f"--best goes with --params alone; with words it is one of them: overrides={arguments.best}")
+    return load_with(arguments.params, best=arguments.best)
 
 
 def run_main(main: Callable[[Sequence[str]], int]) -> NoReturn:

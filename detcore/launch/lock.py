@@ -2,11 +2,13 @@
 
 import errno
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 FILE_NAME = "lock"
+_LOOK_SECONDS = 0.2
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Of a network file system without locks, which is no reason not to train."""
 
@@ -32,3 +34,20 @@ def only_training(run_dir: Path) -> Iterator[None]:
             if error.errno not in _UNSUPPORTED:
                 raise
         yield
+
+
+def until_free(run_dir: Path, *, seconds: float) -> None:
+    """Waits until nobody trains in this folder.
+
+    Raises:
+        ValueError: if that takes longer.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with only_training(run_dir):
+                return
+        except ValueError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_LOOK_SECONDS)

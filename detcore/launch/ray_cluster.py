@@ -13,14 +13,16 @@ import ray
 from detcore.config import ClusterConfig
 
 _PROBE_SECONDS = 5.0
+_DRIVER_CPUS = 0.01
+"""It only waits, but Ray counts what it starts."""
 
 
 @contextmanager
-def ray_cluster(config: ClusterConfig) -> Iterator[None]:
+def ray_cluster(config: ClusterConfig, *, trainings: int = 1) -> Iterator[None]:
     """Inside, Ray is connected; what was started or joined here is left again at the end.
 
     An existing connection is used as it is. Otherwise `config.address`, then RAY_ADDRESS (which a Ray job sets) is
-    joined; without either a cluster starts here, with just the CPUs that the workers ask for.
+    joined; without either a cluster starts here, with just the CPUs that the workers of so many trainings ask for.
 
     Raises:
         ValueError: if there is no cluster at the address, or this machine has fewer GPUs than the workers ask for.
@@ -37,7 +39,7 @@ def ray_cluster(config: ClusterConfig) -> Iterator[None]:
     if address:
         _join(address)
     else:
-        _start(config)
+        _start(config, trainings)
     try:
         yield
     finally:
@@ -55,18 +57,24 @@ def _join(address: str) -> None:
         raise ValueError(f"no Ray cluster answers at {address!r} (cluster.address or RAY_ADDRESS): {error}") from error
 
 
-def _start(config: ClusterConfig) -> None:
+def _start(config: ClusterConfig, trainings: int) -> None:
     # One machine is not preempted node by node, and without a dashboard nobody reads the metrics: two processes less.
     _set_defaults(RAY_USAGE_STATS_ENABLED="0", RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0", RAY_TRAIN_METRICS_ENABLED="0")
+    workers = trainings * config.most_workers
     with _same_import_path(), _started_in_time():
         ray.init(
             address="local",
-            num_cpus=math.ceil(config.most_workers * config.cpus_per_worker),
-            resources={kind: config.most_workers * each for kind, each in config.resources_per_worker.items()},
+            num_cpus=math.ceil(workers * config.cpus_per_worker + trainings * driver_cpus(config)),
+            resources={kind: workers * each for kind, each in config.resources_per_worker.items()},
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+
+
+def driver_cpus(config: ClusterConfig) -> float:
+    """What the driver of a training asks for where it is one of several on the cluster; a lone worker is its own."""
+    return _DRIVER_CPUS if config.most_workers > 1 else 0.0
 
 
 @contextmanager
@@ -114,6 +122,25 @@ def gpus_per_worker(config: ClusterConfig, *, device: str) -> float:
     if device == "cpu" and wanted > 0:
         raise ValueError(f"engine.device = cpu, but cluster.gpus_per_worker = {stated:g}")
     return wanted
+
+
+def room_for(config: ClusterConfig, *, gpus: float) -> int:
+    """How many trainings the connected cluster has room for at once, if nobody else uses it.
+
+    Args:
+        gpus: of each worker.
+
+    Raises:
+        ValueError: if there is none for a single one.
+    """
+    each = {"CPU": config.cpus_per_worker, "GPU": gpus, **config.resources_per_worker}
+    present = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    asked = {kind: config.least_workers * number for kind, number in each.items() if number}
+    asked["CPU"] += driver_cpus(config)
+    room = min(int(present.get(kind, 0.0) / number + 1e-6) for kind, number in asked.items())
+    if room < 1:
+        raise ValueError(f"no room for a training: {resources(config)}; set cluster.num_workers or cpus_per_worker")
+    return room
 
 
 def resources(config: ClusterConfig) -> str:

@@ -73,7 +73,7 @@ def fit_on_ray(job: "Job") -> "FitResult":
             attempt = _Attempt(_trainer(job, mark))
             afterwards.callback(attempt.leave)
             result = attempt.result(relay, cluster, stop, head)
-            if result.stopped != "requested" or stop.received:
+            if result.stopped != "requested" or stop.received or stop.asked_for:
                 break
             stop.withdraw()
             print(f"going on from step {result.step} without the nodes that are about to go", flush=True)

@@ -49,6 +49,11 @@ class StopFile:
         if self.received is None:
             self._path.unlink(missing_ok=True)
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether the file is there, whoever made it."""
+        return self._path.exists()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             # A cluster of our own would leave some of its processes behind.

@@ -3,10 +3,10 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from torch import nn
@@ -17,19 +17,26 @@ from detcore.config.stores import is_url
 from detcore.data import SampleTransform, prepare
 from detcore.data.prepared import is_prepared
 from detcore.data.shards import read_description
-from detcore.engine import FitResult, LocalWorker, pick_device
+from detcore.engine import FitResult, LocalWorker, Worker, pick_device
 from detcore.engine.atomic import write_file
 from detcore.launch.job import Job, run_rank
 from detcore.launch.kept import check_kept, check_records_are_kept
 from detcore.launch.lock import only_training
 from detcore.launch.starting import with_architecture
-from detcore.tracking import close_run, open_run
+from detcore.tracking import RunHandle, close_run, open_run
 
 CONFIG = "config.yaml"
 """The file in a run's folder that keeps the settings it was trained with."""
 
 
-def train(config: Config, *, model: nn.Module | None = None, transform: SampleTransform | None = None) -> FitResult:
+def train(
+    config: Config,
+    *,
+    model: nn.Module | None = None,
+    transform: SampleTransform | None = None,
+    worker: Worker | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> FitResult:
     """Trains, here or on Ray as `config.cluster` says, and leaves all results in `config.run_dir`.
 
     Prepares the data first where its shards are absent. Goes on from an interrupted training of the same kind.
@@ -38,6 +45,8 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
         config: the whole configuration.
         model: your own detector, any module with losses(batch) and detect(batch); in place only with cluster=local.
         transform: your own augmentation of the training samples.
+        worker: the only rank, in this process, in place of what `config.cluster` says.
+        tags: of the run in MLflow, besides its own.
 
     Raises:
         ValueError: for what the configuration, the data or the model have wrong, or if another training is running in
@@ -49,11 +58,18 @@ def train(config: Config, *, model: nn.Module | None = None, transform: SampleTr
     with only_training(Path(config.run_dir)):
         text = yaml.safe_dump(config.shareable(), sort_keys=False, allow_unicode=True)
         write_file(Path(config.run_dir, CONFIG), text.encode())
-        return _train(config, model=model, transform=transform)
+        return _train(config, model=model, transform=transform, worker=worker, tags=tags)
 
 
-def _train(config: Config, *, model: nn.Module | None, transform: SampleTransform | None) -> FitResult:
-    with _joined(config) as joined:
+def _train(
+    config: Config,
+    *,
+    model: nn.Module | None,
+    transform: SampleTransform | None,
+    worker: Worker | None,
+    tags: Mapping[str, str] | None,
+) -> FitResult:
+    with _joined(config) if worker is None else nullcontext(False) as joined:
         ensure_shards(config)
         dataset = read_description(config.data.shards, store=config.data.store)
         config = with_architecture(config, dataset=dataset)
@@ -62,7 +78,8 @@ def _train(config: Config, *, model: nn.Module | None, transform: SampleTransfor
             from detcore.launch.ray_nodes import check_files
 
             check_files(job.config)
-        return _tracked(job, config, dataset) if config.tracking.enabled else _launch(job)
+        run = open_run(config, dataset=dataset, tags=tags) if config.tracking.enabled else None
+        return _launch(job, worker) if run is None else _tracked(replace(job, run=run), run, worker)
 
 
 @contextmanager
@@ -84,11 +101,10 @@ def _joined(config: Config) -> Iterator[bool]:
         yield True
 
 
-def _tracked(job: Job, config: Config, dataset: Mapping[str, Any]) -> FitResult:
-    run = open_run(config, dataset=dataset)
+def _tracked(job: Job, run: RunHandle, worker: Worker | None) -> FitResult:
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
-        result = _launch(replace(job, run=run))
+        result = _launch(job, worker)
         status = "FINISHED" if result.stopped is None else "KILLED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -98,7 +114,9 @@ def _tracked(job: Job, config: Config, dataset: Mapping[str, Any]) -> FitResult:
     return result
 
 
-def _launch(job: Job) -> FitResult:
+def _launch(job: Job, worker: Worker | None) -> FitResult:
+    if worker is not None:
+        return run_rank(job, worker)
     if job.config.cluster.type == "local":
         return run_rank(job, LocalWorker(device=pick_device(job.config.engine.device)))
     # Imported late: takes seconds, and a machine without Ray can train all the same.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from detcore.tracking.lookup import resolve
     from detcore.tracking.pictures import Pictures
     from detcore.tracking.registry import RegisteredVersion, register
-    from detcore.tracking.runs import close_run, open_run
+    from detcore.tracking.runs import close_run, open_parent, open_run, tag_run
 
 __all__ = [
     "Pictures",
@@ -22,9 +22,11 @@ __all__ = [
     "exported_file",
     "flush_buffer",
     "keep_export",
+    "open_parent",
     "open_run",
     "register",
     "resolve",
+    "tag_run",
 ]
 
 # Some pull in torch, which takes longer than all that listing a registry does.
@@ -37,9 +39,11 @@ _HOMES = {
     "exported_file": "exports",
     "flush_buffer": "buffer",
     "keep_export": "exports",
+    "open_parent": "runs",
     "open_run": "runs",
     "register": "registry",
     "resolve": "lookup",
+    "tag_run": "runs",
 }
 
 

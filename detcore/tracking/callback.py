@@ -108,8 +108,8 @@ class TrackingCallback:
     def on_end(self, result: Result) -> None:
         """Logs the published model, if the training is complete, and delivers what is queued."""
         assert self._start is not None
-        if result.model_dir is not None:
-            config, split = self._start.config, self._start.val_split
+        config, split = self._start.config, self._start.val_split
+        if result.model_dir is not None and config.tracking.log_model:
             self._outbox.put(
                 {
                     "kind": "model",

@@ -19,7 +19,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _log = logging.getLogger(__name__)
 
 
-def open_run(config: Config, *, dataset: Mapping[str, Any]) -> RunHandle:
+def open_run(config: Config, *, dataset: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> RunHandle:
     """Opens the run of a training: parameters, config.yaml, tags and the data set as its input.
 
     Where `config.run_dir` has a run already, whether to go on with that or to begin a new one waits until the training
@@ -28,11 +28,12 @@ def open_run(config: Config, *, dataset: Mapping[str, Any]) -> RunHandle:
 
     Args:
         dataset: what `dataset.json` in the shards' folder says: name, content_hash, splits.
+        tags: besides those of the data and the code.
 
     Raises:
         ValueError: if MLflow refuses the run, or the tracking uri is impossible.
     """
-    uri = tracking_uri(config.tracking)
+    uri, opening = tracking_uri(config.tracking), describe_run(config, dataset)
     last = RunHandle.load(config.run_dir, uri=uri)
     if last is not None and last.uri != uri:
         last = None
@@ -41,7 +42,7 @@ def open_run(config: Config, *, dataset: Mapping[str, Any]) -> RunHandle:
         run_id=None,
         run_dir=str(Path(config.run_dir).absolute()),
         key=uuid.uuid4().hex,
-        opening=describe_run(config, dataset),
+        opening={**opening, "tags": {**opening["tags"], **(tags or {})}},
         previous=None if last is None else last.to_dict(),
     )
     if handle.previous is None:
@@ -74,11 +75,40 @@ def settle(handle: RunHandle, *, resumed: bool) -> RunHandle:
     return settled
 
 
+def open_parent(config: Config, *, dataset: Mapping[str, Any], tags: Mapping[str, str]) -> RunHandle:
+    """Opens the run that those of several trainings are to be children of; goes on with that of `config.run_dir`.
+
+    Raises:
+        ValueError: as `open_run`.
+    """
+    handle = open_run(config, dataset=dataset, tags=tags)
+    if handle.previous is None:
+        return handle
+    handle = settle(handle, resumed=True)
+    _deliver(handle, {"kind": "reopen"})
+    return handle.latest()
+
+
 def close_run(handle: RunHandle, status: Status) -> None:
     """Ends the run. Never raises: with MLflow out of reach the end is kept with the rest, and a warning says so."""
     handle = handle.latest()
     if handle.previous is None:  # else the training did not get as far as to begin
         _deliver(handle, {"kind": "end", "status": status})
+
+
+def tag_run(run_dir: Path | str, tags: Mapping[str, str], *, uri: str) -> bool:
+    """Sets tags of the last run in a training's folder; whether that went well, for it never raises."""
+    try:
+        handle = RunHandle.load(run_dir, uri=uri)
+        if handle is None or handle.run_id is None:
+            return False
+        client = connect(uri)
+        for key, value in tags.items():
+            client.set_tag(handle.run_id, key, value)
+    except Exception as error:  # as in open_run
+        _log.warning("%s: MLflow does not take the tags %s (%s)", run_dir, ", ".join(tags), one_line(error))
+        return False
+    return True
 
 
 def _deliver(handle: RunHandle, *records: Record) -> None:

@@ -19,7 +19,7 @@ from dvc_project import Project, stages_run
 
 pytest.importorskip("dvc", reason="dvc is not installed")
 
-STAGES = ["fetch", "prepare", "train", "evaluate", "report", "register", "export"]
+STAGES = ["fetch", "prepare", "tune", "train", "evaluate", "report", "register", "export"]
 
 
 @pytest.fixture(scope="module")

@@ -123,13 +123,13 @@ def _interrupt_and_resume(project: Project, run_dir: Path) -> None:
         if line.startswith("step 3/40"):
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.wait() != 0
-    assert stages_run("".join(lines)) == ["train"]
+    assert stages_run("".join(lines)) == ["tune", "train"]
     assert "starting anew" in "".join(lines)
     assert not (run_dir / "model").exists()
 
     output = project.run("dvc", "repro")
     assert "resuming at step" in output
-    assert stages_run(output) == STAGES[2:]
+    assert stages_run(output) == STAGES[3:]
     steps = [int(line.split(",")[0]) for line in (run_dir / "history.csv").read_text().splitlines()[1:]]
     assert steps == list(range(1, 41))
     assert stages_run(project.run("dvc", "repro")) == []

@@ -53,7 +53,7 @@ def team(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch, s3_server(patch) as bucket:
         first.run("dvc", "remote", "add", "-d", "disk", str(home / "remote"))
         first.run("dvc", "remote", "add", "bucket", f"{bucket}/dvc")
-        assert stages_run(first.run("dvc", "repro", "evaluate")) == ["fetch", "prepare", "train", "evaluate"]
+        assert stages_run(first.run("dvc", "repro", "evaluate")) == ["fetch", "prepare", "tune", "train", "evaluate"]
         first.run("git", "add", "-A")
         first.run("git", "commit", "-qm", "results")
         first.run("dvc", "push")
@@ -90,7 +90,7 @@ def test_shards_from_a_bucket_train_without_their_raw_images(team: Team) -> None
     before = locked(clone)
     # Another augmentation is another training, and the same shards.
     other = ["-S", "optim.lr=0.002", "-S", "data.train_transforms=[{type: resize_fixed, height: 96, width: 96}]"]
-    assert stages_run(clone.run("dvc", "exp", "run", "--allow-missing", *other, "train")) == ["train"]
+    assert stages_run(clone.run("dvc", "exp", "run", "--allow-missing", *other, "train")) == ["tune", "train"]
     assert not (clone.folder / "data/raw").exists()
     after = locked(clone)
     assert after["prepare"] == before["prepare"]
@@ -111,7 +111,7 @@ def test_experiments_of_the_queue_run_their_own_code_and_are_handed_on(team: Tea
     clone.run("dvc", "exp", "run", "--run-all")
     for name in rates:
         log = clone.run("dvc", "queue", "logs", name)
-        assert stages_run(log) == ["train", "evaluate"]
+        assert stages_run(log) == ["tune", "train", "evaluate"]
         assert re.search(r"the code of .*/\.dvc/tmp/exps/[^/]+/detcore/launch/training\.py", log)
     shown = json.loads(clone.run("dvc", "exp", "show", "--json"))
     experiments = {entry["name"]: entry["revs"][0]["data"] for entry in shown[1]["experiments"]}

@@ -53,7 +53,8 @@ def team(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch, s3_server(patch) as bucket:
         first.run("dvc", "remote", "add", "-d", "disk", str(home / "remote"))
         first.run("dvc", "remote", "add", "bucket", f"{bucket}/dvc")
-        assert stages_run(first.run("dvc", "repro", "evaluate")) == ["fetch", "prepare", "tune", "train", "evaluate"]
+        # All of it: DVC applies an experiment only where every output has been there once.
+        assert stages_run(first.run("dvc", "repro"))[:5] == ["fetch", "prepare", "tune", "train", "evaluate"]
         first.run("git", "add", "-A")
         first.run("git", "commit", "-qm", "results")
         first.run("dvc", "push")

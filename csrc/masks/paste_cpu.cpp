@@ -1,7 +1,5 @@
 #include "masks/paste.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -103,26 +101,12 @@ void pack(const A* mask, int64_t size, const A* box, const Window& window, A thr
     }
 }
 
-// Asks for large pages: the pasted masks are fresh memory of many megabytes, and its first touch, page by page of four
-// kilobytes, takes longer than all that is computed.
-void prefer_large_pages(void* memory, int64_t bytes) {
-#ifdef MADV_HUGEPAGE
-    constexpr uintptr_t kLargePage = uintptr_t{1} << 21;
-    const auto address = reinterpret_cast<uintptr_t>(memory);
-    const uintptr_t begin = (address + kLargePage - 1) / kLargePage * kLargePage;
-    const uintptr_t end = (address + static_cast<uintptr_t>(bytes)) / kLargePage * kLargePage;
-    // Whether it is granted or not, the memory is as good.
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-}
-
 }  // namespace
 
 Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int64_t width, double threshold) {
     const int64_t count = masks.size(0), size = masks.size(1);
     Tensor out = new_tensor({count, height, width}, ScalarType::Bool);
     bool* pasted = mutable_data<bool>(out);
-    prefer_large_pages(pasted, count * height * width);
     const auto run = [&]<class A>(A) {
         const Tensor own_masks = as<A>(masks), own_boxes = as<A>(boxes);
         const A *mask = data<A>(own_masks), *box = data<A>(own_boxes);

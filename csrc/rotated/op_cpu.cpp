@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/lanes.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "nms/greedy.h"
@@ -68,6 +69,37 @@ class KeptBoxes {
     Circled kept_;
 };
 
+// Pairs of usable boxes, a pair in each lane, and where their IoU goes.
+template <class T>
+class Pairs {
+  public:
+    void add(const Frame& a, const Frame& b, T* to) {
+        set(a_, a);
+        set(b_, b);
+        to_[count_] = to;
+        if (++count_ == kLanes) write();
+    }
+
+    void write() {
+        const Vector overlap = iou(a_, b_);
+        for (int i = 0; i < count_; ++i) *to_[i] = static_cast<T>(overlap[i]);
+        count_ = 0;
+    }
+
+  private:
+    using Vector = Lanes<double>::Vector;
+    static constexpr int kLanes = Lanes<double>::count;
+
+    void set(FrameOf<Vector>& lanes, const Frame& box) {
+        lanes.x[count_] = box.x, lanes.y[count_] = box.y, lanes.w[count_] = box.w, lanes.h[count_] = box.h;
+        lanes.cos[count_] = box.cos, lanes.sin[count_] = box.sin;
+    }
+
+    FrameOf<Vector> a_{}, b_{};
+    T* to_[kLanes];
+    int count_ = 0;
+};
+
 // Of a tensor of doubles (..., 5).
 std::vector<Frame> frames_of(const Tensor& boxes) {
     std::vector<Frame> frames(boxes.numel() / 5);
@@ -90,12 +122,14 @@ Tensor box_iou_rotated(const Tensor& a, const Tensor& b) {
     const auto fill = [&]<class T>(T* to) {
         torch::stable::parallel_for(0, rows, 4, [&](int64_t begin, int64_t end) {
             std::fill(to + begin * columns, to + end * columns, T(0));
+            Pairs<T> pairs;
             for (int64_t i = begin; i < end; ++i) {
                 others.visit(own[i], [&](size_t j, const Frame& other) {
-                    to[i * columns + static_cast<int64_t>(j)] = static_cast<T>(iou(own[i], other));
+                    pairs.add(own[i], other, to + i * columns + static_cast<int64_t>(j));
                     return false;
                 });
             }
+            pairs.write();
         });
     };
     if (type == ScalarType::Double) {

@@ -14,14 +14,21 @@
 namespace detcore::rotated {
 namespace {
 
-// Boxes with the circles around them: only where these meet can the boxes.
+// Boxes with the circles around them: only where these meet can the boxes. In blocks, of which those too far up or down
+// are passed over: few remain if the boxes were added by their height.
 class Circled {
   public:
     void add(const Frame& box) {
         const size_t at = boxes_.size();
-        if (at % kBlock == 0)  // circles not yet there are met by none
+        if (at % kBlock == 0) {  // circles not yet there are met by none
             for (auto* values : {&x_, &y_, &radius_}) values->resize(at + kBlock, kNone);
-        if (usable(box)) x_[at] = box.x, y_[at] = box.y, radius_[at] = radius(box);
+            blocks_.push_back({kFar, -kFar, 0});
+        }
+        if (usable(box)) {
+            x_[at] = box.x, y_[at] = box.y, radius_[at] = radius(box);
+            Block& block = blocks_.back();
+            block = {std::min(block.top, box.y), std::max(block.bottom, box.y), std::max(block.radius, radius_[at])};
+        }
         boxes_.push_back(box);
     }
 
@@ -31,12 +38,14 @@ class Circled {
         if (!usable(box)) return false;
         const double own = radius(box);
         for (size_t first = 0; first < boxes_.size(); first += kBlock) {
+            const Block& block = blocks_[first / kBlock];
+            if (std::max(block.top - box.y, box.y - block.bottom) > reach(block.radius, own)) continue;
             uint8_t near[kBlock];
             int any = 0;
             for (size_t i = 0; i < kBlock; ++i) {
                 const double dx = x_[first + i] - box.x, dy = y_[first + i] - box.y;
-                const double reach = (radius_[first + i] + own) * (1 + 1e-12);
-                near[i] = dx * dx + dy * dy <= reach * reach;
+                const double most = reach(radius_[first + i], own);
+                near[i] = dx * dx + dy * dy <= most * most;
                 any += near[i];
             }
             for (size_t i = 0; any && i < kBlock; ++i)
@@ -48,9 +57,18 @@ class Circled {
   private:
     static constexpr size_t kBlock = 32;
     static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+    static constexpr double kFar = std::numeric_limits<double>::infinity();
+
+    // Of the centres of a block, and its largest circle.
+    struct Block {
+        double top, bottom, radius;
+    };
+
+    static double reach(double radius, double other) { return (radius + other) * (1 + 1e-12); }
 
     std::vector<Frame> boxes_;
     std::vector<double> x_, y_, radius_;
+    std::vector<Block> blocks_;
 };
 
 class KeptBoxes {
@@ -104,7 +122,7 @@ class Pairs {
 std::vector<Frame> frames_of(const Tensor& boxes) {
     std::vector<Frame> frames(boxes.numel() / 5);
     const auto* first = reinterpret_cast<const Box*>(data<double>(boxes));
-    torch::stable::parallel_for(0, static_cast<int64_t>(frames.size()), 4096, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, static_cast<int64_t>(frames.size()), 512, [&](int64_t begin, int64_t end) {
         std::transform(first + begin, first + end, frames.begin() + begin, frame_of);
     });
     return frames;
@@ -116,16 +134,21 @@ Tensor box_iou_rotated(const Tensor& a, const Tensor& b) {
     const int64_t rows = a.size(0), columns = b.size(0);
     const ScalarType type = a.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
     const std::vector<Frame> own = frames_of(as<double>(a));
+    const std::vector<Frame> frames = frames_of(as<double>(b));
+    std::vector<int64_t> by_height;
+    for (int64_t j = 0; j < columns; ++j)
+        if (usable(frames[j])) by_height.push_back(j);
+    std::sort(by_height.begin(), by_height.end(), [&](int64_t j, int64_t k) { return frames[j].y < frames[k].y; });
     Circled others;
-    for (const Frame& frame : frames_of(as<double>(b))) others.add(frame);
+    for (int64_t j : by_height) others.add(frames[j]);
     Tensor out = new_tensor({rows, columns}, type);
     const auto fill = [&]<class T>(T* to) {
         torch::stable::parallel_for(0, rows, 4, [&](int64_t begin, int64_t end) {
             std::fill(to + begin * columns, to + end * columns, T(0));
             Pairs<T> pairs;
             for (int64_t i = begin; i < end; ++i) {
-                others.visit(own[i], [&](size_t j, const Frame& other) {
-                    pairs.add(own[i], other, to + i * columns + static_cast<int64_t>(j));
+                others.visit(own[i], [&](size_t at, const Frame& other) {
+                    pairs.add(own[i], other, to + i * columns + by_height[at]);
                     return false;
                 });
             }

@@ -98,6 +98,23 @@ struct Lanes {
 #endif
     }
 
+    // Of all lanes, by halves.
+    A sum() const {
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<A, float>) {
+            return _mm512_reduce_add_ps(v);
+        } else {
+            return _mm512_reduce_add_pd(v);
+        }
+#else
+        A numbers[count];
+        std::memcpy(numbers, &v, sizeof(v));
+        for (int half = count / 2; half > 0; half /= 2)
+            for (int i = 0; i < half; ++i) numbers[i] += numbers[i + half];
+        return numbers[0];
+#endif
+    }
+
     // To the whole number below, of numbers from 0 to 2^31.
     void round_down() {
 #if defined(__AVX512F__)

@@ -130,8 +130,7 @@ void spread(const Pair<T, A>& pair, const T* grad, int channels, A (&dots)[4]) {
     int c = 0;
     for (; c + kUnroll * lanes <= channels; c += kUnroll * lanes) spread_channels<kUnroll>(pair, grad, c, products);
     for (; c + lanes <= channels; c += lanes) spread_channels<1>(pair, grad, c, products);
-    for (int lane = 0; lane < lanes; ++lane)
-        for (int i = 0; i < 4; ++i) dots[i] += products[i].v[lane];
+    for (int i = 0; i < 4; ++i) dots[i] += products[i].sum();
     for (; c < channels; ++c)
         for (int i = 0; i < 4; ++i) {
             const A own = widen(grad[c]), weight = pair.sums.weights[i];

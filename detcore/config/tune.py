@@ -12,14 +12,10 @@ _DIGITS = 4
 """Significant digits of what is drawn: settings that people read and type."""
 
 
-class Uniform(Section):
-    type: Literal["uniform"]
+class _Range(Section):
+    type: str
     low: float
     high: float
-
-    def at(self, share: float) -> float:
-        """The value below which that share (0 to 1) of all draws lies."""
-        return self.within(_rounded(self.low + share * (self.high - self.low)))
 
     def within(self, value: float) -> float:
         """The nearest value that may be drawn."""
@@ -31,7 +27,15 @@ class Uniform(Section):
         return self
 
 
-class LogUniform(Section):
+class Uniform(_Range):
+    type: Literal["uniform"]
+
+    def at(self, share: float) -> float:
+        """The value below which that share (0 to 1) of all draws lies."""
+        return self.within(_rounded(self.low + share * (self.high - self.low)))
+
+
+class LogUniform(_Range):
     """Uniform in the logarithm: as often between 0.001 and 0.01 as between 0.01 and 0.1."""
 
     type: Literal["loguniform"]
@@ -41,15 +45,6 @@ class LogUniform(Section):
     def at(self, share: float) -> float:
         """As `Uniform.at`."""
         return self.within(math.exp(math.log(self.low) + share * math.log(self.high / self.low)))
-
-    def within(self, value: float) -> float:
-        """The nearest value that may be drawn."""
-        return min(max(_rounded(value), self.low), self.high)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _check_order(self.low, self.high)
-        return self
 
 
 class RandInt(Section):

@@ -79,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     split = ShardedSplit.open(arguments.shards, "train")
     number = min(len(split), 64)
-    images = [decode(split.read(sample)) for sample in range(number)]
+    images = [torch.from_numpy(decode(split.read(sample))) for sample in range(number)]
 
     def picture(sample: int) -> Picture:
         """As the loader makes it, but for the pixels."""

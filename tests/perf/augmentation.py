@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from detcore.config.transforms import (
     Affine,
     ColorJitter,

@@ -83,6 +83,10 @@ class TimmBackbone(Section):
     """Of the features that go on, finest first."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Stochastic depth of the last block, for models that have it; None is timm's default."""
+    feature_norms: bool = False
+    """A layer norm on each of the features: what detectors with a Swin Transformer have (arXiv:2103.14030)."""
+    size_divisor: Count | None = None
+    """Images are padded to multiples of so many pixels; None: of as few as strides need."""
     weights: Literal["none", "pretrained"] = "pretrained"
     """'pretrained': from an installed package where there is one, else timm's own by name. 'none': random."""
 
@@ -113,6 +117,9 @@ class ViTBackbone(Section):
     square_size: Count | None = 1024
     """Positions mean what they mean on a square of so many pixels, whatever an image's shape; None stretches the
     tables to each image."""
+    size_divisor: Count | None = None
+    """Images are padded to multiples of so many pixels; None: of as few as strides need. Global attention sees what is
+    padded: a published model wants the square that it was trained on."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     checkpointing: bool = False
     """Computes each block again in the backward pass: less memory, more time."""
@@ -141,7 +148,7 @@ Backbone = Annotated[ResNetBackbone | TimmBackbone | ViTBackbone, Field(discrimi
 class FPN(Section):
     type: Literal["fpn"] = "fpn"
     channels: Count = 256
-    norm: Literal["none", "gn", "bn", "frozen_bn"] = "none"
+    norm: Literal["none", "gn", "ln", "bn", "frozen_bn"] = "none"
     fuse: Literal["sum", "avg"] = "sum"
     """How a level and the coarser one above it are joined."""
     top: Literal["none", "max_pool", "p6p7_from_backbone", "p6p7_from_fpn"] = "max_pool"

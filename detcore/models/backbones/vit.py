@@ -180,6 +180,7 @@ class ViT(Backbone):
         square_size: positions are as on a square of so many pixels with the image at its top left (or on a square of
             the image's longer side, if that is more): a place means the same in an image of any shape, and the same
             as in a published model that pads to that square. None stretches the tables to each image's own sides.
+        size_divisor: heights and widths of images are multiples of it, and of a patch's side.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
         checkpointing: computes blocks again in the backward pass instead of keeping what is inside them.
         image_mean, image_std: what images are normalised with; RGB, 0..255.
@@ -204,6 +205,7 @@ class ViT(Backbone):
         pretraining_size: int,
         table_size: int,
         square_size: int | None,
+        size_divisor: int | None,
         drop_path: float,
         checkpointing: bool,
         image_mean: tuple[float, float, float],
@@ -211,7 +213,7 @@ class ViT(Backbone):
     ) -> None:
         super().__init__()
         self.channels, self.strides, self.patch_size = (channels,), (patch_size,), patch_size
-        self.size_divisor = patch_size
+        self.size_divisor = math.lcm(patch_size, size_divisor or 1)
         self.square_size, self.checkpointing = square_size, checkpointing
         self.image_mean, self.image_std = image_mean, image_std
         self.patch_embed = nn.Conv2d(3, channels, kernel_size=patch_size, stride=patch_size)

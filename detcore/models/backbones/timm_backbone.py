@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from detcore.models.backbones.backbone import Backbone
 from detcore.models.backbones.pretrained import create_timm_model
 from detcore.models.backbones.same_padding import replace_same_padding
+from detcore.models.backbones.shifted_windows import replace_shifted_windows
 from detcore.models.norm import ChannelLayerNorm, FrozenBatchNorm, freeze, group_norm, replace_batch_norm
 from detcore.models.stochastic_depth import replace_drop_path
 
@@ -60,6 +61,7 @@ class TimmBackbone(Backbone):
         self.channels_come_last = getattr(self.body, "output_fmt", None) == "NHWC"
         replace_drop_path(self.body)
         replace_same_padding(self.body)
+        replace_shifted_windows(self.body)
         info: Any = self.body.feature_info
         reductions = list(info.reduction())
         absent = [stride for stride in out_strides if stride not in reductions]

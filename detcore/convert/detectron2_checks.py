@@ -31,6 +31,7 @@ _BACKBONES = (
     "build_retinanet_resnet_fpn_backbone",
     "build_resnet_deeplab_backbone",
     "vit",
+    "mvit",
     "timm",
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from detcore.convert.detectron2_settings import DEFAULTS, Settings, merged
+from detcore.convert.mvit import mvit_section
 from detcore.convert.timm_backbones import regnet_section, swin_section
 from detcore.convert.vit import vit_sections
 
@@ -267,20 +268,19 @@ def _vitdet(state: Mapping[str, Tensor]) -> Settings:
 
 
 def _hierarchical(state: Mapping[str, Tensor]) -> Settings | None:
-    """All of the settings of a detector with one of timm's backbones; None where it has none of these."""
-    swin = swin_section(state)
-    section = regnet_section(state) if swin is None else swin
+    """All of the settings of a detector with a Swin or multiscale transformer or a RegNet; None where it has none."""
+    transformer = swin_section(state) or mvit_section(state)
+    section = transformer or regnet_section(state)
     if section is None:
         return None
-    neck = _neck(state)
+    neck, heads = _neck(state), _rcnn(state)
     given: Settings = {}
-    if swin is not None:
-        neck = _with_layer_norms(neck)
+    if transformer is not None:
+        neck, heads = _with_layer_norms(neck), _with_layer_norms(heads)
         if neck["FPN"]["NORM"]:  # those with norms there were trained as ViTDets are
             section = {**section, "size_divisor": _VITDETS_SQUARE}
             given = {"INPUT": _square(_VITDETS_SQUARE)}
-    heads = _rcnn(state) if swin is None else _with_layer_norms(_rcnn(state))
-    return {"MODEL": merged(merged(neck, heads), {"BACKBONE": {"NAME": "timm", "SECTION": section}}), **given}
+    return {"MODEL": merged(merged(neck, heads), {"BACKBONE": {"NAME": section["type"], "SECTION": section}}), **given}
 
 
 def _with_layer_norms(settings: Settings) -> Settings:

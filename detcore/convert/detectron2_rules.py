@@ -6,6 +6,7 @@ from detcore.config import model as config_of
 from detcore.convert.detectron2_dense import dense_head_rules
 from detcore.convert.detectron2_keypoint import KEYPOINT_HEAD_RULES
 from detcore.convert.detectron2_semantic import semantic_head_rules
+from detcore.convert.mvit import MVIT_RULES
 from detcore.convert.names import Rule
 from detcore.convert.timm_backbones import timm_rules
 from detcore.convert.vit import vit_rules
@@ -45,6 +46,8 @@ def _backbone_rules(
     backbone = config.backbone
     if isinstance(backbone, config_of.ViTBackbone):
         return vit_rules(backbone)
+    if isinstance(backbone, config_of.MViTBackbone):
+        return [*_fpn_rules(2), *MVIT_RULES]
     if isinstance(backbone, config_of.TimmBackbone):
         stem = "stem.conv.weight"  # a RegNet's; a Swin Transformer's images are red first there, too
         reversed_stem = Rule(f"backbone.bottom_up.{stem}", f"backbone.body.{stem}", 0, _reversed, _reversed)

@@ -90,6 +90,21 @@ def relative(table: Tensor, size: int, grid: int) -> Tensor:
     return table.unfold(0, size, 1).flip(-1)
 
 
+def in_windows(x: Tensor, side: int) -> Tensor:
+    """(B, h, w, C) -> (windows, side, side, C). Zeros fill the last ones: published models attend to them as well."""
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % side, 0, -x.shape[1] % side))
+    rows, columns = x.shape[1] // side, x.shape[2] // side
+    return x.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3).flatten(0, 2)
+
+
+def out_of_windows(windows: Tensor, height: int, width: int) -> Tensor:
+    """(windows, side, side, C) of `in_windows` -> (B, height, width, C), without what filled the last ones."""
+    side = windows.shape[1]
+    rows, columns = -(-height // side), -(-width // side)
+    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return x[:, :height, :width]
+
+
 class ResidualConvs(nn.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut, which start as the identity (arXiv:2203.16527, section 3)."""
 
@@ -154,14 +169,8 @@ class Block(nn.Module):
         window = self.window_size
         if not window:
             return self.attn(x, grid)
-        height, width = x.shape[1:3]
-        # Zeros fill the last windows and are attended to, as published models do.
-        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-        rows, columns = x.shape[1] // window, x.shape[2] // window
-        windows = x.unflatten(2, (columns, window)).unflatten(1, (rows, window)).transpose(2, 3)
-        windows = self.attn(windows.flatten(0, 2), (window, window))
-        x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return x[:, :height, :width]
+        windows: Tensor = self.attn(in_windows(x, window), (window, window))
+        return out_of_windows(windows, x.shape[1], x.shape[2])
 
 
 class ViT(Backbone):

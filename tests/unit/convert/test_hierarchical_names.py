@@ -1,5 +1,7 @@
-"""Names of the tensors of Detectron2's Swin Transformers and RegNets. There is no reference output: the names are those
-of Detectron2's modules."""
+"""Names of the tensors of Detectron2's Swin Transformers, MViTs and RegNets.
+
+There is no reference output: the names are those of Detectron2's modules.
+"""
 
 from typing import Any
 
@@ -15,6 +17,7 @@ from detcore.convert.names import load
 from detcore.models import build_model
 
 START = "backbone.bottom_up."
+TIMM = {"type": "timm", "weights": "none"}
 BOTH = ("weight", "bias")
 LAYERED = {**SMALL_RCNN["box_head"], "num_convs": 1, "conv_channels": 16, "num_fcs": 1}
 
@@ -23,7 +26,7 @@ def detector(backbone: dict[str, Any], norm: str = "none") -> MaskRCNN:
     return MaskRCNN(
         **{
             **SMALL_RCNN,
-            "backbone": {"type": "timm", "weights": "none", **backbone},
+            "backbone": backbone,
             "neck": {"channels": 16, "norm": norm},
             "rpn": {},
             "box_head": {**LAYERED, "norm": norm},
@@ -32,10 +35,11 @@ def detector(backbone: dict[str, Any], norm: str = "none") -> MaskRCNN:
     )
 
 
-SWIN = detector({"name": "swin_tiny_patch4_window7_224", "norm": "bn", "feature_norms": True}, norm="ln")
+SWIN = detector({**TIMM, "name": "swin_tiny_patch4_window7_224", "norm": "bn", "feature_norms": True}, norm="ln")
+MVIT = detector({"type": "mvit", "channels": 16, "num_heads": 2, "depth": 9, "last_blocks": [1, 3, 6, 8]})
 REGNETS = {
-    "x": detector({"name": "regnetx_040", "norm": "bn"}),
-    "y": detector({"name": "regnety_040", "norm": "frozen_bn"}),
+    "x": detector({**TIMM, "name": "regnetx_040", "norm": "bn"}),
+    "y": detector({**TIMM, "name": "regnety_040", "norm": "frozen_bn"}),
 }
 
 
@@ -98,6 +102,25 @@ def test_a_swin_transformer() -> None:
     assert found.neck.norm == found.box_head.norm == found.mask_head.norm == "ln"
 
 
+def mvit_names() -> set[str]:
+    names = {f"patch_embed.proj.{kind}" for kind in BOTH}
+    names |= {f"scale{scale}_norm.{kind}" for scale in (2, 3, 4, 5) for kind in BOTH}
+    parts = ["norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
+    for block in range(9):
+        layers = [*parts, *(f"attn.norm_{part}" for part in "qkv"), *(["proj"] if block in (2, 4, 7) else [])]
+        names |= {f"blocks.{block}.{layer}.{kind}" for layer in layers for kind in BOTH}
+        names |= {f"blocks.{block}.attn.pool_{part}.weight" for part in "qkv"}
+        names |= {f"blocks.{block}.attn.rel_pos_{axis}" for axis in "hw"}
+    return {START + name for name in names}
+
+
+def test_a_multiscale_transformer() -> None:
+    theirs = theirs_of(MVIT)
+    assert {name for name in theirs if name.startswith(START)} == mvit_names()
+    found, input = guessed(theirs)
+    assert found.backbone == MVIT.backbone and input["MIN_SIZE_TEST"] == 800
+
+
 @pytest.mark.parametrize(("kind", "depths"), [("x", (2, 5, 14, 2)), ("y", (2, 6, 12, 2))])
 def test_a_regnet(kind: str, depths: tuple[int, ...]) -> None:
     config = REGNETS[kind]
@@ -128,4 +151,4 @@ def test_what_timm_has_not_is_refused() -> None:
 
 def test_other_backbones_have_no_names_there() -> None:
     with pytest.raises(ValueError, match="no names for the tensors of timm's convnext_atto"):
-        rules(detector({"name": "convnext_atto", "norm": "bn"}))
+        rules(detector({**TIMM, "name": "convnext_atto", "norm": "bn"}))

@@ -87,17 +87,22 @@ def compare_up_to_ties(ours: Detections, theirs: Detections, nudged: Callable[[i
     """
     total, again = Difference(), dict[int, Detections]()
     for row in range(ours.scores.shape[0]):
-        mine, other = (found.map(lambda tensor, row=row: tensor[row : row + 1]) for found in (ours, theirs))
+        mine, other = _row_of(ours, row), _row_of(theirs, row)
         difference = compare(mine, other)
         for number in range(0 if difference.small else NUDGES):
             if number not in again:
                 again[number] = nudged(number)
-            tied = compare(again[number].map(lambda tensor, row=row: tensor[row : row + 1]), other)
+            tied = compare(_row_of(again[number], row), other)
             if tied.small:
                 difference = replace(tied, near_ties=1)
                 break
         total += difference
     return total
+
+
+def _row_of(found: Detections, row: int) -> Detections:
+    """One image's, as a batch."""
+    return found.map(lambda tensor: tensor[row : row + 1])
 
 
 def _compare_image(ours: Detections, theirs: Detections, row: int) -> Difference:

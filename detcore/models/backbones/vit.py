@@ -3,6 +3,7 @@
 import math
 import re
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -267,7 +268,8 @@ class ViT(Backbone):
         """Rows and columns of patches that positions are made for."""
         if self.square_size is None:
             return height, width
-        side = torch.sym_max(torch.sym_max(height, width), self.square_size // self.patch_size)
+        least = self.square_size // self.patch_size
+        side = cast(int, torch.sym_max(torch.sym_max(height, width), least))  # in a graph of any size a symbol
         return side, side
 
     def _positions(self, table: Tensor, height: int, width: int, grid: tuple[int, int]) -> Tensor:

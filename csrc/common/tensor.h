@@ -72,7 +72,8 @@ inline Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType type, boo
                          std::optional<torch::stable::Device> device = std::nullopt) {
     Tensor out = torch::stable::empty(sizes, type, std::nullopt, device, std::nullopt,
                                       channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-    if (out.is_cpu()) prefer_large_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
+    if (out.is_cpu())
+        prefer_large_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
     return out;
 }
 

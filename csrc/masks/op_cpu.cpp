@@ -34,7 +34,8 @@ class Columns {
             });
             last = next;
         }
-        // Each pixel's side against that of its word's first pixel, for all columns alike; then the words in their order.
+        // Each pixel's side against that of its word's first pixel, for all columns alike; then the words in their
+        // order.
         for (uint64_t& sides : toggles_)
             for (int shift = 1; shift < 64; shift *= 2) sides ^= sides << shift;
         uint64_t inside = 0;  // all bits alike: the side that the pixel before lies on

@@ -4,51 +4,28 @@
 
 #include "common/lanes.h"
 #include "common/parallel.h"
-#include "ms_deform_attn/op.h"
+#include "ms_deform_attn/samples_cpu.h"
 
 namespace detcore::ms_deform_attn {
 namespace {
 
 constexpr int kItemsPerTask = 64;
 constexpr int kUnroll = 4;
-constexpr int kCacheLine = 64;  // bytes
-
-// What one sample reads.
-template <class T, class A>
-struct Sample {
-    T* corners[4];
-    A weights[4];
-
-    Sample(T* plane, int64_t stride, int width, const BilinearTap<A>& tap, A factor) {
-        tap.weights(factor, weights);
-        corners[0] = plane + tap.pixel * stride;
-        corners[1] = corners[0] + tap.right() * stride;
-        corners[2] = corners[0] + tap.below(width) * stride;
-        corners[3] = corners[2] + tap.right() * stride;
-    }
-
-    // Samples lie all over the map: their channels come to the cache while others are worked on.
-    void prefetch(int channels) const {
-        for (T* corner : corners)
-            for (int c = 0; c < channels; c += kCacheLine / sizeof(T)) __builtin_prefetch(corner + c);
-    }
-};
 
 // The samples of an item that read something.
 template <class T, class A>
-void find_samples(const Shape& s, const T* value, const A* locations, const A* weights, int64_t item,
+void find_samples(const Shape& s, const T* value, const A* locations, const A* weights, int64_t item, ItemTaps<A>& taps,
                   std::vector<Sample<const T, A>>& samples) {
     samples.clear();
     const int64_t image = item / s.heads / s.queries;
     const int head = static_cast<int>(item % s.heads);
-    const A* location = locations + item * s.samples() * 2;
-    const A* weight = weights + item * s.samples();
+    taps.find(locations + item * s.samples() * 2, weights + item * s.samples());
+    int64_t i = 0;
     for (int level = 0; level < s.levels; ++level) {
         const T* plane = value + s.plane(image, head, level);
-        for (int point = 0; point < s.points; ++point, location += 2, ++weight) {
-            const BilinearTap<A> tap = s.tap(location, level);
-            if (tap.pixel < 0) continue;
-            samples.emplace_back(plane, s.pixel_stride(), s.width[level], tap, *weight);
+        for (int point = 0; point < s.points; ++point, ++i) {
+            if (!taps.reads(i)) continue;
+            samples.push_back(taps.sample(i, plane, s.pixel_stride()));
             samples.back().prefetch(s.channels);
         }
     }
@@ -82,10 +59,11 @@ void attend_item(const std::vector<Sample<const T, A>>& samples, int channels, T
 template <class T, class A>
 void attend(const Shape& s, const T* value, const A* locations, const A* weights, T* out) {
     torch::stable::parallel_for(0, s.items(), kItemsPerTask, [&](int64_t begin, int64_t end) {
+        ItemTaps<A> taps(s);
         std::vector<Sample<const T, A>> samples, next;
-        find_samples(s, value, locations, weights, begin, samples);
+        find_samples(s, value, locations, weights, begin, taps, samples);
         for (int64_t item = begin; item < end; ++item) {
-            if (item + 1 < end) find_samples(s, value, locations, weights, item + 1, next);
+            if (item + 1 < end) find_samples(s, value, locations, weights, item + 1, taps, next);
             attend_item(samples, s.channels, out + item * s.channels);
             samples.swap(next);
         }

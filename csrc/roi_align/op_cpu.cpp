@@ -59,8 +59,7 @@ void pool(const std::vector<Tensor>& features, const std::vector<Grid<Accumulato
     using A = Accumulator<T>;
     const int64_t channels = features[0].size(1), bins = int64_t{p.out_height} * p.out_width;
     std::vector<Tensor> last;
-    for (const Tensor& feature : features)
-        last.push_back(with_channels_last<T>(feature));
+    for (const Tensor& feature : features) last.push_back(with_channels_last<T>(feature));
     T* pooled = mutable_data<T>(out);
     const auto pool_range = [&](int64_t begin, int64_t end) {
         Taps<A> x, y;

@@ -66,6 +66,11 @@ def read_image(
         raise ValueError("unreadable image: of no known format") from error
     except _Refused:
         raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"refused: it has more than {2 * MAX_IMAGE_PIXELS} pixels, and no file of so many is read; cut it into "
+            "several files (to predict, its pixels as an array will do: detcore.load(MODEL).predict(array, tile=1024))"
+        ) from error
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ValueError(f"unreadable image: {error or type(error).__name__}") from error
     if declared == (image.height, image.width) != (upright.height, upright.width):

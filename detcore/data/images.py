@@ -1,6 +1,7 @@
 """Image files on their way into shards: fully decoded once, kept as they are where every decoder reads them alike."""
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a phone's JPEG with further pictures beh
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What files are read. PIL knows more, among them EPS, which it hands to Ghostscript: a stranger's program."""
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # the further pictures of others are thumbnails, or pages
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` has a limit of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,17 +87,21 @@ def compare_up_to_ties(ours: Detections, theirs: Detections, nudged: Callable[[i
     """
     total, again = Difference(), dict[int, Detections]()
     for row in range(ours.scores.shape[0]):
-        mine, other = (found.map(lambda tensor, row=row: tensor[row : row + 1]) for found in (ours, theirs))
+        mine, other = _image(ours, row), _image(theirs, row)
         difference = compare(mine, other)
         for number in range(0 if difference.small else NUDGES):
             if number not in again:
                 again[number] = nudged(number)
-            tied = compare(again[number].map(lambda tensor, row=row: tensor[row : row + 1]), other)
+            tied = compare(_image(again[number], row), other)
             if tied.small:
                 difference = replace(tied, near_ties=1)
                 break
         total += difference
     return total
+
+
+def _image(detections: Detections, row: int) -> Detections:
+    return detections.map(lambda tensor: tensor[row : row + 1])
 
 
 def _compare_image(ours: Detections, theirs: Detections, row: int) -> Difference:

@@ -3,6 +3,7 @@
 import math
 import re
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -256,7 +257,7 @@ class ViT(Backbone):
         """Rows and columns of patches that positions are made for."""
         if self.square_size is None:
             return height, width
-        side = torch.sym_max(torch.sym_max(height, width), self.square_size // self.patch_size)
+        side: Any = torch.sym_max(torch.sym_max(height, width), self.square_size // self.patch_size)
         return side, side
 
     def _positions(self, table: Tensor, height: int, width: int, grid: tuple[int, int]) -> Tensor:

@@ -96,7 +96,7 @@ def named(detections: Detections) -> dict[str, Tensor]:
 
 
 def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
-    """The graph as a program, of any number of images whose sides are any multiples of `size_divisor`.
+    """The graph as a program, of any number of images whose sides are any multiples of `size_divisor`, or a large one.
 
     Raises:
         ValueError: the detector does something that depends on more than shapes.
@@ -106,7 +106,8 @@ def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
     least = max(2, _LEAST_SIDE // size_divisor)
     sizes = torch.tensor([[height, width], [height // 2, width - 3]])
     batch, rows, columns = Dim("batch", min=1), Dim("rows", min=least), Dim("columns", min=least)
-    shapes = {"images": {0: batch, 2: size_divisor * rows, 3: size_divisor * columns}, "image_sizes": {0: batch}}
+    sides = {} if size_divisor >= min(_TRACED_SIZE) else {2: size_divisor * rows, 3: size_divisor * columns}
+    shapes = {"images": {0: batch, **sides}, "image_sizes": {0: batch}}
     # Operators as they are declared, whether this machine has their kernels or not.
     try:
         with torch.no_grad(), native.declared():

@@ -87,12 +87,12 @@ def compare_up_to_ties(ours: Detections, theirs: Detections, nudged: Callable[[i
     """
     total, again = Difference(), dict[int, Detections]()
     for row in range(ours.scores.shape[0]):
-        mine, other = _image(ours, row), _image(theirs, row)
+        mine, other = _row_of(ours, row), _row_of(theirs, row)
         difference = compare(mine, other)
         for number in range(0 if difference.small else NUDGES):
             if number not in again:
                 again[number] = nudged(number)
-            tied = compare(_image(again[number], row), other)
+            tied = compare(_row_of(again[number], row), other)
             if tied.small:
                 difference = replace(tied, near_ties=1)
                 break
@@ -100,8 +100,9 @@ def compare_up_to_ties(ours: Detections, theirs: Detections, nudged: Callable[[i
     return total
 
 
-def _image(detections: Detections, row: int) -> Detections:
-    return detections.map(lambda tensor: tensor[row : row + 1])
+def _row_of(found: Detections, row: int) -> Detections:
+    """One image's, as a batch."""
+    return found.map(lambda tensor: tensor[row : row + 1])
 
 
 def _compare_image(ours: Detections, theirs: Detections, row: int) -> Difference:

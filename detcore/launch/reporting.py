@@ -9,9 +9,9 @@ from PIL import Image
 
 from detcore.config import Config, EvaluationConfig
 from detcore.data import ShardedSplit
+from detcore.data.description import read_description as read_dataset
 from detcore.data.images import read_image
 from detcore.data.locate import locate
-from detcore.data.shards import read_description as read_dataset
 from detcore.engine import ground_truth
 from detcore.evaluation import Evaluation
 from detcore.evaluation.detections_file import load_detections

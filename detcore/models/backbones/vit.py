@@ -3,7 +3,7 @@
 import math
 import re
 from contextlib import nullcontext
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +94,21 @@ def relative(table: Tensor, size: int, grid: int) -> Tensor:
     return table.unfold(0, size, 1).flip(-1)
 
 
+def in_windows(x: Tensor, side: int) -> Tensor:
+    """(B, h, w, C) -> (windows, side, side, C). Zeros fill the last ones: published models attend to them as well."""
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % side, 0, -x.shape[1] % side))
+    rows, columns = x.shape[1] // side, x.shape[2] // side
+    return x.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3).flatten(0, 2)
+
+
+def out_of_windows(windows: Tensor, height: int, width: int) -> Tensor:
+    """(windows, side, side, C) of `in_windows` -> (B, height, width, C), without what filled the last ones."""
+    side = windows.shape[1]
+    rows, columns = -(-height // side), -(-width // side)
+    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return x[:, :height, :width]
+
+
 class ResidualConvs(nn.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut, which start as the identity (arXiv:2203.16527, section 3)."""
 
@@ -158,14 +173,8 @@ class Block(nn.Module):
         window = self.window_size
         if not window:
             return self.attn(x, grid)
-        height, width = x.shape[1:3]
-        # Zeros fill the last windows and are attended to, as published models do.
-        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-        rows, columns = x.shape[1] // window, x.shape[2] // window
-        windows = x.unflatten(2, (columns, window)).unflatten(1, (rows, window)).transpose(2, 3)
-        windows = self.attn(windows.flatten(0, 2), (window, window))
-        x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return x[:, :height, :width]
+        windows: Tensor = self.attn(in_windows(x, window), (window, window))
+        return out_of_windows(windows, x.shape[1], x.shape[2])
 
 
 class ViT(Backbone):
@@ -184,6 +193,7 @@ class ViT(Backbone):
         square_size: positions are as on a square of so many pixels with the image at its top left (or on a square of
             the image's longer side, if that is more): a place means the same in an image of any shape, and the same
             as in a published model that pads to that square. None stretches the tables to each image's own sides.
+        size_divisor: heights and widths of images are multiples of it, and of a patch's side.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
         checkpointing: computes blocks again in the backward pass instead of keeping what is inside them.
         image_mean, image_std: what images are normalised with; RGB, 0..255.
@@ -208,6 +218,7 @@ class ViT(Backbone):
         pretraining_size: int,
         table_size: int,
         square_size: int | None,
+        size_divisor: int | None,
         drop_path: float,
         checkpointing: bool,
         image_mean: tuple[float, float, float],
@@ -215,7 +226,7 @@ class ViT(Backbone):
     ) -> None:
         super().__init__()
         self.channels, self.strides, self.patch_size = (channels,), (patch_size,), patch_size
-        self.size_divisor = patch_size
+        self.size_divisor = math.lcm(patch_size, size_divisor or 1)
         self.square_size, self.checkpointing = square_size, checkpointing
         self.image_mean, self.image_std = image_mean, image_std
         self.patch_embed = nn.Conv2d(3, channels, kernel_size=patch_size, stride=patch_size)
@@ -257,7 +268,8 @@ class ViT(Backbone):
         """Rows and columns of patches that positions are made for."""
         if self.square_size is None:
             return height, width
-        side: Any = torch.sym_max(torch.sym_max(height, width), self.square_size // self.patch_size)
+        least = self.square_size // self.patch_size
+        side = cast(int, torch.sym_max(torch.sym_max(height, width), least))  # in a graph of any size a symbol
         return side, side
 
     def _positions(self, table: Tensor, height: int, width: int, grid: tuple[int, int]) -> Tensor:

@@ -138,6 +138,10 @@ def test_objects_keep_their_numbers() -> None:
     tracker = BoxTracker()
     tracker.update(boxes(0), two[:1])
     assert tracker.update(boxes(4, 1), two).tolist() == [2, 1]
+    # Both keep their numbers, though the second box overlaps the first object's more than its own.
+    tracker = BoxTracker()
+    tracker.update(boxes(0, 6), two)
+    assert tracker.update(boxes(-4, 2), two).tolist() == [1, 2]
 
 
 def frame_prediction(video: str, number: int, left: float) -> Prediction:

@@ -1,6 +1,7 @@
 """Every operator of a training step or a prediction goes through torch.compile and torch.export whole."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,11 +20,7 @@ def drawn(vertices: Tensor, starts: Tensor, counts: Tensor, owners: Tensor, boxe
 
 
 def cases() -> dict[str, Case]:
-    random = torch.Generator().manual_seed(0)
-
-    def noise(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=random)
-
+    noise = partial(torch.rand, generator=torch.Generator().manual_seed(0))
     boxes, scores = noise(2, 9, 4).sort(dim=-1).values * 20, noise(2, 9)
     rotated = noise(2, 9, 5) * 20 + 1
     groups = torch.arange(9).expand(2, 9) % 3

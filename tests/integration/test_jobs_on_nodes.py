@@ -48,18 +48,14 @@ class Cluster:
             self.nodes.start(number, within=[*disk, "env", f"DETCORE_CACHE={self.caches[number]}"])
         self.nodes.wait(1, 2)
 
+    def client(self, *command: str) -> list[str]:
+        ray, checkout = Path(sys.executable).with_name("ray"), Path(__file__).resolve().parents[2]
+        submit = [str(ray), "job", "submit", "--address", self.nodes.dashboard_address]
+        return [*submit, "--working-dir", str(checkout), "--", *command]
+
     def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        client = [
-            str(Path(sys.executable).with_name("ray")),
-            "job",
-            "submit",
-            "--address",
-            self.nodes.dashboard_address,
-        ]
-        client += ["--working-dir", str(Path(__file__).resolve().parents[2]), "--", *command]
-        return subprocess.run(
-            self.nodes.inside(0, *client), env=self.nodes.environment, capture_output=True, text=True, timeout=600
-        )
+        client = self.nodes.inside(0, *self.client(*command))
+        return subprocess.run(client, env=self.nodes.environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +139,41 @@ def test_what_a_node_cannot_reach_is_refused_before_any_worker_starts(cluster: C
                 assert not list(Path(places["run"]).glob(".shared*"))  # type: ignore[arg-type]
     assert not (cluster.shared / "mlflow.db").exists()
     assert not (cluster.own / "absent").exists()
+
+
+def test_the_head_is_lost_with_the_driver_of_a_job_and_the_same_command_goes_on(cluster: Cluster) -> None:
+    run, nodes = cluster.shared / "lost", cluster.nodes
+    words = [f"data.shards={cluster.shared}/digits", *SMALL, f"run_dir={run}", "tracking.enabled=false"]
+    words += ["engine.steps=16", "engine.batch_size=4", "engine.log_every=1", "engine.eval_every=null"]
+    words += ["engine.checkpoint_every=4", "cluster.num_workers=2", "cluster.cpus_per_worker=1"]
+    train = ["python", "pipelines/train.py", *words, "cluster.placement=strict_spread"]
+    # On another machine than the head, as people are.
+    job = subprocess.Popen(
+        nodes.inside(1, *cluster.client(*train)),
+        env=nodes.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    saved, deadline = run / "checkpoints" / "step-00000004" / "manifest.json", time.monotonic() + 400
+    while not saved.is_file():
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    nodes.kill(0)
+    began = time.monotonic()
+    said = job.communicate(timeout=300)[0]
+    print(said[-3000:], time.monotonic() - began, job.returncode)
+    while any(b"train_rank" in b"" for _ in ()):
+        pass
+    time.sleep(70)
+    print(nodes.processes(1), nodes.processes(2))
+    for number in (0, 1, 2):
+        nodes.restart(number)
+    nodes.wait(1, 2)
+    done = cluster.submit(*train)
+    print(done.stdout[-3000:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resuming at step" in done.stdout
+    assert (run / "model" / "weights.safetensors").is_file()
+    assert 0

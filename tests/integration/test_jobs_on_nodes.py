@@ -1,6 +1,7 @@
 """`ray job submit` to a cluster of several nodes: data from a bucket, and what is refused before any worker starts."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -161,19 +162,25 @@ def test_the_head_is_lost_with_the_driver_of_a_job_and_the_same_command_goes_on(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     nodes.kill(0)
-    began = time.monotonic()
-    said = job.communicate(timeout=300)[0]
-    print(said[-3000:], time.monotonic() - began, job.returncode)
-    while any(b"train_rank" in b"" for _ in ()):
-        pass
-    time.sleep(70)
-    print(nodes.processes(1), nodes.processes(2))
+    said = job.communicate(timeout=200)[0]
+    assert job.returncode != 0, said
+    # Ray gives the head up after a minute; until then the workers go on, and may save.
+    until = time.monotonic() + 150
+    while left := [pid for number in (1, 2) for pid in nodes.processes(number) if is_worker(pid)]:
+        assert time.monotonic() < until, left
+        time.sleep(1)
     for number in (0, 1, 2):
         nodes.restart(number)
     nodes.wait(1, 2)
     done = cluster.submit(*train)
-    print(done.stdout[-3000:])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "resuming at step" in done.stdout
-    assert (run / "model" / "weights.safetensors").is_file()
-    assert 0
+    (resumed,) = re.findall(r"resuming at step (\d+) of 16", done.stdout)
+    assert int(resumed) >= 4 and (run / "model" / "weights.safetensors").is_file()
+    print(said[-1500:], f"resumed at {resumed}")
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

@@ -74,6 +74,14 @@ VIT: dict[str, Any] = {
     "table_size": 64,
     "square_size": 128,
 }
+MVIT: dict[str, Any] = {
+    "type": "mvit",
+    "channels": 8,
+    "depth": 5,
+    "last_blocks": [0, 1, 3, 4],
+    "window_size": 8,
+    "table_size": 64,
+}
 
 SMALL: dict[str, ModelConfig] = {
     "faster_rcnn": FasterRCNN(**SMALL_RCNN),
@@ -88,6 +96,7 @@ SMALL: dict[str, ModelConfig] = {
         },
         mask_head={**MASK_HEAD, "norm": "ln"},
     ),
+    "faster_rcnn_mvit": FasterRCNN(**{**SMALL_RCNN, "backbone": MVIT}),
     "faster_rcnn_c4": FasterRCNN(**C4),
     "mask_rcnn_c4": MaskRCNN(**C4, mask_head={"num_convs": 0, "conv_channels": 16}),
     "mask_rcnn_dc5": MaskRCNN(

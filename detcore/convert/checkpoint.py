@@ -20,7 +20,9 @@ from detcore.convert.writing import Converted, expect_new, name_of, with_counter
 from detcore.inference.folder import read_description, read_weights
 from detcore.models import build_model
 
-_NO_WEIGHTS = re.compile(r"(pixel_(mean|std)|.*anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked)$")
+_NO_WEIGHTS = re.compile(
+    r"(pixel_(mean|std)|.*anchor_generator\.cell_anchors\.\d+|.*\.(num_batches_tracked|relative_position_index))$"
+)
 """Tensors that are no weights: what they say is said by the configuration."""
 _STEM = re.compile(r"backbone\.(bottom_up\.)?stem\.conv1(_1)?\.weight$")
 

@@ -75,7 +75,7 @@ def model_config(model: Mapping[str, Any], *, name: str) -> config_of.ModelConfi
 
 
 def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
-    if model["BACKBONE"].get("NAME") == "vit":  # told by tensors, in our words
+    if "SECTION" in model["BACKBONE"]:  # told by tensors, in our words
         return dict(model["BACKBONE"]["SECTION"])
     resnet = model["RESNETS"]
     bottleneck = {
@@ -106,7 +106,7 @@ def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _neck(model: Mapping[str, Any]) -> dict[str, Any]:
-    if model["BACKBONE"].get("NAME") == "vit":
+    if "NECK" in model["BACKBONE"]:
         return dict(model["BACKBONE"]["NECK"])
     fpn = model["FPN"]
     if not fpn["IN_FEATURES"]:

@@ -31,6 +31,8 @@ _BACKBONES = (
     "build_retinanet_resnet_fpn_backbone",
     "build_resnet_deeplab_backbone",
     "vit",
+    "mvit",
+    "timm",
 )
 
 
@@ -64,7 +66,7 @@ def expect_counterparts(model: Mapping[str, Any]) -> None:
     if architecture != "SemanticSegmentor":
         ratios = model["ANCHOR_GENERATOR"]["ASPECT_RATIOS"]
         _expect(model, "ANCHOR_GENERATOR.ASPECT_RATIOS", [[ratios[0]] * len(ratios)])
-    if proposing and model["BACKBONE"]["NAME"] != "vit":
+    if proposing and "SECTION" not in model["BACKBONE"]:
         _expect_all_levels(model, heads=architecture != "ProposalNetwork")
 
 

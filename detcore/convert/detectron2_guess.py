@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from math import isqrt
 
 from torch import Tensor
 
 from detcore.convert.detectron2_settings import DEFAULTS, Settings, merged
+from detcore.convert.mvit import mvit_section
+from detcore.convert.timm_backbones import regnet_section, swin_section
+from detcore.convert.vit import vit_sections
 
 _BLOCKS_OF_RES4 = {(True, 6): 50, (True, 23): 101, (True, 36): 152, (False, 2): 18, (False, 6): 34}
 """(bottleneck or not, blocks) -> depth."""
 _SIZES, _LEVELS = [[32], [64], [128], [256], [512]], ["p2", "p3", "p4", "p5", "p6"]
+_VITDETS_SQUARE = 1024
 _RESNEXT_STD = [57.375, 57.12, 58.395]
 """The published ResNeXts, unlike the ResNets, want images of variance 1."""
 
@@ -28,6 +31,8 @@ def guess_settings(state: Mapping[str, Tensor]) -> Settings:
         raise ValueError(f"no tensor is called backbone.…, so this is no detector of Detectron2's: {sorted(state)[:3]}")
     if "backbone.net.pos_embed" in state:
         return merged(DEFAULTS, _vitdet(state))
+    if (found := _hierarchical(state)) is not None:
+        return merged(DEFAULTS, found)
     settings = merged(_resnet(state), _neck(state))
     if "head.cls_score.weight" in state:
         family = _retinanet(state)
@@ -59,7 +64,7 @@ def _resnet(state: Mapping[str, Tensor]) -> Settings:
     prefix = _backbone_prefix(state)
     first = f"{prefix}res2.0."
     if f"{first}conv1.weight" not in state or f"{prefix}stem.conv1.weight" not in state:
-        raise ValueError("its backbone is no ResNet: only these are converted without --config")
+        raise ValueError("its backbone is none that is known: give its configuration with --config")
     bottleneck = f"{first}conv3.weight" in state
     blocks = _count(state, rf"{re.escape(prefix)}res4\.(\d+)\.")
     depth = _BLOCKS_OF_RES4.get((bottleneck, blocks))
@@ -257,39 +262,32 @@ def _retinanet(state: Mapping[str, Tensor]) -> Settings:
 
 def _vitdet(state: Mapping[str, Tensor]) -> Settings:
     """All of the settings: published ViTDets have no such configuration file."""
-    blocks = "backbone.net.blocks"
-    depth = _count(state, rf"{re.escape(blocks)}\.(\d+)\.")
-    relative = [state.get(f"{blocks}.{n}.attn.rel_pos_h") for n in range(depth)]
-    if any(table is None for table in relative):
-        raise ValueError("its ViT has no relative positions in some block, so their number of heads cannot be seen")
-    lengths = [len(table) for table in relative if table is not None]
-    positions, patches = state["backbone.net.pos_embed"], state["backbone.net.patch_embed.proj.weight"]
-    channels, patch = patches.shape[0], patches.shape[-1]
-    side = isqrt(positions.shape[1])
-    window, whole = (min(lengths) + 1) // 2, (max(lengths) + 1) // 2
-    square = patch * whole
-    heads = merged(
-        _rcnn(state), {"ROI_BOX_HEAD": {"NORM": "LN"}, "ROI_MASK_HEAD": {"NORM": "LN"}}
-    )  # a layer norm's tensors are a group norm's
-    backbone = {
-        "type": "vit",
-        "channels": channels,
-        "depth": depth,
-        "num_heads": channels // next(table.shape[1] for table in relative if table is not None),
-        "mlp_ratio": state["backbone.net.blocks.0.mlp.fc1.weight"].shape[0] / channels,
-        "patch_size": patch,
-        "window_size": window if window < whole else 0,
-        "global_blocks": [n for n, length in enumerate(lengths) if window < whole and length == max(lengths)],
-        "residual_blocks": [
-            n for n in range(len(lengths)) if f"backbone.net.blocks.{n}.residual.conv1.weight" in state
-        ],
-        "class_token": side * side != positions.shape[1],
-        "pretraining_size": patch * side,
-        "table_size": square,
-        "square_size": square,
-    }
-    neck = {"type": "simple_pyramid", "channels": state["backbone.simfp_4.0.weight"].shape[0]}
-    return {
-        "MODEL": merged(heads, {"BACKBONE": {"NAME": "vit", "SECTION": backbone, "NECK": neck}}),
-        "INPUT": {"MIN_SIZE_TEST": square, "MAX_SIZE_TEST": square},
-    }
+    backbone, neck = vit_sections(state)
+    model = {**_with_layer_norms(_rcnn(state)), "BACKBONE": {"NAME": "vit", "SECTION": backbone, "NECK": neck}}
+    return {"MODEL": model, "INPUT": _square(backbone["square_size"])}
+
+
+def _hierarchical(state: Mapping[str, Tensor]) -> Settings | None:
+    """All of the settings of a detector with a Swin or multiscale transformer or a RegNet; None where it has none."""
+    transformer = swin_section(state) or mvit_section(state)
+    section = transformer or regnet_section(state)
+    if section is None:
+        return None
+    neck, heads = _neck(state), _rcnn(state)
+    given: Settings = {}
+    if transformer is not None:
+        neck, heads = _with_layer_norms(neck), _with_layer_norms(heads)
+        if neck["FPN"]["NORM"]:  # those with norms there were trained as ViTDets are
+            section = {**section, "size_divisor": _VITDETS_SQUARE}
+            given = {"INPUT": _square(_VITDETS_SQUARE)}
+    return {"MODEL": merged(merged(neck, heads), {"BACKBONE": {"NAME": section["type"], "SECTION": section}}), **given}
+
+
+def _with_layer_norms(settings: Settings) -> Settings:
+    """A layer norm's tensors are a group norm's: where transformers are, they are the former."""
+    parts = (part for part in ("FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD") if settings.get(part, {}).get("NORM") == "GN")
+    return merged(settings, {part: {"NORM": "LN"} for part in parts})
+
+
+def _square(side: int) -> Settings:
+    return {"MIN_SIZE_TEST": side, "MAX_SIZE_TEST": side}

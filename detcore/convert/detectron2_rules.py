@@ -6,7 +6,9 @@ from detcore.config import model as config_of
 from detcore.convert.detectron2_dense import dense_head_rules
 from detcore.convert.detectron2_keypoint import KEYPOINT_HEAD_RULES
 from detcore.convert.detectron2_semantic import semantic_head_rules
+from detcore.convert.mvit import MVIT_RULES
 from detcore.convert.names import Rule
+from detcore.convert.timm_backbones import timm_rules
 from detcore.convert.vit import vit_rules
 
 
@@ -24,9 +26,18 @@ def rules(config: config_of.ModelConfig) -> list[Rule]:
     return [*semantic_head_rules(config), *first, *heads]
 
 
-def _reversed_channels(weight: Tensor) -> Tensor:
+def _reversed(weight: Tensor) -> Tensor:
     """Theirs reads blue first."""
     return weight.flip(1)
+
+
+def _fpn_rules(finest: int) -> list[Rule]:
+    """`finest`: the logarithm of the first level's stride, which is its number there."""
+    return [
+        Rule("backbone.fpn_lateral{n}.", "neck.lateral.{n}.", -finest),
+        Rule("backbone.fpn_output{n}.", "neck.output.{n}.", -finest),
+        Rule("backbone.top_block.", "neck."),
+    ]
 
 
 def _backbone_rules(
@@ -35,16 +46,19 @@ def _backbone_rules(
     backbone = config.backbone
     if isinstance(backbone, config_of.ViTBackbone):
         return vit_rules(backbone)
-    assert isinstance(backbone, config_of.ResNetBackbone)
+    if isinstance(backbone, config_of.MViTBackbone):
+        return [*_fpn_rules(2), *MVIT_RULES]
+    if isinstance(backbone, config_of.TimmBackbone):
+        stem = "stem.conv.weight"  # a RegNet's; a Swin Transformer's images are red first there, too
+        reversed_stem = Rule(f"backbone.bottom_up.{stem}", f"backbone.body.{stem}", 0, _reversed, _reversed)
+        finest = backbone.out_strides[0].bit_length() - 1
+        return [reversed_stem, *_fpn_rules(finest), *timm_rules(backbone)]
     bare = isinstance(config, config_of.DeepLab) or config.neck.type == "none"
     prefix = "backbone." if bare else "backbone.bottom_up."
     stem = "stem.conv1.weight"
-    finest = int(backbone.out_features[0].removeprefix("res"))
     return [
-        Rule(f"{prefix}{stem}", f"backbone.{stem}", 0, _reversed_channels, _reversed_channels),
-        Rule("backbone.fpn_lateral{n}.", "neck.lateral.{n}.", -finest),
-        Rule("backbone.fpn_output{n}.", "neck.output.{n}.", -finest),
-        Rule("backbone.top_block.", "neck."),
+        Rule(f"{prefix}{stem}", f"backbone.{stem}", 0, _reversed, _reversed),
+        *_fpn_rules(int(backbone.out_features[0].removeprefix("res"))),
         # Theirs stand beside the deformable convolution, ours in it.
         *(
             Rule(f"{prefix}{stage}.{{n}}.conv2_offset.", f"backbone.{stage}.{{n}}.conv2.offset.")

@@ -1,6 +1,8 @@
 """Plain vision transformers' tensors, as Detectron2's ViTDet and the checkpoints of masked autoencoders call them."""
 
 from collections.abc import Mapping
+from math import isqrt
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +26,43 @@ def vit_rules(config: config_of.ViTBackbone) -> list[Rule]:
         Rule("backbone.net.", "backbone."),
         Rule("backbone.simfp_{n}.", "neck.levels.{n}.", -finest),
     ]
+
+
+def vit_sections(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sections of backbone and neck that have these tensors, of a ViTDet in Detectron2's names.
+
+    Raises:
+        ValueError: they do not tell the number of heads.
+    """
+    blocks = "backbone.net.blocks"
+    depth = sum(f"{blocks}.{n}.norm1.weight" in state for n in range(256))
+    relative = [state.get(f"{blocks}.{n}.attn.rel_pos_h") for n in range(depth)]
+    tables = [table for table in relative if table is not None]
+    if not tables or len(tables) < depth:
+        raise ValueError("its ViT has no relative positions in some block, so their number of heads cannot be seen")
+    lengths = [len(table) for table in tables]
+    positions, patches = state["backbone.net.pos_embed"], state["backbone.net.patch_embed.proj.weight"]
+    channels, patch = patches.shape[0], patches.shape[-1]
+    side = isqrt(positions.shape[1])
+    window, whole = (min(lengths) + 1) // 2, (max(lengths) + 1) // 2
+    square = patch * whole
+    backbone = {
+        "type": "vit",
+        "channels": channels,
+        "depth": depth,
+        "num_heads": channels // tables[0].shape[1],
+        "mlp_ratio": state[f"{blocks}.0.mlp.fc1.weight"].shape[0] / channels,
+        "patch_size": patch,
+        "window_size": window if window < whole else 0,
+        "global_blocks": [n for n, length in enumerate(lengths) if window < whole and length == max(lengths)],
+        "residual_blocks": [n for n in range(depth) if f"{blocks}.{n}.residual.conv1.weight" in state],
+        "class_token": side * side != positions.shape[1],
+        "pretraining_size": patch * side,
+        "table_size": square,
+        "square_size": square,
+        "size_divisor": square,  # what is padded is attended to
+    }
+    return backbone, {"type": "simple_pyramid", "channels": state["backbone.simfp_4.0.weight"].shape[0]}
 
 
 def from_mae(state: Mapping[str, Tensor], backbone: ViT) -> dict[str, Tensor]:

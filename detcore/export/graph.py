@@ -1,11 +1,15 @@
 """A detector as one graph of tensors, for any number and any size of images."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from detcore.ops import native
 from detcore.structures.batch import Batch, Detections
@@ -58,7 +62,31 @@ class DetectorGraph(nn.Module):
             geometry=torch.eye(3, device=device).expand(count, 3, 3),
             rng_key=torch.zeros(2, dtype=torch.int64, device=device),
         )
-        return named(self.model.detect(batch))  # type: ignore[operator]
+        with _PlainAttention():
+            return named(self.model.detect(batch))  # type: ignore[operator]
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Attention as two products and a softmax.
+
+    The kernels that it is traced with lay their result out in another way than what exporters make of it, and a view
+    that the one allows is none of the other.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        return _attention(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0
+) -> Tensor:
+    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    return (logits if attn_mask is None else logits + attn_mask).softmax(dim=-1) @ value
 
 
 def named(detections: Detections) -> dict[str, Tensor]:
@@ -68,7 +96,7 @@ def named(detections: Detections) -> dict[str, Tensor]:
 
 
 def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
-    """The graph as a program, of any number of images whose sides are any multiples of `size_divisor`.
+    """The graph as a program, of any number of images whose sides are any multiples of `size_divisor`, or a large one.
 
     Raises:
         ValueError: the detector does something that depends on more than shapes.
@@ -78,7 +106,8 @@ def traced(graph: DetectorGraph, *, size_divisor: int) -> ExportedProgram:
     least = max(2, _LEAST_SIDE // size_divisor)
     sizes = torch.tensor([[height, width], [height // 2, width - 3]])
     batch, rows, columns = Dim("batch", min=1), Dim("rows", min=least), Dim("columns", min=least)
-    shapes = {"images": {0: batch, 2: size_divisor * rows, 3: size_divisor * columns}, "image_sizes": {0: batch}}
+    sides = {} if size_divisor >= min(_TRACED_SIZE) else {2: size_divisor * rows, 3: size_divisor * columns}
+    shapes = {"images": {0: batch, **sides}, "image_sizes": {0: batch}}
     # Operators as they are declared, whether this machine has their kernels or not.
     try:
         with torch.no_grad(), native.declared():

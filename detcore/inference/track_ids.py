@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from detcore.inference.overlaps import pairwise_iou
 from detcore.inference.prediction import Prediction
@@ -20,7 +21,7 @@ class _Track:
 
 
 class BoxTracker:
-    """Detections to tracks: of each class, the pairs of highest IoU first (Bochinski et al., AVSS 2017, IoU tracker).
+    """Detections to tracks: of each class, the pairs whose IoUs add up to most (Kuhn 1955, the Hungarian method).
 
     Args:
         least_iou: boxes of one object in frames that follow each other overlap as much.
@@ -48,11 +49,9 @@ class BoxTracker:
         return numbers
 
     def _match(self, iou: NDArray[np.float64], boxes_xyxy: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
-        free = np.ones(len(self._tracks), np.bool_)
-        pairs = np.argwhere(iou >= self._least_iou)
-        for row, column in pairs[np.argsort(-iou[tuple(pairs.T)], kind="stable")].tolist():
-            if free[row] and numbers[column] == 0:
-                free[row] = False
+        enough = iou >= self._least_iou
+        for row, column in zip(*linear_sum_assignment(np.where(enough, iou, 0.0), maximize=True), strict=True):
+            if enough[row, column]:
                 track = self._tracks[row]
                 track.box_xyxy, track.last_seen = boxes_xyxy[column], self._frame
                 numbers[column] = track.number

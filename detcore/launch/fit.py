@@ -9,7 +9,7 @@ from detcore.config import Config, DataConfig, OwnModel, load
 from detcore.config.stores import is_url
 from detcore.config.words import as_word
 from detcore.data import SampleTransform
-from detcore.data.shards import read_description
+from detcore.data.description import read_description
 from detcore.engine import FitResult
 from detcore.launch.training import train
 

@@ -12,11 +12,11 @@ import yaml
 from torch import nn
 
 from detcore.config import Config
-from detcore.config.model import Detector, ResNetBackbone, ViTBackbone
+from detcore.config.model import Detector, MViTBackbone, ResNetBackbone, ViTBackbone
 from detcore.config.stores import is_url
 from detcore.data import SampleTransform, prepare
+from detcore.data.description import read_description
 from detcore.data.prepared import is_prepared
-from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, Worker, pick_device
 from detcore.engine.atomic import write_file
 from detcore.launch.job import Job, run_rank
@@ -147,7 +147,7 @@ def with_absolute_paths(config: Config) -> Config:
     model, backbone = config.model, getattr(config.model, "backbone", None)
     if isinstance(model, Detector) and model.weights is not None:
         update["model"] = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
-    elif isinstance(backbone, ResNetBackbone | ViTBackbone) and backbone.weights is not None:
+    elif isinstance(backbone, ResNetBackbone | ViTBackbone | MViTBackbone) and backbone.weights is not None:
         backbone = backbone.model_copy(update={"weights": str(Path(backbone.weights).absolute())})
         update["model"] = model.model_copy(update={"backbone": backbone})
     return config.model_copy(update=update)

@@ -1,5 +1,6 @@
 """What RetinaNet and FCOS share: one head at every place, and the best of what it says."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,7 +41,6 @@ class DenseDetector(nn.Module):
         divisor: from the number of positive anchors to what the losses are divided by; global over ranks.
     """
 
-    size_divisor = 32
     predicts: tuple[str, ...] = ("boxes",)
 
     def __init__(
@@ -61,6 +61,7 @@ class DenseDetector(nn.Module):
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
         self.num_classes: int = head.num_classes
         self.image_mean, self.image_std = backbone.image_mean, backbone.image_std
+        self.size_divisor = math.lcm(32, backbone.size_divisor)
 
     def scores(self, predictions: DensePredictions) -> Tensor:
         """(B, N, C) in [0, 1], at least float32."""

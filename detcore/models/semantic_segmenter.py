@@ -1,5 +1,7 @@
 """What all detectors have that say the class of every pixel, and nothing of objects."""
 
+import math
+
 from torch import Tensor, nn
 
 from detcore.models.backbones.backbone import Backbone
@@ -16,7 +18,6 @@ class SemanticSegmenter(nn.Module):
         semantic_head: what `features` gives -> logits.
     """
 
-    size_divisor = 32
     predicts: tuple[str, ...] = ("semantic",)
 
     def __init__(self, *, backbone: Backbone, semantic_head: SemanticFPNHead | DeepLabHead) -> None:
@@ -24,6 +25,7 @@ class SemanticSegmenter(nn.Module):
         self.backbone, self.semantic_head = backbone, semantic_head
         self.num_classes: int = semantic_head.num_classes
         self.image_mean, self.image_std = backbone.image_mean, backbone.image_std
+        self.size_divisor = math.lcm(32, backbone.size_divisor)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> what the head works on, finest first.

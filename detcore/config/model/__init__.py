@@ -7,6 +7,7 @@ from pydantic import Field
 from detcore.config.model.backbone import (
     FPN,
     Backbone,
+    MViTBackbone,
     Neck,
     NoNeck,
     Norm,
@@ -112,6 +113,7 @@ __all__ = [
     "Federated",
     "KeypointHead",
     "KeypointRCNN",
+    "MViTBackbone",
     "MaskHead",
     "MaskRCNN",
     "ModelConfig",

@@ -83,6 +83,10 @@ class TimmBackbone(Section):
     """Of the features that go on, finest first."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Stochastic depth of the last block, for models that have it; None is timm's default."""
+    feature_norms: bool = False
+    """A layer norm on each of the features: what detectors with a Swin Transformer have (arXiv:2103.14030)."""
+    size_divisor: Count | None = None
+    """Images are padded to multiples of so many pixels; None: of as few as strides need."""
     weights: Literal["none", "pretrained"] = "pretrained"
     """'pretrained': from an installed package where there is one, else timm's own by name. 'none': random."""
 
@@ -113,6 +117,9 @@ class ViTBackbone(Section):
     square_size: Count | None = 1024
     """Positions mean what they mean on a square of so many pixels, whatever an image's shape; None stretches the
     tables to each image."""
+    size_divisor: Count | None = None
+    """Images are padded to multiples of so many pixels; None: of as few as strides need. Global attention sees what is
+    padded: a published model wants the square that it was trained on."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     checkpointing: bool = False
     """Computes each block again in the backward pass: less memory, more time."""
@@ -135,13 +142,58 @@ class ViTBackbone(Section):
         return self
 
 
-Backbone = Annotated[ResNetBackbone | TimmBackbone | ViTBackbone, Field(discriminator="type")]
+class MViTBackbone(Section):
+    """The multiscale vision transformer, version 2."""
+
+    type: Literal["mvit"] = "mvit"
+    channels: Count = 96
+    """Of the first stage; each next one doubles them, and the heads."""
+    num_heads: Count = 1
+    depth: Count = 10
+    last_blocks: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (0, 2, 7, 9)
+    """The last block of each stage, counted from 0."""
+    mlp_ratio: Positive = 4.0
+    key_stride: Literal[1, 2, 4, 8] = 4
+    """Keys and values are pooled so much in the first stage, half as much in each next one."""
+    window_size: Count = 56
+    """Places along the side of the first stage's windows; half as many in each next one."""
+    table_size: Count = 224
+    """Pixels of the square images that the tables of relative positions are for."""
+    size_divisor: Count | None = None
+    """Images are padded to multiples of so many pixels; None: of as few as strides need."""
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    checkpointing: bool = False
+    """Computes each block again in the backward pass: less memory, more time."""
+    weights: str | None = None
+    """A safetensors file with the backbone's tensors; None starts at random."""
+    image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """RGB, on the scale 0..255."""
+    image_std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.channels % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide channels {self.channels}")
+        if list(self.last_blocks) != sorted(set(self.last_blocks)) or self.last_blocks[-1] != self.depth - 1:
+            raise ValueError(
+                f"last_blocks {list(self.last_blocks)}: the last block of each stage, in order; the last of all is "
+                f"depth - 1 = {self.depth - 1}"
+            )
+        if self.window_size % 8 or self.table_size % 32:
+            raise ValueError(
+                f"window_size {self.window_size} and table_size {self.table_size} are halved stage by stage: take "
+                "multiples of 8 and of 32"
+            )
+        return self
+
+
+Backbone = Annotated[ResNetBackbone | TimmBackbone | ViTBackbone | MViTBackbone, Field(discriminator="type")]
 
 
 class FPN(Section):
     type: Literal["fpn"] = "fpn"
     channels: Count = 256
-    norm: Literal["none", "gn", "bn", "frozen_bn"] = "none"
+    norm: Literal["none", "gn", "ln", "bn", "frozen_bn"] = "none"
     fuse: Literal["sum", "avg"] = "sum"
     """How a level and the coarser one above it are joined."""
     top: Literal["none", "max_pool", "p6p7_from_backbone", "p6p7_from_fpn"] = "max_pool"

@@ -16,7 +16,7 @@ class FPN(Neck):
     Args:
         in_channels, in_strides: of each input, finest first.
         channels: of every output.
-        norm: 'none', 'gn', 'bn' or 'frozen_bn'.
+        norm: 'none', 'gn', 'ln', 'bn' or 'frozen_bn'.
         fuse: 'sum' or 'avg', of each lateral map and the coarser level above it.
         top: 'none'; 'max_pool', one level: every second pixel of the last; 'p6p7_from_backbone' or 'p6p7_from_fpn', two
             levels, by strided convolutions from the last input or the last output.

@@ -1,5 +1,6 @@
 """Any backbone of timm that gives features at several strides."""
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -7,7 +8,8 @@ from torch import Tensor, nn
 from detcore.models.backbones.backbone import Backbone
 from detcore.models.backbones.pretrained import create_timm_model
 from detcore.models.backbones.same_padding import replace_same_padding
-from detcore.models.norm import FrozenBatchNorm, freeze, group_norm, replace_batch_norm
+from detcore.models.backbones.shifted_windows import replace_shifted_windows
+from detcore.models.norm import ChannelLayerNorm, FrozenBatchNorm, freeze, group_norm, replace_batch_norm
 from detcore.models.stochastic_depth import replace_drop_path
 
 ANY_SIZE = {"swin_": {"strict_img_size": False, "always_partition": True}}
@@ -25,6 +27,8 @@ class TimmBackbone(Backbone):
         frozen_stages: feature stages that are not trained: 1 is all up to the features at stride 4.
         out_strides: of the features that are given, finest first.
         drop_path: stochastic depth of the last block; None is timm's default for the model.
+        feature_norms: puts a layer norm on each of the features.
+        size_divisor: heights and widths of images are multiples of it, and of the coarsest stride.
         pretrained: with weights; see `create_timm_model`.
 
     Raises:
@@ -40,9 +44,11 @@ class TimmBackbone(Backbone):
         pretrained: bool,
         drop_path: float | None = None,
         out_strides: tuple[int, ...] = (4, 8, 16, 32),
+        feature_norms: bool = False,
+        size_divisor: int | None = None,
     ) -> None:
         super().__init__()
-        self.strides, self.size_divisor = out_strides, max(out_strides)
+        self.strides, self.size_divisor = out_strides, math.lcm(max(out_strides), size_divisor or 1)
         self.name = name
         arguments: dict[str, Any] = {"features_only": True}
         for start, more in ANY_SIZE.items():
@@ -55,6 +61,7 @@ class TimmBackbone(Backbone):
         self.channels_come_last = getattr(self.body, "output_fmt", None) == "NHWC"
         replace_drop_path(self.body)
         replace_same_padding(self.body)
+        replace_shifted_windows(self.body)
         info: Any = self.body.feature_info
         reductions = list(info.reduction())
         absent = [stride for stride in out_strides if stride not in reductions]
@@ -65,6 +72,9 @@ class TimmBackbone(Backbone):
         # Where several stages share a stride, the last one sees most.
         self.taken = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in out_strides)
         self.channels = tuple(info.channels()[index] for index in self.taken)
+        self.feature_norms: nn.ModuleList | None = None
+        if feature_norms:
+            self.feature_norms = nn.ModuleList(ChannelLayerNorm(num_channels=c, eps=1e-5) for c in self.channels)
         trained_with: Any = self.body.pretrained_cfg
         self.image_mean, self.image_std = (
             (255.0 * red, 255.0 * green, 255.0 * blue)
@@ -99,6 +109,8 @@ class TimmBackbone(Backbone):
             if size != expected:
                 raise ValueError(f"timm's {self.name}: {tuple(size)} features at stride {stride}, needs {expected}")
             taken.append(feature)
+        if self.feature_norms is not None:
+            taken = [norm(feature) for norm, feature in zip(self.feature_norms, taken, strict=True)]
         return taken
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ def resampled(table: Tensor, size: int, *, mode: str) -> Tensor:
     By a matrix: its gradient is a matrix product, which is deterministic and which autocast does not round.
     """
     length = len(table)
-    if length == size:
+    if not isinstance(size, torch.SymInt) and length == size:  # a graph of any size asks nothing of it
         return table
     with torch.no_grad():
         unit = torch.eye(length, dtype=table.dtype, device=table.device)[None, ..., None]
@@ -86,8 +87,26 @@ def relative(table: Tensor, size: int, grid: int) -> Tensor:
     The table is stretched to the 2 * grid - 1 distances of `grid` places, of which the first `size` are there.
     """
     table = resampled(table, 2 * grid - 1, mode="linear")[grid - size : grid + size - 1]
+    if torch.compiler.is_exporting():  # windows of a size that is not known yet
+        places = torch.arange(size, device=table.device)
+        return table[places[:, None] - places + size - 1].transpose(1, 2)
     # Row i of the windows holds distances i - (size - 1) .. i.
     return table.unfold(0, size, 1).flip(-1)
+
+
+def in_windows(x: Tensor, side: int) -> Tensor:
+    """(B, h, w, C) -> (windows, side, side, C). Zeros fill the last ones: published models attend to them as well."""
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % side, 0, -x.shape[1] % side))
+    rows, columns = x.shape[1] // side, x.shape[2] // side
+    return x.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3).flatten(0, 2)
+
+
+def out_of_windows(windows: Tensor, height: int, width: int) -> Tensor:
+    """(windows, side, side, C) of `in_windows` -> (B, height, width, C), without what filled the last ones."""
+    side = windows.shape[1]
+    rows, columns = -(-height // side), -(-width // side)
+    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return x[:, :height, :width]
 
 
 class ResidualConvs(nn.Module):
@@ -154,14 +173,8 @@ class Block(nn.Module):
         window = self.window_size
         if not window:
             return self.attn(x, grid)
-        height, width = x.shape[1:3]
-        # Zeros fill the last windows and are attended to, as published models do.
-        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-        rows, columns = x.shape[1] // window, x.shape[2] // window
-        windows = x.unflatten(2, (columns, window)).unflatten(1, (rows, window)).transpose(2, 3)
-        windows = self.attn(windows.flatten(0, 2), (window, window))
-        x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return x[:, :height, :width]
+        windows: Tensor = self.attn(in_windows(x, window), (window, window))
+        return out_of_windows(windows, x.shape[1], x.shape[2])
 
 
 class ViT(Backbone):
@@ -180,6 +193,7 @@ class ViT(Backbone):
         square_size: positions are as on a square of so many pixels with the image at its top left (or on a square of
             the image's longer side, if that is more): a place means the same in an image of any shape, and the same
             as in a published model that pads to that square. None stretches the tables to each image's own sides.
+        size_divisor: heights and widths of images are multiples of it, and of a patch's side.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
         checkpointing: computes blocks again in the backward pass instead of keeping what is inside them.
         image_mean, image_std: what images are normalised with; RGB, 0..255.
@@ -204,6 +218,7 @@ class ViT(Backbone):
         pretraining_size: int,
         table_size: int,
         square_size: int | None,
+        size_divisor: int | None,
         drop_path: float,
         checkpointing: bool,
         image_mean: tuple[float, float, float],
@@ -211,7 +226,7 @@ class ViT(Backbone):
     ) -> None:
         super().__init__()
         self.channels, self.strides, self.patch_size = (channels,), (patch_size,), patch_size
-        self.size_divisor = patch_size
+        self.size_divisor = math.lcm(patch_size, size_divisor or 1)
         self.square_size, self.checkpointing = square_size, checkpointing
         self.image_mean, self.image_std = image_mean, image_std
         self.patch_embed = nn.Conv2d(3, channels, kernel_size=patch_size, stride=patch_size)
@@ -253,7 +268,8 @@ class ViT(Backbone):
         """Rows and columns of patches that positions are made for."""
         if self.square_size is None:
             return height, width
-        side = max(self.square_size // self.patch_size, height, width)
+        least = self.square_size // self.patch_size
+        side = cast(int, torch.sym_max(torch.sym_max(height, width), least))  # in a graph of any size a symbol
         return side, side
 
     def _positions(self, table: Tensor, height: int, width: int, grid: tuple[int, int]) -> Tensor:

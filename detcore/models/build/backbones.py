@@ -3,6 +3,7 @@
 from detcore.config import model as config_of
 from detcore.models.backbones.backbone import Backbone, Neck, NoNeck
 from detcore.models.backbones.fpn import FPN
+from detcore.models.backbones.mvit import MViT
 from detcore.models.backbones.pretrained import load_backbone_file
 from detcore.models.backbones.resnet import ResNet
 from detcore.models.backbones.simple_pyramid import SimplePyramid
@@ -20,6 +21,11 @@ def build_backbone(config: config_of.Backbone, *, load_weights: bool) -> Backbon
             return backbone
         case config_of.ViTBackbone():
             backbone = ViT(**config.model_dump(exclude={"type", "weights"}))
+            if config.weights is not None and load_weights:
+                load_backbone_file(backbone, config.weights)
+            return backbone
+        case config_of.MViTBackbone():
+            backbone = MViT(**config.model_dump(exclude={"type", "weights"}))
             if config.weights is not None and load_weights:
                 load_backbone_file(backbone, config.weights)
             return backbone

@@ -1,5 +1,7 @@
 """The first stage of a two-stage detector: images to features, to predictions of every anchor."""
 
+import math
+
 from torch import Tensor, nn
 
 from detcore.models.backbones.backbone import Backbone, Neck
@@ -18,7 +20,7 @@ class ProposalStage(nn.Module):
         super().__init__()
         self.backbone, self.neck, self.rpn = backbone, neck, rpn
         self.image_mean, self.image_std = backbone.image_mean, backbone.image_std
-        self.size_divisor = max(backbone.size_divisor, neck.size_divisor)
+        self.size_divisor = math.lcm(backbone.size_divisor, neck.size_divisor)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the neck's levels."""

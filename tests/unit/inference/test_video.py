@@ -1,5 +1,7 @@
 """Videos in and out, and the numbers that objects keep between frames."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,27 @@ def test_which_sources_are_videos(clip: Path) -> None:
     assert names == ["camera-0", "yard", "b", "d"]
 
 
+def test_of_a_broken_video_nothing_but_our_line_is_told(tmp_path: Path) -> None:
+    """OpenCV and FFmpeg write to standard error themselves: in a process that has not loaded them before."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    code = f"""
+from detcore.inference.sources import Video
+from detcore.inference.video import frames
+for source in ({str(broken)!r}, "97"):
+    try:
+        list(frames(Video(source)))
+    except ValueError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        f"{broken}: cannot be opened as a video",
+        "camera 97: cannot be opened as a video",
+    ]
+    assert done.stderr == ""
+
+
 def test_what_is_no_video_is_said(tmp_path: Path, published: Path, capfd: Output) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all")
@@ -115,6 +138,10 @@ def test_objects_keep_their_numbers() -> None:
     tracker = BoxTracker()
     tracker.update(boxes(0), two[:1])
     assert tracker.update(boxes(4, 1), two).tolist() == [2, 1]
+    # Both keep their numbers, though the second box overlaps the first object's more than its own.
+    tracker = BoxTracker()
+    tracker.update(boxes(0, 6), two)
+    assert tracker.update(boxes(-4, 2), two).tolist() == [1, 2]
 
 
 def frame_prediction(video: str, number: int, left: float) -> Prediction:

@@ -49,14 +49,15 @@ class Cluster:
             self.nodes.start(number, within=[*disk, "env", f"DETCORE_CACHE={self.caches[number]}"])
         self.nodes.wait(1, 2)
 
-    def client(self, *command: str) -> list[str]:
-        ray, checkout = Path(sys.executable).with_name("ray"), Path(__file__).resolve().parents[2]
-        submit = [str(ray), "job", "submit", "--address", self.nodes.dashboard_address]
-        return [*submit, "--working-dir", str(checkout), "--", *command]
-
     def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        client = self.nodes.inside(0, *self.client(*command))
-        return subprocess.run(client, env=self.nodes.environment, capture_output=True, text=True, timeout=600)
+        inside = self.nodes.inside(0, *client(self.nodes, *command))
+        return subprocess.run(inside, env=self.nodes.environment, capture_output=True, text=True, timeout=600)
+
+
+def client(nodes: NodeCluster, *command: str) -> list[str]:
+    ray, checkout = Path(sys.executable).with_name("ray"), Path(__file__).resolve().parents[2]
+    submit = [str(ray), "job", "submit", "--address", nodes.dashboard_address]
+    return [*submit, "--working-dir", str(checkout), "--", *command]
 
 
 @pytest.fixture(scope="module")
@@ -142,41 +143,49 @@ def test_what_a_node_cannot_reach_is_refused_before_any_worker_starts(cluster: C
     assert not (cluster.own / "absent").exists()
 
 
-def test_the_head_is_lost_with_the_driver_of_a_job_and_the_same_command_goes_on(cluster: Cluster) -> None:
-    run, nodes = cluster.shared / "lost", cluster.nodes
-    words = [f"data.shards={cluster.shared}/digits", *SMALL, f"run_dir={run}", "tracking.enabled=false"]
-    words += ["engine.steps=16", "engine.batch_size=4", "engine.log_every=1", "engine.eval_every=null"]
-    words += ["engine.checkpoint_every=4", "cluster.num_workers=2", "cluster.cpus_per_worker=1"]
-    train = ["python", "pipelines/train.py", *words, "cluster.placement=strict_spread"]
-    # On another machine than the head, as people are.
-    job = subprocess.Popen(
-        nodes.inside(1, *cluster.client(*train)),
+def test_the_head_is_lost_with_the_driver_of_a_job_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train = ["python", "pipelines/train.py", f"data.shards={tmp_path}/shards", *SMALL, f"run_dir={run}"]
+    train += ["tracking.enabled=false", "engine.steps=60", "engine.batch_size=4", "engine.log_every=1"]
+    train += ["engine.eval_every=null", "engine.checkpoint_every=4", "cluster.num_workers=2"]
+    train += ["cluster.cpus_per_worker=1", "cluster.placement=strict_spread"]
+    with NodeCluster(dashboard=True) as nodes:
+        job = submitted(nodes, *train)
+        saved, deadline = run / "checkpoints" / "step-00000004" / "manifest.json", time.monotonic() + 400
+        while not saved.is_file():
+            assert job.poll() is None, job.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        nodes.kill(0)
+        began = time.monotonic()
+        said = job.communicate(timeout=200)[0]
+        assert job.returncode != 0, said
+        # Ray gives the head up after a minute; until then the workers go on, and may save.
+        while left := [pid for number in (1, 2) for pid in nodes.processes(number) if is_worker(pid)]:
+            assert time.monotonic() < began + 150, left
+            time.sleep(1)
+    print(said[-2500:], f"workers gone after {time.monotonic() - began:.0f} s")
+    with NodeCluster(dashboard=True) as nodes:
+        done = submitted(nodes, *train)
+        said = done.communicate(timeout=400)[0]
+        assert done.returncode == 0, said
+    (resumed,) = re.findall(r"resuming at step (\d+) of 60", said)
+    assert int(resumed) >= 4 and (run / "model" / "weights.safetensors").is_file()
+    print(f"resumed at {resumed}")
+
+
+def submitted(nodes: NodeCluster, *command: str) -> subprocess.Popen[str]:
+    """A job of two nodes, from another machine than the head, as people submit them."""
+    nodes.start(1, 2)
+    nodes.wait(1, 2)
+    nodes.environment.pop("PYTHONPATH")  # jobs bring the code
+    return subprocess.Popen(
+        nodes.inside(1, *client(nodes, *command)),
         env=nodes.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    saved, deadline = run / "checkpoints" / "step-00000004" / "manifest.json", time.monotonic() + 400
-    while not saved.is_file():
-        assert job.poll() is None, job.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    nodes.kill(0)
-    said = job.communicate(timeout=200)[0]
-    assert job.returncode != 0, said
-    # Ray gives the head up after a minute; until then the workers go on, and may save.
-    until = time.monotonic() + 150
-    while left := [pid for number in (1, 2) for pid in nodes.processes(number) if is_worker(pid)]:
-        assert time.monotonic() < until, left
-        time.sleep(1)
-    for number in (0, 1, 2):
-        nodes.restart(number)
-    nodes.wait(1, 2)
-    done = cluster.submit(*train)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (resumed,) = re.findall(r"resuming at step (\d+) of 16", done.stdout)
-    assert int(resumed) >= 4 and (run / "model" / "weights.safetensors").is_file()
-    print(said[-1500:], f"resumed at {resumed}")
 
 
 def is_worker(pid: int) -> bool:

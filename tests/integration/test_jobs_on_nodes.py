@@ -164,14 +164,12 @@ def test_the_head_is_lost_with_the_driver_of_a_job_and_the_same_command_goes_on(
         while left := [pid for number in (1, 2) for pid in nodes.processes(number) if is_worker(pid)]:
             assert time.monotonic() < began + 150, left
             time.sleep(1)
-    print(said[-2500:], f"workers gone after {time.monotonic() - began:.0f} s")
     with NodeCluster(dashboard=True) as nodes:
         done = submitted(nodes, *train)
         said = done.communicate(timeout=400)[0]
         assert done.returncode == 0, said
     (resumed,) = re.findall(r"resuming at step (\d+) of 60", said)
     assert int(resumed) >= 4 and (run / "model" / "weights.safetensors").is_file()
-    print(f"resumed at {resumed}")
 
 
 def submitted(nodes: NodeCluster, *command: str) -> subprocess.Popen[str]:

@@ -1,7 +1,6 @@
 """`ray job submit` to a cluster of several nodes: data from a bucket, and what is refused before any worker starts."""
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -168,8 +167,11 @@ def test_the_head_is_lost_with_the_driver_of_a_job_and_the_same_command_goes_on(
         done = submitted(nodes, *train)
         said = done.communicate(timeout=400)[0]
         assert done.returncode == 0, said
-    (resumed,) = re.findall(r"resuming at step (\d+) of 60", said)
-    assert int(resumed) >= 4 and (run / "model" / "weights.safetensors").is_file()
+    # On a quick machine the workers came to the last step without the head: the model is then all that is left to do.
+    steps = [int(line.partition(",")[0]) for line in (run / "history.csv").read_text().splitlines()[1:]]
+    assert steps == list(range(1, 61)), "it began anew"
+    assert not (run / "checkpoints.previous").exists()
+    assert (run / "model" / "weights.safetensors").is_file()
 
 
 def submitted(nodes: NodeCluster, *command: str) -> subprocess.Popen[str]:

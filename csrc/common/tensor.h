@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/numeric.h"
+#include "common/pages.h"
 
 namespace detcore {
 
@@ -69,8 +70,10 @@ Tensor as(const Tensor& tensor) {
 
 inline Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType type, bool channels_last = false,
                          std::optional<torch::stable::Device> device = std::nullopt) {
-    return torch::stable::empty(sizes, type, std::nullopt, device, std::nullopt,
-                                channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+    Tensor out = torch::stable::empty(sizes, type, std::nullopt, device, std::nullopt,
+                                      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+    if (out.is_cpu()) prefer_large_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
+    return out;
 }
 
 }  // namespace detcore

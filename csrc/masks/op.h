@@ -58,17 +58,16 @@ inline DETCORE_HD FinePoint fine_point(double x, double y) {
 // matter.
 template <class F>
 inline DETCORE_HD void cross_columns(FinePoint a, FinePoint b, int size, const F& toggle) {
-    if (a.x == b.x) return;
-    const int run = b.x > a.x ? b.x - a.x : a.x - b.x, rise = b.y > a.y ? b.y - a.y : a.y - b.y;
+    const int low = std::min(a.x, b.x), high = std::max(a.x, b.x);
+    int column = std::max(0, (low + kFine - 3) / kFine);
+    const int end = high < 3 ? 0 : std::min(size, (high - 3) / kFine + 1);
+    if (column >= end) return;
+    const int run = high - low, rise = b.y > a.y ? b.y - a.y : a.y - b.y;
     const bool flat = run >= rise;
     if (flat ? a.x > b.x : a.y > b.y) std::swap(a, b);
     const double slope = flat ? static_cast<double>(b.y - a.y) / run : static_cast<double>(b.x - a.x) / rise;
-    const int low = std::min(a.x, b.x), high = std::max(a.x, b.x);
-    const int first = std::max(0, (low - 2) / kFine);
-    for (int column = first; column < size; ++column) {
+    for (; column < end; ++column) {
         const int left = kFine * column + 2;
-        if (left < low) continue;
-        if (left + 1 > high) break;
         int y;
         if (flat) {
             const int step = left - a.x;
@@ -85,8 +84,8 @@ inline DETCORE_HD void cross_columns(FinePoint a, FinePoint b, int size, const F
             while (step < rise && !beyond(step + 1)) ++step;
             y = a.y + step;
         }
-        const double row = std::clamp((y + 0.5) / kFine - 0.5, 0.0, static_cast<double>(size));
-        toggle(column, static_cast<int>(std::ceil(row)));
+        // The first row whose middle is not above y + 1/2.
+        toggle(column, y <= 2 ? 0 : std::min((y + 2) / kFine, size));
     }
 }
 

@@ -1,7 +1,5 @@
 #include "masks/paste.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -19,7 +17,7 @@ class Samples {
   public:
     Samples(const A* mask, int64_t size, const A* box, const Window& window)
         : mask_(mask), size_(size), low_(box[1]), high_(box[3]), count_(window.x.end - window.x.begin) {
-        for (auto* line : {&right_, &values_, &upper_, &lower_}) line->resize(count_);
+        for (auto* line : {&right_, &upper_, &lower_}) line->resize(count_);
         first_.resize(count_);
         for (int64_t i = 0; i < count_; ++i) {
             const Between<A> column = between(box[0], box[2], window.x.begin + i, size);
@@ -28,8 +26,9 @@ class Samples {
         }
     }
 
-    // The samples of the image's row y, as many as the window has columns; valid until the next call.
-    const A* row(int64_t y) {
+    // Calls visit(i, sample) for the image's row y, for as many columns as the window has.
+    template <class F>
+    void row(int64_t y, const F& visit) {
         const Between<A> row = between(low_, high_, y, size_);
         if (row.first != row_) {
             if (row.first == row_ + 1) {
@@ -41,9 +40,9 @@ class Samples {
             row_ = row.first;
         }
         const A *upper = upper_.data(), *lower = lower_.data();
-        A* values = values_.data();
-        for (int64_t i = 0; i < count_; ++i) values[i] = mixed(row.share, upper[i], lower[i]);
-        return values;
+        const A share = row.share;
+        const int64_t count = count_;
+        for (int64_t i = 0; i < count; ++i) visit(i, mixed(share, upper[i], lower[i]));
     }
 
   private:
@@ -63,7 +62,7 @@ class Samples {
     A low_, high_;
     int64_t count_, row_ = -9;
     std::vector<int> first_;
-    std::vector<A> right_, values_, upper_, lower_;
+    std::vector<A> right_, upper_, lower_;
 };
 
 template <class A>
@@ -81,8 +80,8 @@ void paste(const A* mask, int64_t size, const A* box, int64_t height, int64_t wi
         bool* to = out + y * width;
         std::memset(to, 0, left);
         std::memset(to + left + count, 0, width - left - count);
-        const A* values = samples.row(y);
-        for (int64_t i = 0; i < count; ++i) to[left + i] = values[i] >= threshold;
+        to += left;
+        samples.row(y, [=](int64_t i, A sample) { to[i] = sample >= threshold; });
     }
 }
 
@@ -96,24 +95,12 @@ void pack(const A* mask, int64_t size, const A* box, const Window& window, A thr
     for (int64_t word = 0; word < words; ++word) {
         std::fill(bits.begin(), bits.end(), 0);
         for (int64_t bit = 0; bit < std::min<int64_t>(64, rows - 64 * word); ++bit) {
-            const A* values = samples.row(window.y.begin + 64 * word + bit);
-            for (int64_t i = 0; i < count; ++i) bits[i] |= static_cast<uint64_t>(values[i] >= threshold) << bit;
+            samples.row(window.y.begin + 64 * word + bit, [=, column = bits.data()](int64_t i, A sample) {
+                column[i] |= static_cast<uint64_t>(sample >= threshold) << bit;
+            });
         }
         for (int64_t i = 0; i < count; ++i) out[i * words + word] = bits[i];
     }
-}
-
-// Asks for large pages: the pasted masks are fresh memory of many megabytes, and its first touch, page by page of four
-// kilobytes, takes longer than all that is computed.
-void prefer_large_pages(void* memory, int64_t bytes) {
-#ifdef MADV_HUGEPAGE
-    constexpr uintptr_t kLargePage = uintptr_t{1} << 21;
-    const auto address = reinterpret_cast<uintptr_t>(memory);
-    const uintptr_t begin = (address + kLargePage - 1) / kLargePage * kLargePage;
-    const uintptr_t end = (address + static_cast<uintptr_t>(bytes)) / kLargePage * kLargePage;
-    // Whether it is granted or not, the memory is as good.
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
 }
 
 }  // namespace
@@ -122,7 +109,6 @@ Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int
     const int64_t count = masks.size(0), size = masks.size(1);
     Tensor out = new_tensor({count, height, width}, ScalarType::Bool);
     bool* pasted = mutable_data<bool>(out);
-    prefer_large_pages(pasted, count * height * width);
     const auto run = [&]<class A>(A) {
         const Tensor own_masks = as<A>(masks), own_boxes = as<A>(boxes);
         const A *mask = data<A>(own_masks), *box = data<A>(own_boxes);

@@ -60,7 +60,7 @@ void pool(const std::vector<Tensor>& features, const std::vector<Grid<Accumulato
     const int64_t channels = features[0].size(1), bins = int64_t{p.out_height} * p.out_width;
     std::vector<Tensor> last;
     for (const Tensor& feature : features)
-        last.push_back(torch::stable::contiguous(feature, MemoryFormat::ChannelsLast));
+        last.push_back(with_channels_last<T>(feature));
     T* pooled = mutable_data<T>(out);
     const auto pool_range = [&](int64_t begin, int64_t end) {
         Taps<A> x, y;
@@ -81,7 +81,7 @@ void pool(const std::vector<Tensor>& features, const std::vector<Grid<Accumulato
                 for (int column = 0; column < p.out_width; ++column, bin += channels)
                     pool_bin(plane, width, channels, &y.taps[0] + y.first[row], &y.taps[0] + y.first[row + 1],
                              &x.taps[0] + x.first[column], &x.taps[0] + x.first[column + 1], bin);
-            if (!channels_last) transpose(own.data(), bins, channels, to, bins);
+            if (!channels_last) transpose(own.data(), channels, bins, channels, to, bins);
         }
     };
     torch::stable::parallel_for(0, static_cast<int64_t>(rois.size()), 8, pool_range);
@@ -129,7 +129,7 @@ void unpool(const Tensor& grad, const std::vector<Grid<Accumulator<T>>>& rois,
             bool channels_last, std::vector<Tensor>& out) {
     using A = Accumulator<T>;
     const int64_t channels = grad.size(1), bins = int64_t{p.out_height} * p.out_width;
-    const Tensor last = torch::stable::contiguous(grad, MemoryFormat::ChannelsLast);
+    const Tensor last = with_channels_last<T>(grad);
     const auto add = [&](int64_t k, const Strip& strip, A* sum) {
         thread_local Taps<A> x, y;
         const Level<A>& level = levels[strip.level];

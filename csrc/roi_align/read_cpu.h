@@ -74,7 +74,7 @@ void gather_strips(const std::vector<Grid<Accumulator<T>>>& grids, const std::ve
             for (int64_t i = 0; i < length; ++i) to[strip.first_row * row_length + i] = narrow<T>(sum[i]);
             return;
         }
-        transpose(sum, (strip.end_row - strip.first_row) * width, channels, to + strip.first_row * width,
+        transpose(sum, channels, (strip.end_row - strip.first_row) * width, channels, to + strip.first_row * width,
                   height * width);
     });
 }

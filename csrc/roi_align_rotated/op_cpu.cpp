@@ -83,7 +83,7 @@ void pool(const Tensor& features, const std::vector<Grid<Accumulator<T>>>& grids
           const Parameters<Accumulator<T>>& p, bool channels_last, Tensor& out) {
     using A = Accumulator<T>;
     const int64_t channels = features.size(1), bins = int64_t{p.out_height} * p.out_width;
-    const Tensor last = torch::stable::contiguous(features, MemoryFormat::ChannelsLast);
+    const Tensor last = with_channels_last<T>(features);
     T* pooled = mutable_data<T>(out);
     torch::stable::parallel_for(0, static_cast<int64_t>(grids.size()), 8, [&](int64_t begin, int64_t end) {
         std::vector<Tap<A>> taps;
@@ -101,7 +101,7 @@ void pool(const Tensor& features, const std::vector<Grid<Accumulator<T>>>& grids
                     find_taps(grids[k], row, column, level, 0, level.height, channels, taps);
                     pool_bin(plane, channels, taps, bin);
                 }
-            if (!channels_last) transpose(own.data(), bins, channels, to, bins);
+            if (!channels_last) transpose(own.data(), channels, bins, channels, to, bins);
         }
     });
 }
@@ -135,7 +135,7 @@ void unpool(const Tensor& grad, const std::vector<Grid<Accumulator<T>>>& grids, 
             int64_t batch, const Parameters<Accumulator<T>>& p, bool channels_last, Tensor& out) {
     using A = Accumulator<T>;
     const int64_t channels = grad.size(1), bins = int64_t{p.out_height} * p.out_width;
-    const Tensor last = torch::stable::contiguous(grad, MemoryFormat::ChannelsLast);
+    const Tensor last = with_channels_last<T>(grad);
     const auto add_roi = [&](int64_t k, const Strip& strip, A* sum) {
         thread_local std::vector<Tap<A>> taps;
         const Grid<A>& grid = grids[k];

@@ -14,10 +14,12 @@ struct Box {
     double x, y, w, h, angle;
 };
 
-// A box with its angle resolved.
-struct Frame {
-    double x, y, w, h, cos, sin;  // w: 0 for a box that has no IoU
+// A box with its angle resolved. N is double; on a CPU also a vector of doubles, for a box in each lane.
+template <class N>
+struct FrameOf {
+    N x, y, w, h, cos, sin;  // w: 0 for a box that has no IoU
 };
+using Frame = FrameOf<double>;
 
 inline DETCORE_HD bool usable(const Frame& frame) {
     return frame.w > 0;
@@ -41,55 +43,69 @@ inline DETCORE_HD double radius(const Frame& frame) {
     return std::hypot(frame.w, frame.h) / 2;
 }
 
-inline DETCORE_HD double clamp(double x, double low, double high) {
+template <class N>
+inline DETCORE_HD N clamp(N x, N low, N high) {
     return x < low ? low : x > high ? high : x;
 }
 
+template <class N>
+inline DETCORE_HD N share(N x) {
+    return clamp(x, N{}, N{} + 1.0);
+}
+
+template <class N>
+inline DETCORE_HD N magnitude(N x) {
+    return x < N{} ? -x : x;
+}
+
 // 1 / whole; where the whole is 0 any share of it will do, what it is a share of is constant.
-inline DETCORE_HD double inverse(double whole) {
-    return std::abs(whole) < 1e-200 ? 1 : 1 / whole;
+template <class N>
+inline DETCORE_HD N inverse(N whole) {
+    return magnitude(whole) < N{} + 1e-200 ? N{} + 1.0 : 1 / whole;
 }
 
 // The integral along one edge, from (x, y) over `run` and `rise`, of the field below.
-inline DETCORE_HD double below_edge(double x, double y, double run, double rise, double half_w, double half_h) {
+template <class N>
+inline DETCORE_HD N below_edge(N x, N y, N run, N rise, N half_w, N half_h) {
     // The part of the edge with |x| <= w/2, as shares of its length.
-    const double per_run = inverse(run);
-    const double left = clamp((-half_w - x) * per_run, 0, 1), right = clamp((half_w - x) * per_run, 0, 1);
-    const double begin = run < 0 ? right : left, end = run < 0 ? left : right;
-    const double width = clamp(x + run, -half_w, half_w) - clamp(x, -half_w, half_w);
-    const double first = y + begin * rise, slope = (end - begin) * rise;
+    const N per_run = inverse(run);
+    const N left = share((-half_w - x) * per_run), right = share((half_w - x) * per_run);
+    const N begin = run < N{} ? right : left, end = run < N{} ? left : right;
+    const N width = clamp(x + run, -half_w, half_w) - clamp(x, -half_w, half_w);
+    const N first = y + begin * rise, slope = (end - begin) * rise;
     // The mean of clamp(first + t slope) over t in 0..1: a line with two kinks, where it meets -h/2 and h/2.
-    const double per_slope = inverse(slope);
-    const double low = clamp((-half_h - first) * per_slope, 0, 1), high = clamp((half_h - first) * per_slope, 0, 1);
-    const double one = low < high ? low : high, two = low < high ? high : low;
-    const double at_begin = clamp(first, -half_h, half_h), at_one = clamp(first + one * slope, -half_h, half_h);
-    const double at_two = clamp(first + two * slope, -half_h, half_h);
-    const double at_end = clamp(first + slope, -half_h, half_h);
+    const N per_slope = inverse(slope);
+    const N low = share((-half_h - first) * per_slope), high = share((half_h - first) * per_slope);
+    const N one = low < high ? low : high, two = low < high ? high : low;
+    const N at_begin = clamp(first, -half_h, half_h), at_one = clamp(first + one * slope, -half_h, half_h);
+    const N at_two = clamp(first + two * slope, -half_h, half_h), at_end = clamp(first + slope, -half_h, half_h);
     return width * (one * (at_begin + at_one) + (two - one) * (at_one + at_two) + (1 - two) * (at_two + at_end)) / 2;
 }
 
 // In b's own frame b is |x| <= w/2, |y| <= h/2. By Green's theorem with the field [|x| <= w/2] clamp(y, -h/2, h/2) dx,
 // whose curl is 1 inside b and 0 outside, the area is its integral along the edges of a. Nothing is sorted or clipped,
 // and the result depends continuously on the boxes: coinciding edges are no special case.
-inline DETCORE_HD double intersection(const Frame& a, const Frame& b) {
-    const double turn_cos = a.cos * b.cos + a.sin * b.sin, turn_sin = a.sin * b.cos - a.cos * b.sin;
-    const double dx = a.x - b.x, dy = a.y - b.y;
-    const double cx = dx * b.cos - dy * b.sin, cy = dx * b.sin + dy * b.cos;
-    const double half_w = b.w / 2, half_h = b.h / 2;
+template <class N>
+inline DETCORE_HD N intersection(const FrameOf<N>& a, const FrameOf<N>& b) {
+    const N turn_cos = a.cos * b.cos + a.sin * b.sin, turn_sin = a.sin * b.cos - a.cos * b.sin;
+    const N dx = a.x - b.x, dy = a.y - b.y;
+    const N cx = dx * b.cos - dy * b.sin, cy = dx * b.sin + dy * b.cos;
+    const N half_w = b.w / 2, half_h = b.h / 2;
     // Half of a's sides, turned into b's frame; its corners are cx, cy plus or minus each.
-    const double wx = a.w / 2 * turn_cos, wy = -(a.w / 2 * turn_sin), hx = a.h / 2 * turn_sin, hy = a.h / 2 * turn_cos;
-    const double x[4] = {cx + wx + hx, cx - wx + hx, cx - wx - hx, cx + wx - hx};
-    const double y[4] = {cy + wy + hy, cy - wy + hy, cy - wy - hy, cy + wy - hy};
-    double area = 0;
+    const N wx = a.w / 2 * turn_cos, wy = -(a.w / 2 * turn_sin), hx = a.h / 2 * turn_sin, hy = a.h / 2 * turn_cos;
+    const N x[4] = {cx + wx + hx, cx - wx + hx, cx - wx - hx, cx + wx - hx};
+    const N y[4] = {cy + wy + hy, cy - wy + hy, cy - wy - hy, cy + wy - hy};
+    N area{};
     for (int k = 0; k < 4; ++k)
-        area += below_edge(x[k], y[k], x[(k + 1) % 4] - x[k], y[(k + 1) % 4] - y[k], half_w, half_h);
-    return std::abs(area);
+        area += below_edge<N>(x[k], y[k], x[(k + 1) % 4] - x[k], y[(k + 1) % 4] - y[k], half_w, half_h);
+    return magnitude(area);
 }
 
 // Of usable boxes. What rounding leaves of boxes that do not meet is 0: less than a billionth.
-inline DETCORE_HD double iou(const Frame& a, const Frame& b) {
-    const double shared = intersection(a, b), whole = a.w * a.h + b.w * b.h - shared;
-    return shared > 1e-9 * whole ? clamp(shared / whole, 0, 1) : 0;
+template <class N>
+inline DETCORE_HD N iou(const FrameOf<N>& a, const FrameOf<N>& b) {
+    const N shared = intersection(a, b), whole = a.w * a.h + b.w * b.h - shared;
+    return shared > 1e-9 * whole ? share(shared / whole) : N{};
 }
 
 inline DETCORE_HD bool suppresses(const Frame& kept, const Frame& box, float threshold) {

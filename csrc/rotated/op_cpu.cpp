@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/lanes.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
 #include "nms/greedy.h"
@@ -13,14 +14,21 @@
 namespace detcore::rotated {
 namespace {
 
-// Boxes with the circles around them: only where these meet can the boxes.
+// Boxes with the circles around them: only where these meet can the boxes. In blocks, of which those too far up or down
+// are passed over: few remain if the boxes were added by their height.
 class Circled {
   public:
     void add(const Frame& box) {
         const size_t at = boxes_.size();
-        if (at % kBlock == 0)  // circles not yet there are met by none
+        if (at % kBlock == 0) {  // circles not yet there are met by none
             for (auto* values : {&x_, &y_, &radius_}) values->resize(at + kBlock, kNone);
-        if (usable(box)) x_[at] = box.x, y_[at] = box.y, radius_[at] = radius(box);
+            blocks_.push_back({kFar, -kFar, 0});
+        }
+        if (usable(box)) {
+            x_[at] = box.x, y_[at] = box.y, radius_[at] = radius(box);
+            Block& block = blocks_.back();
+            block = {std::min(block.top, box.y), std::max(block.bottom, box.y), std::max(block.radius, radius_[at])};
+        }
         boxes_.push_back(box);
     }
 
@@ -30,12 +38,14 @@ class Circled {
         if (!usable(box)) return false;
         const double own = radius(box);
         for (size_t first = 0; first < boxes_.size(); first += kBlock) {
+            const Block& block = blocks_[first / kBlock];
+            if (std::max(block.top - box.y, box.y - block.bottom) > reach(block.radius, own)) continue;
             uint8_t near[kBlock];
             int any = 0;
             for (size_t i = 0; i < kBlock; ++i) {
                 const double dx = x_[first + i] - box.x, dy = y_[first + i] - box.y;
-                const double reach = (radius_[first + i] + own) * (1 + 1e-12);
-                near[i] = dx * dx + dy * dy <= reach * reach;
+                const double most = reach(radius_[first + i], own);
+                near[i] = dx * dx + dy * dy <= most * most;
                 any += near[i];
             }
             for (size_t i = 0; any && i < kBlock; ++i)
@@ -47,9 +57,18 @@ class Circled {
   private:
     static constexpr size_t kBlock = 32;
     static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+    static constexpr double kFar = std::numeric_limits<double>::infinity();
+
+    // Of the centres of a block, and its largest circle.
+    struct Block {
+        double top, bottom, radius;
+    };
+
+    static double reach(double radius, double other) { return (radius + other) * (1 + 1e-12); }
 
     std::vector<Frame> boxes_;
     std::vector<double> x_, y_, radius_;
+    std::vector<Block> blocks_;
 };
 
 class KeptBoxes {
@@ -68,11 +87,42 @@ class KeptBoxes {
     Circled kept_;
 };
 
+// Pairs of usable boxes, a pair in each lane, and where their IoU goes.
+template <class T>
+class Pairs {
+  public:
+    void add(const Frame& a, const Frame& b, T* to) {
+        set(a_, a);
+        set(b_, b);
+        to_[count_] = to;
+        if (++count_ == kLanes) write();
+    }
+
+    void write() {
+        const Vector overlap = iou(a_, b_);
+        for (int i = 0; i < count_; ++i) *to_[i] = static_cast<T>(overlap[i]);
+        count_ = 0;
+    }
+
+  private:
+    using Vector = Lanes<double>::Vector;
+    static constexpr int kLanes = Lanes<double>::count;
+
+    void set(FrameOf<Vector>& lanes, const Frame& box) {
+        lanes.x[count_] = box.x, lanes.y[count_] = box.y, lanes.w[count_] = box.w, lanes.h[count_] = box.h;
+        lanes.cos[count_] = box.cos, lanes.sin[count_] = box.sin;
+    }
+
+    FrameOf<Vector> a_{}, b_{};
+    T* to_[kLanes];
+    int count_ = 0;
+};
+
 // Of a tensor of doubles (..., 5).
 std::vector<Frame> frames_of(const Tensor& boxes) {
     std::vector<Frame> frames(boxes.numel() / 5);
     const auto* first = reinterpret_cast<const Box*>(data<double>(boxes));
-    torch::stable::parallel_for(0, static_cast<int64_t>(frames.size()), 4096, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, static_cast<int64_t>(frames.size()), 512, [&](int64_t begin, int64_t end) {
         std::transform(first + begin, first + end, frames.begin() + begin, frame_of);
     });
     return frames;
@@ -84,18 +134,25 @@ Tensor box_iou_rotated(const Tensor& a, const Tensor& b) {
     const int64_t rows = a.size(0), columns = b.size(0);
     const ScalarType type = a.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
     const std::vector<Frame> own = frames_of(as<double>(a));
+    const std::vector<Frame> frames = frames_of(as<double>(b));
+    std::vector<int64_t> by_height;
+    for (int64_t j = 0; j < columns; ++j)
+        if (usable(frames[j])) by_height.push_back(j);
+    std::sort(by_height.begin(), by_height.end(), [&](int64_t j, int64_t k) { return frames[j].y < frames[k].y; });
     Circled others;
-    for (const Frame& frame : frames_of(as<double>(b))) others.add(frame);
+    for (int64_t j : by_height) others.add(frames[j]);
     Tensor out = new_tensor({rows, columns}, type);
     const auto fill = [&]<class T>(T* to) {
         torch::stable::parallel_for(0, rows, 4, [&](int64_t begin, int64_t end) {
             std::fill(to + begin * columns, to + end * columns, T(0));
+            Pairs<T> pairs;
             for (int64_t i = begin; i < end; ++i) {
-                others.visit(own[i], [&](size_t j, const Frame& other) {
-                    to[i * columns + static_cast<int64_t>(j)] = static_cast<T>(iou(own[i], other));
+                others.visit(own[i], [&](size_t at, const Frame& other) {
+                    pairs.add(own[i], other, to + i * columns + by_height[at]);
                     return false;
                 });
             }
+            pairs.write();
         });
     };
     if (type == ScalarType::Double) {

@@ -80,7 +80,7 @@ def build_loader(
         seed=seed,
         limits=Limits(min_size=config.min_box_size, min_visible=config.min_visible),
         transform=transform,
-        pinned=renderer.stream is not None,
+        stream=renderer.stream,
         on_gpu=cuda_decoder(renderer.stream) if config.decode == "cuda" else None,
     )
     if train and config.on_bad_sample == "skip":

@@ -1,23 +1,25 @@
 """Image files to pixels, as the loader does it by the thousand."""
 
 import io
+import struct
 
 import numpy as np
 import simplejpeg
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 _JPEG_START = b"\xff\xd8"
-_PLAIN = ("Gray", "YCbCr", "RGB")
-"""Colour spaces that every decoder makes the same RGB of."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers that begin a frame header, whichever the coding."""
 
 
 def is_jpeg(data: bytes) -> bool:
     return data.startswith(_JPEG_START)
 
 
-def decode(data: bytes, *, size: tuple[int, int] | None = None, out: Tensor | None = None) -> Tensor:
+def decode(
+    data: bytes, *, size: tuple[int, int] | None = None, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """An image file as (h, w, 3) uint8 RGB, EXIF orientation ignored. The GIL is free meanwhile.
 
     JPEG goes to libjpeg-turbo, whose pixels are PIL's in less time. PIL has the last word on what that refuses (CMYK,
@@ -25,7 +27,7 @@ def decode(data: bytes, *, size: tuple[int, int] | None = None, out: Tensor | No
 
     Args:
         data: the file.
-        size: height and width that it must have. Nothing is decoded if it has others.
+        size: height and width that it must have. Nothing is decoded if it is larger.
         out: memory for an image of this size, row-major; needs `size`.
 
     Raises:
@@ -37,18 +39,38 @@ def decode(data: bytes, *, size: tuple[int, int] | None = None, out: Tensor | No
     image = Image.open(io.BytesIO(data))
     if size not in (None, (image.height, image.width)):
         raise ValueError(f"is {image.height} x {image.width} pixels, the index says {size}; prepare the data again")
-    pixels = torch.from_numpy(np.array(image.convert("RGB")))
-    return pixels if out is None else out.copy_(pixels)
+    pixels = np.array(image.convert("RGB"))
+    if out is None:
+        return pixels
+    out[...] = pixels
+    return out
 
 
-def _decode_jpeg(data: bytes, size: tuple[int, int] | None, out: Tensor | None) -> Tensor | None:
+def _decode_jpeg(data: bytes, size: tuple[int, int] | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
     """None leaves it to PIL."""
+    height, width, components = _jpeg_frame(data)
+    # Of one or three components every decoder makes the same RGB.
+    if components not in (1, 3) or size not in (None, (height, width)):
+        return None
+    pixels = np.empty((height, width, 3), np.uint8) if out is None else out
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in _PLAIN or size not in (None, (height, width)):
-            return None
-        pixels = torch.empty((height, width, 3), dtype=torch.uint8) if out is None else out
-        simplejpeg.decode_jpeg(data, "RGB", buffer=pixels.numpy())
+        simplejpeg.decode_jpeg(data, "RGB", buffer=pixels)
     except ValueError:
         return None
     return pixels
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
+    """Height, width and components of a JPEG; of a damaged one anything. By hand, as decoders let the GIL go for it."""
+    at = len(_JPEG_START)
+    try:
+        while data[at] == 0xFF:
+            marker = data[at + 1]
+            if marker in _FRAMES:
+                height, width, components = struct.unpack_from(">HHB", data, at + 5)
+                return height, width, components
+            # A byte of padding has no length.
+            at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    except (IndexError, struct.error):
+        pass
+    return 0, 0, 0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from detcore.config import Config, load
 from detcore.config.loading import config_directory
+from detcore.data.description import read_description
 from detcore.data.formats.guess import guess_format
-from detcore.data.shards import read_description
 
 _ANY = "coco"
 """Gives the transforms for data that no file of conf/data is about."""

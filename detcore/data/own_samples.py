@@ -11,6 +11,7 @@ import pyarrow as pa
 from detcore.config.stores import Store, is_url
 from detcore.data.annotation_building import AnnotationBuilder
 from detcore.data.annotations import PIXEL_CENTRE, Annotations
+from detcore.data.description import find_description
 from detcore.data.images import StoredImage, store_image
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import UNLABELLED, StoredMaps, png_of
@@ -18,7 +19,7 @@ from detcore.data.outlines import ring_area
 from detcore.data.publishing import Publisher
 from detcore.data.sample import Sample
 from detcore.data.shard_writing import SplitWriter, replace_folder, write_description
-from detcore.data.shards import SPLITS, find_description
+from detcore.data.shards import SPLITS
 from detcore.data.stores import staging_folder
 
 

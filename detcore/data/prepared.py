@@ -5,8 +5,8 @@ from pathlib import Path
 from detcore.config import DataConfig
 from detcore.config.preparing import settings_hash
 from detcore.config.stores import is_url
+from detcore.data.description import find_description, read_description
 from detcore.data.fingerprint import fingerprint, raw_files_record
-from detcore.data.shards import find_description, read_description
 from detcore.data.stores import FileStore
 
 SETTINGS = "settings.sha256"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,18 @@ _EMPTY = Layer(torch.zeros(1, 1, 3, dtype=torch.uint8), None, np.eye(3), np.eye(
 _ALIGNED = 16
 """Bytes at whose multiples the tensors of a block begin."""
 
-Rendered = tuple[Batch, torch.cuda.Event | None]
+
+class Rendered(NamedTuple):
+    """A batch in the making on a stream of its own; ready at once on the CPU.
+
+    Attributes:
+        ready: when it is.
+        memory: a tensor of each block of the GPU's memory that the batch lies in.
+    """
+
+    batch: Batch
+    ready: torch.cuda.Event | None = None
+    memory: tuple[Tensor, ...] = ()
 
 
 class Renderer:
@@ -56,11 +68,13 @@ class Renderer:
         images = [layer.image for own in layers for layer in own]
         maps = [_map_of(layer) for own in layers for layer in own] if self._capacity.semantic else []
         if self.stream is None:
-            return self._with_pixels(batch, images, maps, batch, colour, shape, read), None
+            return Rendered(self._with_pixels(batch, images, maps, batch, colour, shape, read))
         with torch.cuda.stream(self.stream):
-            on_device = _at_once(batch, self._device)
+            on_device, block = _at_once(batch, self._device)
             images, maps = (_to_device(own, self._device) for own in (images, maps))
-            return self._with_pixels(on_device, images, maps, batch, colour, shape, read), self.stream.record_event()
+            made = self._with_pixels(on_device, images, maps, batch, colour, shape, read)
+            semantic = () if made.targets is None or made.targets.semantic is None else (made.targets.semantic,)
+            return Rendered(made, self.stream.record_event(), (made.images, block, *semantic))
 
     def _with_pixels(
         self,
@@ -117,17 +131,12 @@ class Renderer:
 
     def receive(self, rendered: Rendered) -> Batch:
         """Makes the consumer's stream wait for a batch, and the batch's memory for the consumer's stream."""
-        batch, ready = rendered
-        if ready is not None:
+        if rendered.ready is not None:
             stream = torch.cuda.current_stream(self._device)
-            stream.wait_event(ready)
-
-            def hold(tensor: Tensor) -> Tensor:
+            stream.wait_event(rendered.ready)
+            for tensor in rendered.memory:
                 tensor.record_stream(stream)
-                return tensor
-
-            batch.map(hold)
-        return batch
+        return rendered.batch
 
 
 def _map_of(layer: Layer) -> Tensor:
@@ -148,8 +157,8 @@ def _matrices(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(geometry), torch.from_numpy(colour)
 
 
-def _at_once(batch: Batch, device: torch.device) -> Batch:
-    """A copy that the host does not wait for: of one block of pinned memory, as it takes time to start each."""
+def _at_once(batch: Batch, device: torch.device) -> tuple[Batch, Tensor]:
+    """A copy that the host does not wait for, and the block that it lies in: it takes time to start each copy."""
     tensors = batch.tensors()
     ends = np.cumsum([-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors]).tolist()
     starts = [0, *ends[:-1]]
@@ -158,28 +167,14 @@ def _at_once(batch: Batch, device: torch.device) -> Batch:
     for start, tensor in zip(starts, tensors, strict=True):
         content[start : start + tensor.nbytes] = tensor.numpy().reshape(-1).view(np.uint8)
     there, left = block.to(device, non_blocking=True), iter(starts)
+    views = {dtype: there.view(dtype) for dtype in {tensor.dtype for tensor in tensors}}
 
     def part(tensor: Tensor) -> Tensor:
-        start = next(left)
-        return there[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        return views[tensor.dtype].as_strided(tensor.shape, tensor.stride(), next(left) // tensor.itemsize)
 
-    return batch.map(part)
+    return batch.map(part), there
 
 
 def _to_device(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Copies that the host does not wait for, one of each block of pinned memory; none of what is there."""
-    blocks: dict[int, Tensor] = {}
-    found = []
-    for pixels in images:
-        if pixels.device.type == "cuda":
-            found.append(pixels)
-        elif not pixels.is_pinned():
-            found.append(pixels.pin_memory().to(device, non_blocking=True))
-        else:
-            storage = pixels.untyped_storage()
-            if (block := blocks.get(storage.data_ptr())) is None:
-                whole = torch.empty(0, dtype=torch.uint8).set_(storage)
-                block = blocks[storage.data_ptr()] = whole.to(device, non_blocking=True)
-            start = pixels.storage_offset()
-            found.append(block[start : start + pixels.numel()].view(pixels.shape))
-    return found
+    """Copies that the host does not wait for; none of what is there."""
+    return [own if own.is_cuda else own.pin_memory().to(device, non_blocking=True) for own in images]

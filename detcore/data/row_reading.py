@@ -1,5 +1,6 @@
 """From a sample's number to a row: read, decoded, augmented."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
@@ -51,18 +52,11 @@ class Drawn(NamedTuple):
     repeat: int = 0
 
 
-def _refuse_what_reads_pixels(transforms: Sequence[Transform], transform: SampleTransform | None) -> None:
-    jitter = any(isinstance(other, ColorJitter) and other.contrast for other in transforms)
-    if jitter or transform is not None:
-        what = "color_jitter's contrast" if jitter else "a transform of your own"
-        raise ValueError(f"data.decode=cuda: {what} needs the pixels on the CPU; set data.decode=cpu")
-
-
-def _pinned(sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Memory for images of these heights and widths in one block, which goes to a GPU as one copy."""
-    ends = np.cumsum([3 * height * width for height, width in sizes]).tolist()
-    block = torch.empty(ends[-1] if ends else 0, dtype=torch.uint8, pin_memory=True)
-    return [block[end - 3 * h * w : end].view(h, w, 3) for end, (h, w) in zip(ends, sizes, strict=True)]
+def _reader_of_pixels(transforms: Sequence[Transform], transform: SampleTransform | None) -> str | None:
+    """What needs the pixels on the CPU."""
+    if any(isinstance(other, ColorJitter) and other.contrast for other in transforms):
+        return "color_jitter's contrast"
+    return None if transform is None else "a transform of your own"
 
 
 class ReadsRows(Protocol):
@@ -86,21 +80,22 @@ class RowReader:
         seed: int,
         limits: Limits,
         transform: SampleTransform | None,
-        pinned: bool = False,
+        stream: torch.cuda.Stream | None = None,
         on_gpu: CudaDecoder | None = None,
     ) -> None:
         """Takes what `build_loader` takes.
 
         Args:
             samples: (n,) those that take part: images are mixed with no others.
-            pinned: whether images that the CPU decodes lie in pinned memory, those of a call together: for a GPU.
+            stream: brings images to a GPU, those of a call at once.
             on_gpu: decodes in place of the CPU.
 
         Raises:
             ValueError: a transform that needs what the data does not have, or pixels that are on the GPU.
         """
-        if on_gpu is not None:
-            _refuse_what_reads_pixels(transforms, transform)
+        needs_pixels = _reader_of_pixels(transforms, transform)
+        if on_gpu is not None and needs_pixels:
+            raise ValueError(f"data.decode=cuda: {needs_pixels} needs the pixels on the CPU; set data.decode=cpu")
         for needing in transforms:
             if isinstance(needing, CopyPaste) and not split.has_masks:
                 raise ValueError(f"train_transforms: copy_paste needs outlines, which {split.name} does not have")
@@ -111,7 +106,7 @@ class RowReader:
         self._capacity = capacity
         self._seed = seed
         self._transform = transform
-        self._pinned = pinned
+        self._stream = None if needs_pixels else stream
         self._on_gpu = on_gpu
         self._file_names = split.file_names if transform else []
         self._mixes = most_images(transforms) > 1
@@ -149,23 +144,38 @@ class RowReader:
     def _images(self, samples: Sequence[int]) -> list[Tensor]:
         """(h, w, 3) uint8 each."""
         sizes = [(int(self._split.heights[sample]), int(self._split.widths[sample])) for sample in samples]
-        if self._on_gpu is None:
-            places = _pinned(sizes) if self._pinned else [None] * len(sizes)
+        if self._on_gpu is not None:
+            files = [self._read(sample) for sample in samples]
             return [
-                self._decode(sample, self._read(sample), size, out)
-                for sample, size, out in zip(samples, sizes, places, strict=True)
+                torch.from_numpy(self._decode(sample, size, data)) if pixels is None else pixels
+                for sample, data, size, pixels in zip(samples, files, sizes, self._on_gpu(files, sizes), strict=True)
             ]
-        files = [self._read(sample) for sample in samples]
-        return [
-            self._decode(sample, data, size) if pixels is None else pixels
-            for sample, data, size, pixels in zip(samples, files, sizes, self._on_gpu(files, sizes), strict=True)
-        ]
+        if self._stream is not None:
+            return self._copied(samples, sizes, self._stream)
+        return [torch.from_numpy(self._decode(*of, self._read(of[0]))) for of in zip(samples, sizes, strict=True)]
+
+    def _copied(
+        self, samples: Sequence[int], sizes: Sequence[tuple[int, int]], stream: torch.cuda.Stream
+    ) -> list[Tensor]:
+        """Decoded into one block of pinned memory, which goes to the GPU as one copy."""
+        ends = np.cumsum([0, *(3 * height * width for height, width in sizes)]).tolist()
+        block = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=True)
+        places = list(zip(samples, sizes, ends, strict=False))
+        for (sample, size, start), done in zip(places, self._split.decode_into(block, samples), strict=True):
+            if not done:
+                out = block[start : start + 3 * math.prod(size)].view(*size, 3).numpy()
+                self._decode(sample, size, self._read(sample), out)
+        with torch.cuda.stream(stream):
+            there = block.to(stream.device, non_blocking=True)
+        return [there.as_strided((h, w, 3), (3 * w, 3, 1), start) for _, (h, w), start in places]
 
     def _read(self, sample: int) -> bytes:
         with self._naming(sample):
             return self._split.read(sample)
 
-    def _decode(self, sample: int, data: bytes, size: tuple[int, int], out: Tensor | None = None) -> Tensor:
+    def _decode(
+        self, sample: int, size: tuple[int, int], data: bytes, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         with self._naming(sample):
             return decode(data, size=size, out=out)
 
@@ -262,7 +272,7 @@ class RowReader:
         if layout is not None and changed.keypoints is not None and changed.keypoints.shape[1] != len(layout):
             raise ValueError(f"the transform returned {changed.keypoints.shape[1]} keypoints, not {len(layout)}")
         image = changed.image
-        pixels = decode(image) if isinstance(image, bytes) else torch.from_numpy(np.ascontiguousarray(image))
+        pixels = torch.from_numpy(decode(image) if isinstance(image, bytes) else np.ascontiguousarray(image))
         if split.has_semantic and changed.semantic is not None and changed.semantic.shape != pixels.shape[:2]:
             shapes = f"{changed.semantic.shape} with an image of {tuple(pixels.shape[:2])}"
             raise ValueError(f"the transform returned a semantic map of {shapes}")

@@ -38,6 +38,9 @@ class ShardFiles(Protocol):
     def read(self, shard: int, offset: int, size: int) -> bytes:
         """Bytes of a shard: fewer where it is cut off."""
 
+    def descriptor(self, shard: int) -> int | None:
+        """An open file with the shard's bytes, until this is closed; None where there is none on this machine."""
+
     def prefetch(self) -> None:
         """Begins to bring the shards to this machine's disk; twice is harmless."""
 
@@ -81,11 +84,14 @@ class LocalFiles:
         return str(self._shards[shard])
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
+        return os.pread(self.descriptor(shard), size, offset)
+
+    def descriptor(self, shard: int) -> int:
         found = self._descriptors.get(shard)
         if found is None:
             opened = os.open(self._shards[shard], os.O_RDONLY | os.O_CLOEXEC)
             found = _keep(self._descriptors, shard, opened)
-        return os.pread(found, size, offset)
+        return found
 
     def prefetch(self) -> None:
         pass
@@ -154,13 +160,16 @@ class StoredFiles:
         Raises:
             StoreError: the store does not answer, or the shard is missing.
         """
-        descriptor = self._descriptors.get(shard)
+        descriptor = self.descriptor(shard)
         if descriptor is None:
-            descriptor = self._cache.open(self._shards[shard]["sha256"])
-            if descriptor is None:
-                return self._read_range(self._shards[shard]["name"], offset, offset + size)
-            descriptor = _keep(self._descriptors, shard, descriptor)
+            return self._read_range(self._shards[shard]["name"], offset, offset + size)
         return os.pread(descriptor, size, offset)
+
+    def descriptor(self, shard: int) -> int | None:
+        found = self._descriptors.get(shard)
+        if found is None and (opened := self._cache.open(self._shards[shard]["sha256"])) is not None:
+            found = _keep(self._descriptors, shard, opened)
+        return found
 
     def prefetch(self) -> None:
         if self._threads:

@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from detcore.data.annotations import Annotations
 from detcore.data.columns import compact
+from detcore.data.description import FORMAT_VERSION
 from detcore.data.federated import NEGATIVE, NOT_EXHAUSTIVE, Federated
 from detcore.data.images import StoredImage
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import SEGMENT_SCHEMA, StoredMaps
-from detcore.data.shards import FORMAT_VERSION, INDEX_SCHEMA, SPLITS
+from detcore.data.shards import INDEX_SCHEMA, SPLITS
 
 
 class SplitWriter:

@@ -15,25 +15,27 @@ A folder of shards, on disk or at a store, holds
 The same samples give the same bytes, whoever owns them and whenever they are written.
 """
 
-import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from detcore.config.stores import Store, is_url
+from detcore.config.stores import Store
 from detcore.data.annotations import Annotations, FlatObjects, Objects
 from detcore.data.columns import view
+from detcore.data.description import read_description
 from detcore.data.federated import FEDERATED_FIELDS, Federated
 from detcore.data.keypoints import KeypointLayout
 from detcore.data.label_maps import decode_map, segment_ids, segment_records, segment_starts
 from detcore.data.shard_files import ShardFiles, open_files
-from detcore.data.stores import FileStore
+from detcore.ops.jpegs import read_jpegs
 
-FORMAT_VERSION = 1
 INDEX_SCHEMA = pa.schema(
     [
         ("shard", pa.int32()),
@@ -157,6 +159,21 @@ class ShardedSplit:
         """
         return self._read("", index)
 
+    def decode_into(self, out: Tensor, indices: Sequence[int]) -> list[bool]:
+        """Reads and decodes the images of samples, one after the other in `out`, which is uint8 on the CPU.
+
+        Says which are there: those that are sound JPEGs in files on this machine. `read` has the last word on others.
+        """
+        offsets, sizes, *checksums = self._places[""]
+        rows = []
+        for index in indices:
+            file = self._files.descriptor(int(self._shard_of[index]))
+            checksum = checksums[0][index] if checksums else -1
+            place = (offsets[index], sizes[index], checksum, self.heights[index], self.widths[index])
+            rows.append((-1 if file is None else file, *map(int, place)))
+        done: list[bool] = read_jpegs(torch.tensor(rows).reshape(-1, 6), out).tolist()
+        return done
+
     def objects(self, index: int) -> Objects:
         """The objects of one image, in raw pixels."""
         return self.annotations.objects(
@@ -265,34 +282,6 @@ class ShardedSplit:
             where = f"{self._files.where(shard)}: sample {index}"
             raise DamagedSample(f"{where} has another checksum than was written; prepare the data again")
         return data
-
-
-def read_description(shards: str | Path, *, store: Store | None = None) -> dict[str, Any]:
-    """The `dataset.json` of a folder of shards, or of a URL of one.
-
-    Raises:
-        ValueError: there is none, it is of another version, or a store refuses or does not answer.
-    """
-    description = find_description(shards, store=store)
-    if description is None:
-        raise ValueError(f"{shards}: no prepared data (dataset.json is missing); run the prepare stage")
-    return description
-
-
-def find_description(shards: str | Path, *, store: Store | None = None) -> dict[str, Any] | None:
-    """As `read_description`, but None where there is none."""
-    where = f"{shards}/dataset.json"
-    try:
-        data = FileStore(str(shards), store).read("dataset.json") if is_url(shards) else Path(where).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        description: dict[str, Any] = json.loads(data)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON ({error}); prepare the data again") from error
-    if description.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{where}: not of format version {FORMAT_VERSION}; prepare the data again")
-    return description
 
 
 def _read_arrow(path: Path) -> pa.RecordBatch:

@@ -4,7 +4,8 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from detcore.export.folding import folded
 from detcore.export.graph import INPUTS, DetectorGraph, named, traced
-from detcore.export.parity import Difference, compare
+from detcore.export.parity import Difference, compare_up_to_ties
 from detcore.export.quantization import INT8_METADATA, Int8, Int8Cost, add_onnx_metadata, cost_of, quantize_onnx
 from detcore.export.to_onnx import write_onnx
 from detcore.export.to_openvino import add_openvino_metadata, convert_onnx
@@ -25,6 +26,7 @@ from detcore.inference.exported import Arrays
 from detcore.inference.folder import DESCRIPTION
 from detcore.inference.preprocessing import Preprocessing
 from detcore.inference.sources import ImageSource, Source, Video, expand, read_rgb
+from detcore.structures.batch import Batch, Detections
 
 Format = Literal["onnx", "torch", "openvino", "aoti"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -35,6 +37,7 @@ _NOT_EXPORTED = {
     "panoptic": "panoptic maps are merged outside of the network; export mask_rcnn or semantic_fpn",
     "rotated": "other runtimes have no operators for rotated boxes",
 }
+_NUDGE = 1e-4
 _AT_ONCE = 4
 """Images in a batch at most when both are compared."""
 
@@ -130,22 +133,31 @@ def _write_compared(
         ValueError: it sees other things than `predictor` in the pictures.
     """
     batches = list(_batches(predictor, pictures))
-    expected = [predictor.detect(batch)[1] for batch in batches]
-    _write(predictor, written, format, outputs=tuple(named(expected[0])), text=text)
+    expected = [predictor.detect(some) for some in batches]
+    _write(predictor, written, format, outputs=tuple(named(expected[0][1])), text=text)
     exported = load_exported(written, device="cpu", trusted=True)
     difference = Difference()
-    for batch, seen in zip(batches, expected, strict=True):
+    for some, (batch, seen) in zip(batches, expected, strict=True):
         try:
-            found = exported.detect(batch)[1]
+            found = exported.detect(some)[1]
         except Exception as error:  # runtimes' classes have no base of their own
             why = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"{file} is not written: as {format} it does not run on images of this size: {why}"
             ) from error
-        difference += compare(seen, found)
+        difference += compare_up_to_ties(seen, found, partial(_nudged, predictor, batch))
     if not difference.small:
         raise ValueError(f"{file} is not written: as {format} the model sees other things ({difference})")
     return difference
+
+
+@torch.inference_mode()
+def _nudged(predictor: Predictor, batch: Batch, seed: int) -> Detections:
+    """What the model sees of a batch whose pixels differ by up to a ten-thousandth of their distance to the mean."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(batch.images.shape, generator=generator).mul_(2 * _NUDGE).sub_(_NUDGE)
+    detections: Detections = predictor.model.detect(replace(batch, images=batch.images * (1 + noise)))  # type: ignore[operator]
+    return detections
 
 
 def _write(predictor: Predictor, file: Path, format: Format, *, outputs: tuple[str, ...], text: str) -> None:

@@ -1,11 +1,15 @@
 """A detector as one graph of tensors, for any number and any size of images."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from detcore.ops import native
 from detcore.structures.batch import Batch, Detections
@@ -58,7 +62,31 @@ class DetectorGraph(nn.Module):
             geometry=torch.eye(3, device=device).expand(count, 3, 3),
             rng_key=torch.zeros(2, dtype=torch.int64, device=device),
         )
-        return named(self.model.detect(batch))  # type: ignore[operator]
+        with _PlainAttention():
+            return named(self.model.detect(batch))  # type: ignore[operator]
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Attention as two products and a softmax.
+
+    The kernels that it is traced with lay their result out in another way than what exporters make of it, and a view
+    that the one allows is none of the other.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        return _attention(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0
+) -> Tensor:
+    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    return (logits if attn_mask is None else logits + attn_mask).softmax(dim=-1) @ value
 
 
 def named(detections: Detections) -> dict[str, Tensor]:

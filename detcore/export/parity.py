@@ -1,6 +1,7 @@
 """Whether two forms of a detector see the same."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from detcore.structures.batch import Detections
 
 BOX_PIXELS, SCORE, PROBABILITY = 0.5, 1e-3, 1e-2
+NUDGES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,7 @@ class Difference:
         score: the largest between their scores.
         probability: the largest between values of their masks, or of the classes of pixels.
         missing: detections without a counterpart on the other side.
+        near_ties: images of which the same is seen only where the detector's pixels are changed by a rounding's worth.
     """
 
     images: int = 0
@@ -28,6 +31,7 @@ class Difference:
     score: float = 0.0
     probability: float = 0.0
     missing: int = 0
+    near_ties: int = 0
 
     def __add__(self, other: "Difference") -> "Difference":
         return Difference(
@@ -37,6 +41,7 @@ class Difference:
             score=max(self.score, other.score),
             probability=max(self.probability, other.probability),
             missing=self.missing + other.missing,
+            near_ties=self.near_ties + other.near_ties,
         )
 
     @property
@@ -52,7 +57,8 @@ class Difference:
     def __str__(self) -> str:
         shown = f"{self.images} images, {self.detections} detections: boxes differ by {self.box_pixels:.3g} px at most"
         shown += f", scores by {self.score:.2g}, mask probabilities by {self.probability:.2g}"
-        return shown + (f", {self.missing} without a counterpart" if self.missing else "")
+        shown += f", {self.missing} without a counterpart" if self.missing else ""
+        return shown + (f"; a near tie in {self.near_ties} of the images" if self.near_ties else "")
 
 
 def compare(ours: Detections, theirs: Detections) -> Difference:
@@ -68,6 +74,35 @@ def compare(ours: Detections, theirs: Detections) -> Difference:
         first, second = ours.semantic.softmax(dim=1), theirs.semantic.softmax(dim=1)
         total += Difference(probability=float((first - second).abs().max()))
     return total
+
+
+def compare_up_to_ties(ours: Detections, theirs: Detections, nudged: Callable[[int], Detections]) -> Difference:
+    """As `compare`, where scores may nearly tie: then roundings decide which of two boxes suppresses the other.
+
+    So of an image of which they do not see the same, theirs may be what the detector sees of it nudged.
+
+    Args:
+        nudged: what the detector of `ours` sees of the same batch with its pixels changed by a rounding's worth, for
+            each of NUDGES numbers.
+    """
+    total, again = Difference(), dict[int, Detections]()
+    for row in range(ours.scores.shape[0]):
+        mine, other = _row_of(ours, row), _row_of(theirs, row)
+        difference = compare(mine, other)
+        for number in range(0 if difference.small else NUDGES):
+            if number not in again:
+                again[number] = nudged(number)
+            tied = compare(_row_of(again[number], row), other)
+            if tied.small:
+                difference = replace(tied, near_ties=1)
+                break
+        total += difference
+    return total
+
+
+def _row_of(found: Detections, row: int) -> Detections:
+    """One image's, as a batch."""
+    return found.map(lambda tensor: tensor[row : row + 1])
 
 
 def _compare_image(ours: Detections, theirs: Detections, row: int) -> Difference:

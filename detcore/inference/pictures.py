@@ -34,6 +34,8 @@ class PictureWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="detcore-draw")
         self._pending: deque[Future[None]] = deque()
         if not self._is_video:
+            if path.is_file():
+                raise ValueError(f"{path}: is a file; name a folder for the drawn pictures, or a video file")
             path.mkdir(parents=True, exist_ok=True)
         elif path.is_dir() or not os.access(path.parent, os.W_OK):
             raise ValueError(f"{path}: no file can be written there")

@@ -133,7 +133,7 @@ def _has(split: ShardedSplit, sample: int, wanted: _Classes) -> bool:
 
 
 def _plain(split: ShardedSplit, sample: int, wanted: _Classes) -> View:
-    image = decode(split.read(sample)).numpy()
+    image = decode(split.read(sample))
     objects = split.objects(sample)
     drawing = truth_drawing(objects, split.categories)
     regions = None

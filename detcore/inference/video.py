@@ -1,5 +1,6 @@
 """Videos, cameras and streams: their frames in, drawn frames out. By OpenCV, which is optional."""
 
+import os
 import warnings
 from collections.abc import Generator
 from pathlib import Path
@@ -25,6 +26,9 @@ def opencv() -> Any:
     Raises:
         ValueError: it is not installed.
     """
+    # What cannot be opened is told in one line of ours, not in several of FFmpeg's.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2
     except ImportError as error:

@@ -64,7 +64,7 @@ def augmented_batches(
     for start in range(0, len(split), batch_size):
         groups: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = defaultdict(list)
         for sample in range(start, min(start + batch_size, len(split))):
-            image = decode(split.read(sample)).numpy()
+            image = decode(split.read(sample))
             groups[preprocessing.padded_size(image)].append((sample, image))
         for group in groups.values():
             batch = preprocessing.batch([image for _, image in group], device)

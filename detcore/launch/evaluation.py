@@ -13,8 +13,8 @@ from torch import nn
 
 from detcore.config import Config
 from detcore.data import ShardedSplit, build_loader
-from detcore.data.shards import find_description as find_dataset
-from detcore.data.shards import read_description as read_dataset
+from detcore.data.description import find_description as find_dataset
+from detcore.data.description import read_description as read_dataset
 from detcore.engine import Precision, evaluate, evaluator_of, ground_truth, predictions
 from detcore.engine.atomic import write_file
 from detcore.engine.publish import class_names

@@ -131,4 +131,4 @@ def _on_val(data: Config) -> Callable[[Predictor], dict[str, float]]:
 def _pictures(data: Config, split: str, count: int) -> list[Any]:
     """(h, w, 3) uint8, spread over the split."""
     with closing(ShardedSplit.open(data.data.shards, split, store=data.data.store)) as opened:
-        return [decode(opened.read(index)).numpy() for index in opened.spread(count)]
+        return [decode(opened.read(index)) for index in opened.spread(count)]

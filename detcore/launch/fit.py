@@ -8,7 +8,7 @@ from torch import nn
 from detcore.config import Config, DataConfig, OwnModel, load
 from detcore.config.stores import is_url
 from detcore.data import SampleTransform
-from detcore.data.shards import read_description
+from detcore.data.description import read_description
 from detcore.engine import FitResult
 from detcore.launch.training import train
 

@@ -9,7 +9,7 @@ from torch import nn
 from detcore.config import Config
 from detcore.config.model import OF_PIXELS
 from detcore.data import SampleTransform, ShardedSplit
-from detcore.data.shards import read_description
+from detcore.data.description import read_description
 from detcore.engine import FitResult, Worker, fit
 from detcore.evaluation import save_pr_curve
 from detcore.models import build_model

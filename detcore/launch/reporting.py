@@ -9,9 +9,9 @@ from PIL import Image
 
 from detcore.config import Config, EvaluationConfig
 from detcore.data import ShardedSplit
+from detcore.data.description import read_description as read_dataset
 from detcore.data.images import read_image
 from detcore.data.locate import locate
-from detcore.data.shards import read_description as read_dataset
 from detcore.engine import ground_truth
 from detcore.evaluation import Evaluation
 from detcore.evaluation.detections_file import load_detections
@@ -74,7 +74,7 @@ def measured_run(run_dir: Path) -> Measured:
     """
     folder = run_dir / FOLDER
     if not (folder / ABOUT).is_file():
-        raise ValueError(f"{folder} holds no evaluation; evaluate the model first: python pipelines/evaluate.py")
+        raise ValueError(f"{folder} holds no evaluation; evaluate the model first: detcore evaluate {run_dir}")
     _expect_evaluated(run_dir)
     about = json.loads((folder / ABOUT).read_text())
     split = ShardedSplit.open(about["shards"], about["split"])
@@ -156,7 +156,7 @@ def _expect_evaluated(run_dir: Path) -> None:
     if not measured.is_file() or measured.read_text().strip() != published.weights_sha256:
         raise ValueError(
             f"{run_dir / FOLDER} has no figures of the weights in {run_dir / 'model'}; evaluate this model first: "
-            "python pipelines/evaluate.py"
+            f"detcore evaluate {run_dir}"
         )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from detcore.config import Config, load
 from detcore.data import prepare as write_shards
+from detcore.data.description import read_description
 from detcore.data.locate import locate
-from detcore.data.shards import read_description
 from detcore.engine import FitResult
 from detcore.inference.folder import DESCRIPTION
 from detcore.launch.evaluation import evaluate_published

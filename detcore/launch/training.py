@@ -15,8 +15,8 @@ from detcore.config import Config
 from detcore.config.model import Detector, MViTBackbone, ResNetBackbone, ViTBackbone
 from detcore.config.stores import is_url
 from detcore.data import SampleTransform, prepare
+from detcore.data.description import read_description
 from detcore.data.prepared import is_prepared
-from detcore.data.shards import read_description
 from detcore.engine import FitResult, LocalWorker, Worker, pick_device
 from detcore.engine.atomic import write_file
 from detcore.launch.job import Job, run_rank

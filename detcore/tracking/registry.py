@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from detcore.config import Config
 from detcore.config.model import Detector
 from detcore.data import ShardedSplit
-from detcore.data.shards import find_description as find_dataset
+from detcore.data.description import find_description as find_dataset
 from detcore.inference import PublishedModel, read_description
 from detcore.tracking.aliases import holder, judge, move
 from detcore.tracking.buffer import flush_buffer

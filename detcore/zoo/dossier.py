@@ -15,7 +15,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from detcore.config import Config
-from detcore.data.shards import find_description
+from detcore.data.description import find_description
 from detcore.data.statistics import describe
 from detcore.inference import PublishedModel, read_description
 from detcore.inference.folder import WEIGHTS

@@ -13,7 +13,7 @@ from store_servers import FaultyServer, s3_server, web_server
 from tiny_training import StopAfter, TinyDetector, checkpoint_of, same, tiny_config, train
 
 from detcore.data import ShardedSplit
-from detcore.data.shards import read_description
+from detcore.data.description import read_description
 from detcore.data.stores import FileStore
 from detcore.structures.batch import Batch
 from detcore.tracking.opening import describe_run

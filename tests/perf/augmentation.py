@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from detcore.config.transforms import (
     Affine,
     ColorJitter,
@@ -79,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     split = ShardedSplit.open(arguments.shards, "train")
     number = min(len(split), 64)
-    images = [decode(split.read(sample)) for sample in range(number)]
+    images = [torch.from_numpy(decode(split.read(sample))) for sample in range(number)]
 
     def picture(sample: int) -> Picture:
         """As the loader makes it, but for the pixels."""

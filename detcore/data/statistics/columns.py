@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detcore.config import Config, DataConfig
+from detcore.data.description import read_description
 from detcore.data.formats import RawSplit
 from detcore.data.formats.raw import upright_size
 from detcore.data.label_maps import UNLABELLED, decode_map
 from detcore.data.prepared import is_prepared
 from detcore.data.selection import select
-from detcore.data.shards import SPLITS, ShardedSplit, read_description
+from detcore.data.shards import SPLITS, ShardedSplit
 from detcore.data.some import read_splits
 
 _MOST_MAPS = 300

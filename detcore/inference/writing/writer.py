@@ -30,6 +30,8 @@ class Writer(ABC):
         self.categories, self.keypoint_names, self.skeleton = tuple(categories), tuple(keypoint_names), tuple(skeleton)
         self._root = root
         self._taken: set[str] = set()
+        if folder.is_file():
+            raise ValueError(f"{folder}: is a file; name a folder for what is written")
         folder.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod

@@ -20,8 +20,8 @@ from torch import nn
 from detcore.config import ClusterConfig, Config
 from detcore.config.tune import TuneConfig
 from detcore.config.variation import BEST, Variations, as_overrides
+from detcore.data.description import read_description
 from detcore.data.prepared import is_prepared
-from detcore.data.shards import read_description
 from detcore.engine.atomic import write_file
 from detcore.engine.checkpoint import CheckpointFolder
 from detcore.engine.fingerprint import training_config

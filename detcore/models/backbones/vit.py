@@ -3,6 +3,7 @@
 import math
 import re
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ def resampled(table: Tensor, size: int, *, mode: str) -> Tensor:
     By a matrix: its gradient is a matrix product, which is deterministic and which autocast does not round.
     """
     length = len(table)
-    if isinstance(size, int) and length == size:  # not of an exported graph of any size, which it would keep from one
+    if not isinstance(size, torch.SymInt) and length == size:  # a graph of any size asks nothing of it
         return table
     with torch.no_grad():
         unit = torch.eye(length, dtype=table.dtype, device=table.device)[None, ..., None]
@@ -86,6 +87,9 @@ def relative(table: Tensor, size: int, grid: int) -> Tensor:
     The table is stretched to the 2 * grid - 1 distances of `grid` places, of which the first `size` are there.
     """
     table = resampled(table, 2 * grid - 1, mode="linear")[grid - size : grid + size - 1]
+    if torch.compiler.is_exporting():  # windows of a size that is not known yet
+        places = torch.arange(size, device=table.device)
+        return table[places[:, None] - places + size - 1].transpose(1, 2)
     # Row i of the windows holds distances i - (size - 1) .. i.
     return table.unfold(0, size, 1).flip(-1)
 
@@ -264,7 +268,8 @@ class ViT(Backbone):
         """Rows and columns of patches that positions are made for."""
         if self.square_size is None:
             return height, width
-        side = max(self.square_size // self.patch_size, height, width)
+        least = self.square_size // self.patch_size
+        side = cast(int, torch.sym_max(torch.sym_max(height, width), least))  # in a graph of any size a symbol
         return side, side
 
     def _positions(self, table: Tensor, height: int, width: int, grid: tuple[int, int]) -> Tensor:

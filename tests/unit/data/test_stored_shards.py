@@ -15,8 +15,9 @@ from test_shards import samples
 
 from detcore.config.stores import Store
 from detcore.data import ShardedSplit, build_loader, prepare, write_split
+from detcore.data.description import read_description
 from detcore.data.prepared import is_prepared
-from detcore.data.shards import DamagedSample, read_description
+from detcore.data.shards import DamagedSample
 from detcore.data.stores import FileStore, StoreError
 
 CATEGORIES = ["cat", "dog"]

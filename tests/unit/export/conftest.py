@@ -63,6 +63,15 @@ def mask_rcnn_onnx(
 
 
 @pytest.fixture(scope="session")
+def mask_rcnn_torch(
+    published: Callable[[str], Path], pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The same as a program of torch.export."""
+    file = tmp_path_factory.mktemp("exported") / "model.pt2"
+    return by_command(published("mask_rcnn"), pictures, file, "--format", "torch")
+
+
+@pytest.fixture(scope="session")
 def mask_rcnn_aoti(
     published: Callable[[str], Path], pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:

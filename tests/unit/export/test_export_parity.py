@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detcore.export.parity import Difference, compare
+from detcore.export.parity import NUDGES, Difference, compare, compare_up_to_ties
 from detcore.structures.batch import Detections
 
 SEEN = Detections(
@@ -59,3 +59,32 @@ def test_pixels_classes_are_compared_as_probabilities() -> None:
     seen = replace(SEEN, semantic=logits)
     assert compare(seen, replace(seen, semantic=logits + 7.0)).small
     assert compare(seen, replace(seen, semantic=logits + torch.tensor([0.0, 1.0]).view(1, 2, 1, 1))).probability > 0.2
+
+
+def test_what_a_rounding_decides_may_go_either_way() -> None:
+    """The second image's second box is another, and so it is for the detector itself, at the third nudge."""
+    seen = SEEN.map(lambda tensor: tensor.repeat(2, *[1] * (tensor.dim() - 1)))
+    boxes = seen.boxes_xyxy.clone()
+    boxes[1, 1] += 15
+    other = replace(seen, boxes_xyxy=boxes)
+    asked = []
+
+    def nudged(number: int) -> Detections:
+        asked.append(number)
+        return other if number == 2 else seen
+
+    assert compare(seen, other).missing == 2
+    tied = compare_up_to_ties(seen, other, nudged)
+    assert tied == Difference(images=2, detections=6, near_ties=1) and tied.small and asked == [0, 1, 2]
+    assert str(tied).endswith("; a near tie in 1 of the images")
+
+
+def test_what_no_rounding_explains_is_told() -> None:
+    other = replace(SEEN, boxes_xyxy=SEEN.boxes_xyxy + torch.tensor([[[0.0], [15], [0], [0]]]))
+    asked: list[int] = []
+    difference = compare_up_to_ties(SEEN, other, lambda number: asked.append(number) or SEEN)  # type: ignore[func-returns-value]
+    assert difference == compare(SEEN, other) and not difference.small and asked == list(range(NUDGES))
+
+
+def test_of_the_same_nothing_is_asked() -> None:
+    assert compare_up_to_ties(SEEN, SEEN, lambda number: pytest.fail("asked")).small

@@ -20,11 +20,19 @@ pytest.importorskip("onnxscript", reason="detcore's extra `export` is not instal
 Published = Callable[[str], Path]
 
 
+@pytest.fixture(params=["onnx", "torch", "aoti"])
+def both(request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """A published Mask R-CNN, and what the command made of it in each format."""
+    folder_and_file: tuple[Path, Path] = request.getfixturevalue(f"mask_rcnn_{request.param}")
+    return folder_and_file
+
+
 @pytest.mark.slow
-def test_an_onnx_file_predicts_as_the_model(mask_rcnn_onnx: tuple[Path, Path], pictures: Path, tmp_path: Path) -> None:
-    folder, file = mask_rcnn_onnx
+def test_a_file_predicts_as_the_model(both: tuple[Path, Path], pictures: Path, tmp_path: Path) -> None:
+    folder, file = both
     rows = tmp_path / "found.json"
-    assert main(["predict", str(file), str(pictures), "--score", "0.1", "--json", str(rows)]) == 0
+    trust = ["--trust"] * (file.suffix == ".pt2")
+    assert main(["predict", str(file), str(pictures), *trust, "--score", "0.1", "--json", str(rows)]) == 0
     found = json.loads(rows.read_text())
     expected = detcore.load(folder, device="cpu").predict(pictures, score_threshold=0.1)
     assert isinstance(expected, list) and sum(map(len, expected)) > 0
@@ -37,16 +45,17 @@ def test_an_onnx_file_predicts_as_the_model(mask_rcnn_onnx: tuple[Path, Path], p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 64, 64), (5, 160, 96), (2, 320, 608)])
-def test_one_file_takes_any_number_and_size(
-    mask_rcnn_onnx: tuple[Path, Path], count: int, height: int, width: int
-) -> None:
+def test_one_file_takes_any_number_and_size(both: tuple[Path, Path], count: int, height: int, width: int) -> None:
     """Traced was a batch of two images of another size."""
-    folder, file = mask_rcnn_onnx
+    folder, file = both
     rng = np.random.default_rng(count)
     coarse = rng.integers(0, 255, (count, height // 16, width // 16, 3), dtype=np.uint8)
     images = list(coarse.repeat(16, axis=1).repeat(16, axis=2))
     seen = []
-    for predictor in (detcore.load(folder, device="cpu"), detcore.load(file, device="cpu")):
+    for predictor in (
+        detcore.load(folder, device="cpu"),
+        detcore.load(file, device="cpu", trusted=file.suffix == ".pt2"),
+    ):
         predictor.preprocessing = replace(predictor.preprocessing, transform=ResizeFixed(height=height, width=width))
         batch, detections = predictor.detect(images)
         assert batch.images.shape == (count, 3, height, width)

@@ -1,21 +1,16 @@
 """`.pt2` files: what they carry, whom they are loaded for, and packages that are compiled."""
 
-import json
 import pickle
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.torch_version import TorchVersion
 
 import detcore
 from detcore.cli import main
-from detcore.config.transforms import ResizeFixed
-from detcore.export import compare
 from detcore.export.to_torch import write_compiled
 from detcore.inference import load_exported
 from detcore.inference.programs import add_extra, read_extra
@@ -89,40 +84,6 @@ def test_without_a_compiler_nothing_is_compiled(program: torch.export.ExportedPr
         pytest.raises(ValueError, match=r"AOTInductor: .*C\+\+ compiler"),
     ):
         write_compiled(program, ["y"], tmp_path / "model.pt2", description="")
-
-
-@pytest.mark.slow
-def test_a_compiled_detector_predicts_as_the_model(
-    mask_rcnn_aoti: tuple[Path, Path], pictures: Path, tmp_path: Path
-) -> None:
-    folder, file = mask_rcnn_aoti
-    rows = tmp_path / "found.json"
-    assert main(["predict", str(file), str(pictures), "--trust", "--score", "0.1", "--json", str(rows)]) == 0
-    found = json.loads(rows.read_text())
-    expected = detcore.load(folder, device="cpu").predict(pictures, score_threshold=0.1)
-    assert isinstance(expected, list) and sum(map(len, expected)) > 0
-    for row, prediction in zip(found, expected, strict=True):
-        assert [one["class_name"] for one in row["detections"]] == list(prediction.class_names)
-        boxes = np.array([one["box_xyxy"] for one in row["detections"]]).reshape(-1, 4)
-        np.testing.assert_allclose(boxes, prediction.boxes_xyxy, atol=0.5)
-        assert all("mask" in one for one in row["detections"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "height", "width"), [(1, 64, 64), (5, 160, 96), (2, 320, 608)])
-def test_a_compiled_detector_takes_any_number_and_size(
-    mask_rcnn_aoti: tuple[Path, Path], count: int, height: int, width: int
-) -> None:
-    folder, file = mask_rcnn_aoti
-    rng = np.random.default_rng(count)
-    coarse = rng.integers(0, 255, (count, height // 16, width // 16, 3), dtype=np.uint8)
-    images = list(coarse.repeat(16, axis=1).repeat(16, axis=2))
-    seen = []
-    for predictor in (detcore.load(folder, device="cpu"), detcore.load(file, trusted=True)):
-        predictor.preprocessing = replace(predictor.preprocessing, transform=ResizeFixed(height=height, width=width))
-        seen.append(predictor.detect(images)[1])
-    difference = compare(*seen)
-    assert difference.small and difference.images == count, difference
 
 
 def test_an_old_compiler_is_told(

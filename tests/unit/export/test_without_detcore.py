@@ -70,24 +70,15 @@ def test_onnx_runtime_numpy_and_pillow_are_enough(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "aoti"])
 def test_a_program_needs_pytorch_and_the_library_of_operators(
-    published: Callable[[str], Path], pictures: Path, tmp_path: Path, repository: Path
+    format: str, repository: Path, request: pytest.FixtureRequest
 ) -> None:
-    file = tmp_path / "model.pt2"
-    assert export(published("mask_rcnn"), file, format="torch", images=pictures).difference.small
-    assert by_the_page(file, repository) == "(3, 10, 4) (3, 10, 14, 14)"
-
-
-@pytest.mark.slow
-def test_a_compiled_program_needs_the_same(mask_rcnn_aoti: tuple[Path, Path], repository: Path) -> None:
-    assert by_the_page(mask_rcnn_aoti[1], repository) == "(3, 10, 4) (3, 10, 14, 14)"
-
-
-def by_the_page(file: Path, repository: Path) -> str:
-    """What the code of docs/export.md prints of a .pt2 file."""
+    file: Path = request.getfixturevalue(f"mask_rcnn_{format}")[1]
     library = native.load("cpu").library
     if library is None:
         pytest.skip("the native library cannot be built here")
     code = re.search(r"```python\n(import json.*?)```", (repository / "docs" / "export.md").read_text(), re.DOTALL)
     assert code is not None
-    return run_without({"detcore", "torchvision", "timm"}, code[1], file, library, folder=file.parent).strip()
+    seen = run_without({"detcore", "torchvision", "timm"}, code[1], file, library, folder=file.parent)
+    assert seen == "(3, 10, 4) (3, 10, 14, 14)\n"

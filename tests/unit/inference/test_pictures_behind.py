@@ -45,3 +45,13 @@ def test_a_picture_that_cannot_be_written_ends_it(predictions: list[Prediction],
         for prediction in predictions:
             writer.add(prediction)
     assert (tmp_path / "drawn" / "image.jpg").is_file()
+
+
+def test_no_folder_can_be_where_a_file_is(predictions: list[Prediction], tmp_path: Path) -> None:
+    file = tmp_path / "scene.jpg"
+    file.write_text("kept")
+    with pytest.raises(ValueError, match=r"scene.jpg: is a file; name a folder for the drawn pictures"):
+        PictureWriter(file)
+    with pytest.raises(ValueError, match=r"scene.jpg: is a file; name a folder"):
+        predictions[0].save(file, "coco")
+    assert file.read_text() == "kept"

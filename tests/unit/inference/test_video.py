@@ -1,5 +1,7 @@
 """Videos in and out, and the numbers that objects keep between frames."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,27 @@ def test_which_sources_are_videos(clip: Path) -> None:
     assert expand("https://example.org/a/clip.mp4?x=1") == ([Video("https://example.org/a/clip.mp4?x=1")], True)
     names = [video_stem(video) for video in ("0", "rtsp://camera/yard", "https://example.org/a/b.mp4?x=1", "c/d.avi")]
     assert names == ["camera-0", "yard", "b", "d"]
+
+
+def test_of_a_broken_video_nothing_but_our_line_is_told(tmp_path: Path) -> None:
+    """OpenCV and FFmpeg write to standard error themselves: in a process that has not loaded them before."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    code = f"""
+from detcore.inference.sources import Video
+from detcore.inference.video import frames
+for source in ({str(broken)!r}, "97"):
+    try:
+        list(frames(Video(source)))
+    except ValueError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        f"{broken}: cannot be opened as a video",
+        "camera 97: cannot be opened as a video",
+    ]
+    assert done.stderr == ""
 
 
 def test_what_is_no_video_is_said(tmp_path: Path, published: Path, capfd: Output) -> None:

@@ -8,7 +8,7 @@ from tiny_training import CATEGORIES, TinyDetector, samples, tiny_config, train,
 
 from detcore.config import Config, TTAConfig
 from detcore.data import write_split
-from detcore.data.shards import read_description
+from detcore.data.description import read_description
 from detcore.launch import evaluate_published, evaluation, register_published, registration, report
 from detcore.tracking.registry import RegisteredVersion
 

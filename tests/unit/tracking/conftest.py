@@ -10,7 +10,7 @@ from tracking_samples import CATEGORIES, MODEL, MakeConfig, MakeModel, make_shar
 
 from detcore.config import Config, MaskRCNN
 from detcore.data import ShardedSplit
-from detcore.data.shards import read_description
+from detcore.data.description import read_description
 from detcore.engine.publish import describe, publish
 from detcore.models import build_model
 from detcore.tracking.client import connect

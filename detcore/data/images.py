@@ -1,6 +1,7 @@
 """Image files on their way into shards: fully decoded once, kept as they are where every decoder reads them alike."""
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a phone's JPEG with further pictures beh
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What files are read. PIL knows more, among them EPS, which it hands to Ghostscript: a stranger's program."""
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # the further pictures of others are thumbnails, or pages
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` has a limit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ def read_image(
         raise ValueError("unreadable image: of no known format") from error
     except _Refused:
         raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"refused: it has more than {2 * MAX_IMAGE_PIXELS} pixels, and no file of so many is read; cut it into "
+            "several files (to predict, its pixels as an array will do: detcore.load(MODEL).predict(array, tile=1024))"
+        ) from error
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ValueError(f"unreadable image: {error or type(error).__name__}") from error
     if declared == (image.height, image.width) != (upright.height, upright.width):

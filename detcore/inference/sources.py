@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detcore.config.data import MAX_IMAGE_PIXELS
 from detcore.data.images import _as_rgb, read_image
 from detcore.inference.fetching import fetch
 
@@ -181,7 +182,8 @@ def read_rgb(source: ImageSource) -> NDArray[np.uint8]:
     """
     if isinstance(source, Path | Url):
         try:
-            picture, _ = read_image(source.data if isinstance(source, Url) else source.read_bytes())
+            data = source.data if isinstance(source, Url) else source.read_bytes()
+            picture, _ = read_image(data, max_pixels=2 * MAX_IMAGE_PIXELS)  # as many as PIL reads at all
         except OSError as error:
             raise ValueError(f"{source}: {error.strerror or error}") from error
         except ValueError as error:

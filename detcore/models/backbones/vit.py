@@ -104,7 +104,7 @@ def in_windows(x: Tensor, side: int) -> Tensor:
 def out_of_windows(windows: Tensor, height: int, width: int) -> Tensor:
     """(windows, side, side, C) of `in_windows` -> (B, height, width, C), without what filled the last ones."""
     side = windows.shape[1]
-    rows, columns = -(-height // side), -(-width // side)
+    rows, columns = (height + side - 1) // side, (width + side - 1) // side  # ONNX's division rounds towards 0
     x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
     return x[:, :height, :width]
 

@@ -145,6 +145,14 @@ def test_relative_positions_of_a_part_are_those_of_the_whole() -> None:
 
 
 @torch.no_grad()
+def test_relative_positions_are_the_same_where_a_graph_of_any_size_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.randn(9, 3)
+    eager = [relative(table, size, 8) for size in (1, 5, 8)]
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    for expected in eager:
+        assert torch.equal(relative(table, len(expected), 8), expected)
+
+
 def test_a_bucket_gives_the_padded_squares_numbers() -> None:
     """Where windows of the square lie in the bucket and nothing attends beyond them: whatever the bucket's shape."""
     model = vit(square_size=192, global_blocks=[])

@@ -94,7 +94,7 @@ def _product(product: str) -> dict[str, Any]:
     if state.library is None:
         found: dict[str, Any] = {"state": "not loaded", "why": state.why}
     else:
-        prebuilt = state.library.parent == toolchain.PREBUILT
+        prebuilt = state.library.parent.name == toolchain.PREBUILT.name
         found = {"state": "from the wheel" if prebuilt else "built here", "library": str(state.library)}
         found["built for"] = _built_for(toolchain.record(state.library))
     if product == "host":

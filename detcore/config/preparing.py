@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from detcore.config.data import DataConfig
+from detcore.config.data import DataConfig, Digits
 
 _LOADING = {
     *("shards", "store", "on_bad_sample", "threads", "prefetch_bytes", "decode"),
@@ -22,4 +22,13 @@ def settings_hash(config: DataConfig, *, seed: int) -> str:
     for split in (values["splits"] or {}).values():
         if split["instances"] is None:
             del split["instances"]
-    return hashlib.sha256(json.dumps([values, seed], sort_keys=True).encode()).hexdigest()
+    dealt = seed if _may_deal(config) else 0
+    return hashlib.sha256(json.dumps([values, dealt], sort_keys=True).encode()).hexdigest()
+
+
+def _may_deal(config: DataConfig) -> bool:
+    """Whether val or test may have to be drawn from train, which the seed decides. A raw folder is not looked into."""
+    if isinstance(config.source, Digits):  # which makes all three
+        return False
+    missing = {"val", "test"} - set(config.splits or ())
+    return any(getattr(config, f"{split}_fraction") > 0 for split in missing)

@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from hydra.errors import HydraException
 from detcore.config.loading import compose_params, config_directory, read_overrides, read_params, validate
 from detcore.config.root import Config
 from detcore.config.tune import Asha, Choice, Grid, Pbt, TuneConfig
+from detcore.config.words import as_word
 
 BEST = "best_overrides.yaml"
 """The file with the settings that a search found best: a list of overrides."""
@@ -138,7 +138,7 @@ def changed(params: Mapping[str, Any], values: Mapping[str, Any], *, source: str
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
     """Settings as words of the command line."""
-    return [f"{key}={_as_word(value)}" for key, value in values.items()]
+    return [f"{key}={as_word(value)}" for key, value in values.items()]
 
 
 def load_with(file: Path | str, *, best: Path | str) -> Config:
@@ -201,19 +201,3 @@ def _check_clock(config: Config, tune: TuneConfig) -> None:
             f"tune.scheduler.{key} = {steps} is not a multiple of engine.eval_every = {engine.eval_every} below "
             f"engine.steps = {engine.steps}"
         )
-
-
-def _as_word(value: Any) -> str:
-    match value:
-        case str() if value.isidentifier():
-            return value
-        case str():
-            # In Hydra's grammar backslashes stand for themselves, but before a quote.
-            return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value) + "'"
-        case Mapping():
-            return "{" + ",".join(f"{key}:{_as_word(item)}" for key, item in value.items()) + "}"
-        case Sequence():
-            return "[" + ",".join(map(_as_word, value)) + "]"
-        case bool() | None:
-            return json.dumps(value)
-    return repr(value)

@@ -13,7 +13,8 @@ from detcore.convert.coco_classes import COCO_CLASSES
 from detcore.convert.detectron2 import model_config
 from detcore.convert.detectron2_guess import guess_settings
 from detcore.convert.detectron2_rules import rules
-from detcore.convert.detectron2_settings import Settings, read_settings
+from detcore.convert.detectron2_settings import Settings, is_lazy, read_settings
+from detcore.convert.detectron2_yaml import read_yaml
 from detcore.convert.names import from_ours, load, to_ours
 from detcore.convert.reading import read_checkpoint
 from detcore.convert.writing import Converted, expect_new, name_of, with_counters, write_published
@@ -46,7 +47,7 @@ def convert_detectron2(
     state = read_checkpoint(file)
     notes = []
     beside = file.with_name("config.yaml")
-    if settings_file is None and beside.is_file():
+    if settings_file is None and beside.is_file() and not is_lazy(read_yaml(beside)):
         settings_file = beside
     if settings_file is not None:
         settings = read_settings(settings_file)

@@ -169,10 +169,20 @@ def read_settings(file: Path) -> Settings:
     """A configuration file of Detectron2's with what it is based on and the defaults.
 
     Raises:
-        ValueError: the file, or one that it is based on, is absent or no configuration.
+        ValueError: the file, or one that it is based on, is absent or no configuration, or it is one of Python's.
     """
     stated = _with_base(file, ())
+    if is_lazy(stated):
+        raise ValueError(
+            f"{file} is what a LazyConfig in Python was written to, which is not read: leave it out, and the tensors "
+            "tell the model"
+        )
     return merged(DEFAULTS, _of_their_kinds(DEFAULTS, stated, str(file)))
+
+
+def is_lazy(stated: Mapping[str, Any]) -> bool:
+    """Whether a file's keys are those of Detectron2's configurations in Python."""
+    return "model" in stated and "MODEL" not in stated
 
 
 def _of_their_kinds(defaults: Settings, stated: Settings, source: str, above: str = "") -> Settings:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detcore.config import Config, load
 from detcore.config.loading import config_directory
+from detcore.config.words import as_word
 from detcore.data.description import read_description
 from detcore.data.formats.guess import guess_format
 
@@ -39,17 +40,17 @@ def locate(words: Sequence[str], *, format: str | None = None) -> Config:
     if (folder / "dataset.json").is_file():
         named, own = _of_shards(folder)
     else:
-        named, own = "", [f"data.root={_quoted(folder)}"]
+        named, own = "", [f"data.root={as_word(str(folder))}"]
     if not any(word.startswith("data=") for word in overrides):
         format = format or ("" if named else guess_format(folder))
-        own = [f"data={named or _preset(format)}", f"data.name={_quoted(_name_of(folder))}", *own]
+        own = [f"data={named or _preset(format)}", f"data.name={as_word(_name_of(folder))}", *own]
     return load([*own, *([f"data.format={format}"] if format else []), *overrides])
 
 
 def _of_shards(folder: Path) -> tuple[str, list[str]]:
     name = str(read_description(folder)["name"])
     # A root that lies within the shards is nowhere: they are taken as they are.
-    return _preset(name), [f"data.shards={_quoted(folder)}", f"data.root={_quoted(folder / 'raw')}"]
+    return _preset(name), [f"data.shards={as_word(str(folder))}", f"data.root={as_word(str(folder / 'raw'))}"]
 
 
 def _preset(name: str) -> str:
@@ -58,11 +59,3 @@ def _preset(name: str) -> str:
 
 def _name_of(folder: Path) -> str:
     return re.sub(r"[^\w -]+|^[ -]+|[ -]+$", "_", folder.resolve().name) or "data"
-
-
-def _quoted(value: Path | str) -> str:
-    """As Hydra's grammar takes any text, and OmegaConf interpolates none of it."""
-    text = str(value).replace("${", "\\${")
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{chr(92) * trailing}'"

@@ -7,6 +7,7 @@ from torch import nn
 
 from detcore.config import Config, DataConfig, OwnModel, load
 from detcore.config.stores import is_url
+from detcore.config.words import as_word
 from detcore.data import SampleTransform
 from detcore.data.description import read_description
 from detcore.engine import FitResult
@@ -55,13 +56,13 @@ def _compose(overrides: list[str], *, model: nn.Module | None, data: str | Path 
     # First, so that what the caller states wins; names and folders of the run follow from these by interpolation.
     derived: list[str] = []
     if isinstance(data, DataConfig):
-        derived.append(f"data.name={_quoted(data.name)}")
+        derived.append(f"data.name={as_word(data.name)}")
     elif data is not None and (is_url(data) or (Path(data) / "dataset.json").is_file()):
         place = str(data).rstrip("/") if is_url(data) else str(Path(data).absolute())
         name = read_description(place)["name"]
-        derived += ["data=coco", f"data.name={_quoted(name)}"]
+        derived += ["data=coco", f"data.name={as_word(name)}"]
         # There is no raw data to prepare them from again: they are taken as they are.
-        derived += [f"data.shards={_quoted(place)}", f"data.root={_quoted(f'{place}/raw')}"]
+        derived += [f"data.shards={as_word(place)}", f"data.root={as_word(f'{place}/raw')}"]
     elif data is not None:
         if "/" in str(data):
             raise ValueError(f"{data}: no prepared data (dataset.json is missing); see detcore.data.write_split")
@@ -69,11 +70,6 @@ def _compose(overrides: list[str], *, model: nn.Module | None, data: str | Path 
     if model is not None:
         derived.append(f"model.name={_name(model)}")
     return load([*derived, *overrides])
-
-
-def _quoted(value: object) -> str:
-    """A value as Hydra's grammar takes any text."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _name(model: nn.Module) -> str:

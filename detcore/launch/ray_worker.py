@@ -136,8 +136,8 @@ def _why_stop(stop_file: Path) -> str:
 
 
 def _preemption() -> PreemptionInfo | None:
-    # ray.train.get_preemption_info() is a barrier over all workers, too dear for each step. That all stop at the same
-    # one is agreed on by the training itself.
+    # Ray 2.60's only public way, ray.train.get_preemption_info(), is a barrier over all workers, too dear for each
+    # step. That all stop at the same one is agreed on by the training itself.
     from ray.train.v2._internal.execution.context import get_train_context
 
     return get_train_context().preemption_context.preemption_info

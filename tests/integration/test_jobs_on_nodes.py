@@ -49,17 +49,14 @@ class Cluster:
         self.nodes.wait(1, 2)
 
     def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        client = [
-            str(Path(sys.executable).with_name("ray")),
-            "job",
-            "submit",
-            "--address",
-            self.nodes.dashboard_address,
-        ]
-        client += ["--working-dir", str(Path(__file__).resolve().parents[2]), "--", *command]
-        return subprocess.run(
-            self.nodes.inside(0, *client), env=self.nodes.environment, capture_output=True, text=True, timeout=600
-        )
+        inside = self.nodes.inside(0, *client(self.nodes, *command))
+        return subprocess.run(inside, env=self.nodes.environment, capture_output=True, text=True, timeout=600)
+
+
+def client(nodes: NodeCluster, *command: str) -> list[str]:
+    ray, checkout = Path(sys.executable).with_name("ray"), Path(__file__).resolve().parents[2]
+    submit = [str(ray), "job", "submit", "--address", nodes.dashboard_address]
+    return [*submit, "--working-dir", str(checkout), "--", *command]
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +140,56 @@ def test_what_a_node_cannot_reach_is_refused_before_any_worker_starts(cluster: C
                 assert not list(Path(places["run"]).glob(".shared*"))  # type: ignore[arg-type]
     assert not (cluster.shared / "mlflow.db").exists()
     assert not (cluster.own / "absent").exists()
+
+
+def test_the_head_is_lost_with_the_driver_of_a_job_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train = ["python", "pipelines/train.py", f"data.shards={tmp_path}/shards", *SMALL, f"run_dir={run}"]
+    train += ["tracking.enabled=false", "engine.steps=60", "engine.batch_size=4", "engine.log_every=1"]
+    train += ["engine.eval_every=null", "engine.checkpoint_every=4", "cluster.num_workers=2"]
+    train += ["cluster.cpus_per_worker=1", "cluster.placement=strict_spread"]
+    with NodeCluster(dashboard=True) as nodes:
+        job = submitted(nodes, *train)
+        saved, deadline = run / "checkpoints" / "step-00000004" / "manifest.json", time.monotonic() + 400
+        while not saved.is_file():
+            assert job.poll() is None, job.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        nodes.kill(0)
+        began = time.monotonic()
+        said = job.communicate(timeout=200)[0]
+        assert job.returncode != 0, said
+        # Ray gives the head up after a minute; until then the workers go on, and may save.
+        while left := [pid for number in (1, 2) for pid in nodes.processes(number) if is_worker(pid)]:
+            assert time.monotonic() < began + 150, left
+            time.sleep(1)
+    with NodeCluster(dashboard=True) as nodes:
+        done = submitted(nodes, *train)
+        said = done.communicate(timeout=400)[0]
+        assert done.returncode == 0, said
+    # On a quick machine the workers came to the last step without the head: the model is then all that is left to do.
+    steps = [int(line.partition(",")[0]) for line in (run / "history.csv").read_text().splitlines()[1:]]
+    assert steps == list(range(1, 61)), "it began anew"
+    assert not (run / "checkpoints.previous").exists()
+    assert (run / "model" / "weights.safetensors").is_file()
+
+
+def submitted(nodes: NodeCluster, *command: str) -> subprocess.Popen[str]:
+    """A job of two nodes, from another machine than the head, as people submit them."""
+    nodes.start(1, 2)
+    nodes.wait(1, 2)
+    nodes.environment.pop("PYTHONPATH")  # jobs bring the code
+    return subprocess.Popen(
+        nodes.inside(1, *client(nodes, *command)),
+        env=nodes.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

@@ -127,6 +127,40 @@ def test_a_stopped_job_has_saved_and_the_same_command_goes_on(head: Head, reposi
         assert database.execute("select status from runs").fetchall() == [("KILLED",)]
 
 
+def test_a_model_is_measured_reported_and_registered_by_jobs(head: Head, repository: Path) -> None:
+    run = head.folder / "whole"
+    words = [f"run_dir={run}", f"data.shards={head.folder}/shards", f"tracking.uri=sqlite:///{head.folder}/mlflow.db"]
+    words += ["data.source.train=8", "data.source.val=4", "data.source.test=4", "tracking.num_pictures=1"]
+    words += ["engine.steps=2", "engine.batch_size=4", "cluster.cpus_per_worker=1"]
+
+    def submit(script: str) -> subprocess.CompletedProcess[str]:
+        client = [RAY, "job", "submit", "--address", head.address, "--working-dir", str(repository)]
+        # Not where drivers go, which have no CPU or GPU: such a job works in its own process.
+        client += ["--entrypoint-num-cpus", "1", "--"]
+        command = [*client, "python", f"pipelines/{script}.py", *words]
+        return subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=600)
+
+    early = submit("evaluate")
+    assert early.returncode == 1
+    assert f"error: {run}/model is no published model: it has no model.json" in early.stdout
+    assert "Traceback" not in early.stdout
+    said = {}
+    for script in ("train", "evaluate", "register", "report"):
+        done = submit(script)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said[script] = done.stdout
+    assert "test: box_ap" in said["evaluate"]
+    assert "registered: digits-mask-rcnn, version 1" in said["register"]
+    assert f"report: {run}/report/report.html" in said["report"]
+    assert "These weights are the champion" in said["report"]
+    with sqlite3.connect(head.folder / "mlflow.db") as database:
+        ((tracked, status),) = database.execute("select run_uuid, status from runs").fetchall()
+        assert status == "FINISHED"
+        assert database.execute("select run_id, version from model_versions").fetchall() == [(tracked, 1)]
+        measured = database.execute("select key from latest_metrics where key like 'test/%'").fetchall()
+        assert ("test/box_ap",) in measured
+
+
 def test_results_in_the_folder_that_goes_with_the_job_are_refused(head: Head, repository: Path) -> None:
     client = [RAY, "job", "submit", "--address", head.address, "--working-dir", str(repository), "--"]
     for script, setting in (("train", "run_dir = runs/"), ("prepare", "data.shards = data/shards/")):

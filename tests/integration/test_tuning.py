@@ -139,6 +139,28 @@ def seed_with(space: dict[str, Any], rates: list[float]) -> int:
 
 
 @pytest.mark.slow
+def test_trials_of_two_workers_each_train_side_by_side(tmp_path: Path) -> None:
+    config = skilled_search(
+        tmp_path / "run",
+        write_shards(tmp_path / "shards"),
+        tune={"space": {LR: {"type": "grid", "values": [0.02, 0.2]}}},
+        # On the two CPUs of this cluster.
+        cluster={"type": "ray", "num_workers": 2, "cpus_per_worker": 0.4, "max_failures": 3},
+    )
+    # All four workers wait for each other before their first step.
+    result = searched(config, seconds=0.1, meet=tmp_path / "meet", count=4)
+    assert len(list((tmp_path / "meet").iterdir())) == 4
+    assert (result.trial, result.overrides) == (1, ["optim.lr=0.2"])
+    records = read_trials(result.folder)
+    for number, rate in enumerate([0.02, 0.2]):
+        assert records[number].outcome == "finished"
+        assert "starting 2 workers with Ray" in (records[number].folder / "log.txt").read_text()
+        weights = CheckpointFolder(records[number].folder / "checkpoints", keep=1, say=print).read(12).weights
+        assert weights["skill"].item() == pytest.approx(skill_after(*[rate] * 12), abs=1e-6)
+    assert {run.info.status for run in children(config).values()} == {"FINISHED"}
+
+
+@pytest.mark.slow
 def test_optuna_learns_and_a_failed_trial_is_told(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     config = skilled_search(

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,8 @@ def distances(table: Tensor, queries: int, keys: int) -> Tensor:
     Places of the coarser of the two are as far apart as those of the finer that they pool; the table is stretched to
     all distances between the finer's.
     """
-    table = resampled(table, 2 * max(queries, keys) - 1, mode="linear")
+    finer = cast(int, torch.sym_max(queries, keys))  # in a graph of any size a symbol
+    table = resampled(table, 2 * finer - 1, mode="linear")
     per_query, per_key = max(keys / queries, 1.0), max(queries / keys, 1.0)
     of_queries = torch.arange(queries, device=table.device)[:, None] * per_query
     of_keys = torch.arange(keys, device=table.device) * per_key

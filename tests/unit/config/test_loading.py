@@ -101,8 +101,20 @@ def test_a_composed_file_says_what_the_shards_depend_on() -> None:
     assert composed() == settings_hash(config.data, seed=config.seed)
     resize = "data.train_transforms=[{type: resize_fixed, height: 96, width: 96}]"
     assert composed(resize, "data.threads=3", "data.shards=other", "optim.lr=0.5") == composed()
-    others = ["seed=1", "data.source.size=96", "data.root=other", "data.samples_per_shard=7", "data.val_fraction=0.3"]
+    others = ["data.source.size=96", "data.root=other", "data.samples_per_shard=7", "data.val_fraction=0.3"]
     assert len({composed(), *map(composed, others)}) == 1 + len(others)
+    # The seed deals images to the splits that the data lacks: digits have all of their own.
+    assert composed("seed=1") == composed()
+    yours = ["data=coco", "data.root=photos"]
+    assert composed(*yours, "seed=1") != composed(*yours)
+    assert composed(*yours, "data.val_fraction=0", "data.test_fraction=0", "seed=1") == composed(
+        *yours, "data.val_fraction=0", "data.test_fraction=0"
+    )
+    named = "{annotations: a.json, images: a}"
+    yours.append(f"data.splits={{train: {named}, val: {named}}}")
+    assert composed(*yours, "seed=1") != composed(*yours), "test is missing"
+    yours[-1] = f"data.splits={{train: {named}, val: {named}, test: {named}}}"
+    assert composed(*yours, "seed=1") == composed(*yours)
     assert composed("data.val_fraction=2") == "not valid"
     with pytest.raises(ValueError, match=r"data\.val_fraction"):
         load(["data.val_fraction=2"])

@@ -3,13 +3,17 @@
 There is no reference output: the names are those of Detectron2's modules.
 """
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_detectors import MASK_HEAD, NUM_CLASSES, SMALL_RCNN
 from torch import Tensor
 
+import detcore
+from detcore.cli import main
 from detcore.config.model import MaskRCNN
 from detcore.convert import from_ours, model_config, rules, to_ours
 from detcore.convert.detectron2_guess import guess_settings
@@ -152,3 +156,24 @@ def test_what_timm_has_not_is_refused() -> None:
 def test_other_backbones_have_no_names_there() -> None:
     with pytest.raises(ValueError, match="no names for the tensors of timm's convnext_atto"):
         rules(detector({**TIMM, "name": "convnext_atto", "norm": "bn"}))
+
+
+def test_the_command_beside_a_configuration_in_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detcore.convert.detectron2_guess._VITDETS_SQUARE", 128)
+    config = detector(MVIT.backbone.model_dump(), norm="ln")
+    theirs = theirs_of(config)
+    torch.save({"model": theirs}, tmp_path / "model_final.pth")
+    (tmp_path / "config.yaml").write_text("model: {_target_: detectron2.modeling.GeneralizedRCNN}\ntrain: {}\n")
+    command = ["convert", "detectron2", str(tmp_path / "model_final.pth"), "--out", str(tmp_path / "ours")]
+    assert main([*command, "--config", str(tmp_path / "config.yaml")]) == 2
+    assert "config.yaml is what a LazyConfig in Python was written to" in capsys.readouterr().err
+    assert main(command) == 0
+    predictor = detcore.load(tmp_path / "ours")
+    assert predictor.preprocessing.size_divisor == 128
+    prediction = predictor.predict(np.zeros((60, 90, 3), np.uint8))
+    assert (prediction.height, prediction.width) == (60, 90)
+    assert main(["convert", str(tmp_path / "ours"), "--to", "detectron2", "--out", str(tmp_path / "back.pth")]) == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert back.keys() == theirs.keys() and all(torch.equal(back[name], tensor) for name, tensor in theirs.items())

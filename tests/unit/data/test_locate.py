@@ -39,7 +39,7 @@ def test_two_formats_in_one_folder_are_told(tmp_path: Path) -> None:
     assert locate([str(tmp_path), "data=coco2017_panoptic"]).data.format == "coco_panoptic"
 
 
-@pytest.mark.parametrize("name", ["plain", "it's", "a b=c, {d} [e]", "ends\\", "${oc.env:HOME}"])
+@pytest.mark.parametrize("name", ["plain", "it's", "a b=c, {d} [e]", "ends\\", "${oc.env:HOME}", "\\${x}"])
 def test_any_folder_name_survives_the_override_grammar(tmp_path: Path, name: str) -> None:
     write_voc(tmp_path / name, {"a": [voc_object("cat", (1, 1, 9, 9))]})
     data = locate([str(tmp_path / name), "data.val_fraction=0.2"]).data

@@ -47,7 +47,7 @@ def test_a_folder_of_shards(fitted: list[tuple[Config, dict[str, Any]]], shards:
     assert config.name == "squares-faster-rcnn-lite0"
 
 
-@pytest.mark.parametrize("name", ["with space", "a'b", "x=y,z", "{brace}"])
+@pytest.mark.parametrize("name", ["with space", "a'b", "x=y,z", "{brace}", r"a\\b\c"])
 def test_a_folder_may_be_called_anything(
     fitted: list[tuple[Config, dict[str, Any]]], shards: Path, tmp_path: Path, name: str
 ) -> None:

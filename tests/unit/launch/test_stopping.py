@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from detcore.launch import stopping
 from detcore.launch.stopping import StopFile
 
 
@@ -25,13 +26,15 @@ def test_the_first_signal_asks_the_workers_and_handlers_are_put_back(tmp_path: P
 
 
 def test_the_second_signal_exits_at_once(tmp_path: Path) -> None:
+    # The file alone: its package imports torch, which takes a busy machine most of a minute.
     script = (
-        "import os, signal, sys, time; from pathlib import Path; from detcore.launch.stopping import StopFile\n"
-        "with StopFile(Path(sys.argv[1])):\n"
-        "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+        "import os, runpy, signal, sys; from pathlib import Path\n"
+        "with runpy.run_path(sys.argv[1])['StopFile'](Path(sys.argv[2])):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / ".stop")], capture_output=True, timeout=50)
-    assert done.returncode == 128 + signal.SIGTERM  # as shells count
+    command = [sys.executable, "-c", script, stopping.__file__, str(tmp_path / ".stop")]
+    done = subprocess.run(command, capture_output=True, timeout=100)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr  # as shells count
 
 
 def test_a_stop_file_of_an_earlier_run_stops_nothing(tmp_path: Path) -> None:

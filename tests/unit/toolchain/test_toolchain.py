@@ -1,6 +1,7 @@
 """What is built for which machine, and whether the library of a wheel serves it. Nothing is compiled here."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,24 @@ def test_what_the_user_asks_for_comes_before_the_wheels(carried: Path, monkeypat
 def test_without_a_wheel_there_is_nothing_to_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(wheel, "PREBUILT", tmp_path / "none")
     assert prebuilt("cpu") == (None, "")
+
+
+def test_a_checkout_takes_an_installed_wheels_library_if_it_is_of_the_same_sources(
+    carried: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on the nodes of an image, to which a job brings its own copy of the code."""
+    monkeypatch.setattr(wheel, "PREBUILT", tmp_path / "checkout" / "detcore" / "_native")
+    installed = tmp_path / "site-packages" / "detcore"
+    shutil.copytree(carried, installed / "_native")
+    shutil.copytree(targets.SOURCES, installed / "csrc")
+    monkeypatch.syspath_prepend(installed.parent)
+    library = installed / "_native" / "libdetcore_cpu.so"
+    assert prebuilt("cpu") == (library, "")
+    own = next(path for path in targets.sources("cuda") if path.suffix == ".cu").relative_to(targets.SOURCES)
+    (installed / "csrc" / own).write_text("// of another version")
+    assert prebuilt("cpu") == (library, "")
+    found, why = prebuilt("cuda", [HOPPER])
+    assert found is None and why.endswith(f"libdetcore_cuda.so is of another csrc/ than {targets.SOURCES}")
 
 
 @pytest.mark.parametrize(

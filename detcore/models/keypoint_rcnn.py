@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detcore.models.faster_rcnn import FasterRCNN, required_targets
+from detcore.models.graph_sizes import largest
 from detcore.models.heads.keypoint_head import KeypointHead
 from detcore.models.heads.mask_head import MaskHead
 from detcore.models.mask_rcnn import probabilities
@@ -47,8 +48,7 @@ class KeypointRCNN(FasterRCNN):
         """Detections with keypoints, and with masks if there is a head for them."""
         boxes = detections.boxes_xyxy.to(torch.promote_types(features[0].dtype, torch.float32))
         valid = detections.valid
-        # In a graph for all sizes it is a symbol.
-        longest_side: Any = self.neck.strides[0] * torch.sym_max(*features[0].shape[-2:])
+        longest_side = self.neck.strides[0] * largest(*features[0].shape[-2:])
         keypoints = self.keypoint_head.predict(features, boxes, valid, longest_side=longest_side)
         detections = replace(detections, keypoints=keypoints.float())
         if self.mask_head is None:

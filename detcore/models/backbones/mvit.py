@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from detcore.models.backbones.backbone import Backbone
-from detcore.models.backbones.vit import EPS, MLP, in_windows, out_of_windows, resampled, truncated_normal
+from detcore.models.backbones.vit import EPS, MLP, in_windows, out_of_windows, resampled, small_normal
+from detcore.models.graph_sizes import largest
 from detcore.models.initialization import start
 from detcore.models.stochastic_depth import DropPath
 
@@ -49,7 +49,7 @@ class PooledAttention(nn.Module):
         width = out_channels // num_heads
         self.qkv = nn.Linear(in_channels, 3 * out_channels)
         self.proj = nn.Linear(out_channels, out_channels)
-        start((self.qkv, self.proj), truncated_normal)
+        start((self.qkv, self.proj), small_normal)
         self.pool_q, self.norm_q = _pool(width, query_stride), nn.LayerNorm(width, eps=EPS)
         self.pool_k, self.norm_k = _pool(width, key_stride), nn.LayerNorm(width, eps=EPS)
         self.pool_v, self.norm_v = _pool(width, key_stride), nn.LayerNorm(width, eps=EPS)
@@ -99,8 +99,7 @@ def distances(table: Tensor, queries: int, keys: int) -> Tensor:
     Places of the coarser of the two are as far apart as those of the finer that they pool; the table is stretched to
     all distances between the finer's.
     """
-    finer = cast(int, torch.sym_max(queries, keys))  # in a graph of any size a symbol
-    table = resampled(table, 2 * finer - 1, mode="linear")
+    table = resampled(table, 2 * largest(queries, keys) - 1, mode="linear")
     per_query, per_key = max(keys / queries, 1.0), max(queries / keys, 1.0)
     of_queries = torch.arange(queries, device=table.device)[:, None] * per_query
     of_keys = torch.arange(keys, device=table.device) * per_key
@@ -146,7 +145,7 @@ class MViTBlock(nn.Module):
         self.proj: nn.Linear | None = None
         if in_channels != out_channels:
             self.proj = nn.Linear(in_channels, out_channels)
-            start((self.proj,), truncated_normal)
+            start((self.proj,), small_normal)
         self.pool: nn.MaxPool2d | None = None
         if query_stride > 1:
             self.pool = nn.MaxPool2d(query_stride + 1, query_stride, padding=(query_stride + 1) // 2)

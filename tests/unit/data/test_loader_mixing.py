@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
-from test_loader import MEAN, STD, concatenated, config, equal, same_bytes, samples
+from noise import MEAN, STD, concatenated, config, equal, same_bytes, samples
 
 from detcore.config.transforms import (
     Affine,

@@ -168,8 +168,9 @@ def tar_of(files, kind="w:gz", **member):
 FILES = {"a/b.txt": b"one", "c.txt": b"two"}
 
 
-@pytest.mark.parametrize("data", [zip_of(FILES), *(tar_of(FILES, kind) for kind in ("w", "w:gz", "w:bz2", "w:xz"))])
-def test_archives_are_unpacked(tmp_path, data):
+@pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
+def test_archives_are_unpacked(tmp_path, kind):
+    data = zip_of(FILES) if kind == "zip" else tar_of(FILES, kind)
     (tmp_path / "archive").write_bytes(data)
     unpack(tmp_path / "archive", tmp_path / "folder")
     found = {p.relative_to(tmp_path / "folder").as_posix(): p for p in (tmp_path / "folder").rglob("*") if p.is_file()}

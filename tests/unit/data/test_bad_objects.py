@@ -123,8 +123,8 @@ def test_values_of_another_kind_are_refused_by_entry(tmp_path, bad, message):
         ('{"images": [], "annotations": [], "categories": []} {}', "is not JSON: expecting the end: line 1 column 53"),
         ('{"images": [], "images": []}', "has two lists images"),
         ('{"images": {}}', "images is {}, not a list"),
-        ('{"images": [{"id": ' + "[" * 5000, "is nested too deeply"),
-        ('{"info": ' + "[" * 5000, "is nested too deeply"),
+        ('{"images": [{"id": ' + "[" * 100_000, "is nested too deeply"),
+        ('{"info": ' + "[" * 100_000, "is nested too deeply"),
         ("[]", "is not JSON: expecting '{': line 1 column 1"),
     ],
 )

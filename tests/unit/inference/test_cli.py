@@ -118,7 +118,7 @@ def test_an_unreadable_image_costs_only_itself(published: Path, scenes: Path, tm
         (["predict", "SCENES", "SCENES"], "detcore predict: "),
         (["predict", "MODEL", "SCENES", "--json", "no/x.json"], "detcore predict: --json no/x.json: no file can be"),
         (["predict", "MODEL", "SCENES", "--json", "SCENES"], "detcore predict: --json SCENES: no file can be written"),
-        (["predict", "MODEL", "SCENES", "--out", "SCENES/a.jpg"], "detcore predict: SCENES/a.jpg: File exists"),
+        (["predict", "MODEL", "SCENES", "--out", "SCENES/a.jpg"], "detcore predict: SCENES/a.jpg: is a file; name a"),
         (
             ["predict", "MODEL", "SCENES", "--classes", "circle,cat"],
             "detcore predict: class 'cat': the model knows circle",

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from detcore.engine import stall
 from detcore.engine.stall import StalledError, StallWatch
 
-TIMEOUT = 0.4
+TIMEOUT = 0.8
 
 
 @pytest.fixture(autouse=True)

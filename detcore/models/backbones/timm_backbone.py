@@ -50,13 +50,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         self.strides, self.size_divisor = out_strides, math.lcm(max(out_strides), size_divisor or 1)
         self.name = name
-        arguments: dict[str, Any] = {"features_only": True}
-        for start, more in ANY_SIZE.items():
-            if name.startswith(start) and not name.startswith("swinv2_cr_"):
-                arguments |= more
-        if drop_path is not None:
-            arguments["drop_path_rate"] = drop_path
-        self.body = create_timm_model(name, pretrained=pretrained, **arguments)
+        self.body = create_timm_model(name, pretrained=pretrained, **_arguments(name, drop_path))
         # Some of timm's models work on (B, h, w, C).
         self.channels_come_last = getattr(self.body, "output_fmt", None) == "NHWC"
         replace_drop_path(self.body)
@@ -123,3 +117,12 @@ def freeze_up_to(parent: nn.Module, last: str) -> None:
         setattr(parent, name, freeze(child))
         if name == last:
             return
+
+
+def _arguments(name: str, drop_path: float | None) -> dict[str, Any]:
+    """What timm is told besides the name."""
+    arguments: dict[str, Any] = {"features_only": True}
+    for start, more in ANY_SIZE.items():
+        if name.startswith(start) and not name.startswith("swinv2_cr_"):
+            arguments |= more
+    return arguments if drop_path is None else arguments | {"drop_path_rate": drop_path}
